@@ -1,0 +1,255 @@
+//! What can go wrong, by stage. Typed here, in full; nothing of it ever goes on the wire.
+
+use crate::certificate::Unreadable;
+use crate::identity::{SignError, UnsupportedKey};
+use crate::knock::{Mode, Refusal};
+use crate::tls::CertificateRefusal;
+use libp2p_core::Multiaddr;
+use libp2p_identity::{KeyType, PeerId};
+use std::fmt;
+use std::time::Duration;
+
+type Boxed = Box<dyn std::error::Error + Send + Sync>;
+
+/// How far a connection or a listener had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// Reading the address, before anything else.
+    Address,
+    /// In the inner transport: connecting, listening, accepting.
+    Inner,
+    /// Writing or awaiting the knock.
+    Knock,
+    /// In the TLS handshake.
+    Tls,
+    /// After TLS, before the muxer: what was negotiated, and the secured hook.
+    Secured,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Address => "address",
+            Self::Inner => "inner transport",
+            Self::Knock => "knock",
+            Self::Tls => "TLS",
+            Self::Secured => "secured",
+        })
+    }
+}
+
+/// An [`Error`] and the stage at which it happened: the error type of the transports in this crate.
+///
+/// libp2p wraps it a few times on its way to a `SwarmEvent`; [`Failure::find`] gets it back out:
+///
+/// ```
+/// # use libp2p_knock::{Error, Failure};
+/// fn peer_is_unknown_to_us(error: &libp2p_core::transport::TransportError<std::io::Error>) -> bool {
+///     matches!(Failure::find(error), Some(Error::MissingPeerId { .. }))
+/// }
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[error("knock transport failed at stage {stage}")]
+pub struct Failure {
+    stage: Stage,
+    #[source]
+    error: Box<Error>,
+}
+
+impl Failure {
+    pub(crate) fn new(stage: Stage, error: Error) -> Self {
+        Self {
+            stage,
+            error: Box::new(error),
+        }
+    }
+
+    /// How far it had come.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// What went wrong.
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+
+    /// What went wrong, by value.
+    pub fn into_error(self) -> Error {
+        *self.error
+    }
+
+    /// Finds the first [`Error`] among `error` and its sources.
+    ///
+    /// An `Either` of libp2p hides the error it wraps and shows only that error's source, and an `io::Error` hides
+    /// its custom error likewise: that is why [`Error`] is the *source* of a [`Failure`] and not the failure itself.
+    pub fn find<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref::<Error>() {
+                return Some(found);
+            }
+            if let Some(failure) = error.downcast_ref::<Self>() {
+                return Some(&failure.error);
+            }
+            next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+                Some(inner) => Some(inner),
+                None => error.source(),
+            };
+        }
+        None
+    }
+}
+
+/// What went wrong with one dial, one inbound connection or one listener.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The other end presented something else than the one certificate of the peer we expect. Their fault, or
+    /// somebody in between.
+    #[error("the certificate was refused")]
+    Certificate(#[source] CertificateRefusal),
+    /// A hook of the configuration said no.
+    #[error("denied by our own policy")]
+    Denied(#[source] Boxed),
+    /// The other end closed the connection where the protocol had more to say. For a dialer this is what every
+    /// refusal of its knock looks like.
+    #[error("the other end closed the connection")]
+    Closed,
+    /// The inner transport failed to connect, listen or accept.
+    #[error("the inner transport failed")]
+    Inner(#[source] Boxed),
+    /// The connection broke.
+    #[error("the connection broke")]
+    Io(#[source] std::io::Error),
+    /// A knock was awaited from a dialled peer (hole punching) and refused.
+    #[error("the knock was refused")]
+    Knock(#[source] Refusal),
+    /// The address names no peer, and without knowing whom to knock at there is no knock. Add `/p2p/<peer id>`.
+    #[error("{address} names no peer: a knock is addressed to a key, add /p2p/<peer id>")]
+    MissingPeerId {
+        /// The address that was dialled.
+        address: Multiaddr,
+    },
+    /// One end wants a muxer and the other ragep2p's frames. A matter of configuration on either side.
+    #[error("we speak {ours:?} inside TLS, the other end does not")]
+    Mode {
+        /// What is configured here.
+        ours: Mode,
+    },
+    /// A listen address names somebody else.
+    #[error("{address} names a peer that is not us")]
+    NotOurPeerId {
+        /// The address to listen on.
+        address: Multiaddr,
+    },
+    /// Somebody listens on this port already. With `SO_REUSEPORT`, which libp2p sets, both would get a share of the
+    /// connections and each would fail the other's.
+    #[error("{address} is in use: a second listener would silently take a share of its connections")]
+    PortInUse {
+        /// The address to listen on.
+        address: Multiaddr,
+    },
+    /// The address leads to ourselves.
+    #[error("the address leads to ourselves")]
+    SelfDial,
+    /// Our own identity could not sign.
+    #[error(transparent)]
+    Sign(SignError),
+    /// It took too long.
+    #[error("not done within {0:?}")]
+    Timeout(Duration),
+    /// TLS failed for another reason than the certificate.
+    #[error("the TLS handshake failed")]
+    Tls(#[source] rustls::Error),
+    /// The peer that was dialled has a key this transport cannot knock at.
+    #[error("{peer} has {reason}")]
+    UnsupportedKey {
+        /// The peer.
+        peer: PeerId,
+        /// What its key is.
+        reason: UnsupportedKey,
+    },
+    /// Another peer than the one dialled answered. Whoever gave us the address was wrong, or lied.
+    #[error("dialled {expected}, found {found}")]
+    WrongPeer {
+        /// Whom we dialled.
+        expected: PeerId,
+        /// Who answered.
+        found: PeerId,
+    },
+}
+
+impl Error {
+    pub(crate) fn at(self, stage: Stage) -> Failure {
+        Failure::new(stage, self)
+    }
+
+    pub(crate) fn inner(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+        Self::Inner(Box::new(error)).at(Stage::Inner)
+    }
+}
+
+/// What a `read` or a `write` of ours says, told apart by whose doing it is.
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::UnexpectedEof
+            | std::io::ErrorKind::ConnectionReset
+            | std::io::ErrorKind::ConnectionAborted
+            | std::io::ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+impl From<rustls::Error> for Error {
+    fn from(error: rustls::Error) -> Self {
+        if let rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) = &error
+            && let Some(refusal) = other.0.downcast_ref::<CertificateRefusal>()
+        {
+            return match *refusal {
+                CertificateRefusal::OtherPeer { expected, found } => Self::WrongPeer { expected, found },
+                refusal => Self::Certificate(refusal),
+            };
+        }
+        Self::Tls(error)
+    }
+}
+
+impl From<Unreadable> for CertificateRefusal {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::Malformed => Self::Malformed,
+            Unreadable::NotEd25519 => Self::NotEd25519,
+        }
+    }
+}
+
+/// A configuration that cannot work. Always ours to mend, and found before any socket is opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The identity is not Ed25519. Ethereum consensus nodes, whose keys are secp256k1, cannot use this transport.
+    #[error("the identity is a {found} key: only Ed25519 can knock")]
+    UnsupportedKeyType {
+        /// What the identity is.
+        found: KeyType,
+    },
+    /// The identity's public key is not a canonical Ed25519 point of full order.
+    #[error("the identity's public key is no usable Ed25519 key")]
+    InvalidKey(#[source] UnsupportedKey),
+    /// The identity could not sign its own certificate.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// The identity's signature is not its public key's.
+    #[error("the identity signs with another key than its public key")]
+    SignerMismatch,
+    /// No key-exchange group was named.
+    #[error("no key-exchange group is enabled")]
+    NoKeyExchange,
+    /// rustls refused the configuration.
+    #[error("TLS cannot be configured")]
+    Tls(#[source] rustls::Error),
+}

@@ -1,0 +1,186 @@
+//! The second half: yamux over an authenticated stream, without negotiation and with a bounded close.
+
+use futures::future::FutureExt as _;
+use futures::io::{AsyncRead, AsyncWrite};
+use futures::ready;
+use futures_timer::Delay;
+use libp2p_core::muxing::{StreamMuxer, StreamMuxerEvent};
+use libp2p_core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
+use libp2p_core::upgrade::{InboundConnectionUpgrade as _, OutboundConnectionUpgrade as _, UpgradeInfo as _};
+use libp2p_core::{Endpoint, Multiaddr, Transport};
+use libp2p_identity::PeerId;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// Puts a muxer on an authenticated transport.
+pub trait MuxExt: Transport + Sized {
+    /// Puts yamux on every connection. Which side is yamux's client follows from the
+    /// [`ConnectedPoint`](libp2p_core::ConnectedPoint), the role override of a hole punch included. Nothing is
+    /// negotiated: both ends know, and TLS has compared ([`Mode`](crate::Mode)).
+    fn muxed(self, yamux: libp2p_yamux::Config) -> Muxed<Self> {
+        Muxed {
+            inner: self,
+            yamux,
+            close_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl<T, C> MuxExt for T where T: Transport<Output = (PeerId, C)> {}
+
+/// See [`MuxExt::muxed`].
+#[derive(Debug)]
+pub struct Muxed<T> {
+    inner: T,
+    yamux: libp2p_yamux::Config,
+    close_timeout: Duration,
+}
+
+impl<T> Muxed<T> {
+    /// How long a connection may take to close. Default 5 s.
+    pub fn with_close_timeout(mut self, timeout: Duration) -> Self {
+        self.close_timeout = timeout;
+        self
+    }
+
+    fn muxing<F>(&self, connecting: F, role: Endpoint) -> Muxing<F> {
+        Muxing {
+            connecting: Box::pin(connecting),
+            role,
+            yamux: self.yamux.clone(),
+            close_timeout: self.close_timeout,
+        }
+    }
+}
+
+impl<T, C> Transport for Muxed<T>
+where
+    T: Transport<Output = (PeerId, C)> + Unpin,
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    type Output = (PeerId, Muxer<C>);
+    type Error = T::Error;
+    type ListenerUpgrade = Muxing<T::ListenerUpgrade>;
+    type Dial = Muxing<T::Dial>;
+
+    fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<T::Error>> {
+        self.inner.listen_on(id, address)
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.inner.remove_listener(id)
+    }
+
+    fn dial(&mut self, address: Multiaddr, opts: DialOpts) -> Result<Self::Dial, TransportError<T::Error>> {
+        let connecting = self.inner.dial(address, opts)?;
+        Ok(self.muxing(connecting, opts.role))
+    }
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, T::Error>> {
+        let this = self.get_mut();
+        let event = ready!(Pin::new(&mut this.inner).poll(cx));
+        Poll::Ready(event.map_upgrade(|upgrade| this.muxing(upgrade, Endpoint::Listener)))
+    }
+}
+
+/// A connection on its way to a [`Muxer`].
+pub struct Muxing<F> {
+    connecting: Pin<Box<F>>,
+    role: Endpoint,
+    yamux: libp2p_yamux::Config,
+    close_timeout: Duration,
+}
+
+impl<F> fmt::Debug for Muxing<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Muxing")
+            .field("role", &self.role)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<F, C, E> Future for Muxing<F>
+where
+    F: Future<Output = Result<(PeerId, C), E>>,
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    type Output = Result<(PeerId, Muxer<C>), E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (peer, stream) = ready!(self.connecting.as_mut().poll(cx))?;
+        let yamux = self.yamux.clone();
+        let name = yamux.protocol_info().next().unwrap_or_default();
+        let upgraded = match self.role {
+            Endpoint::Dialer => yamux.upgrade_outbound(stream, name),
+            Endpoint::Listener => yamux.upgrade_inbound(stream, name),
+        };
+        let inner = upgraded
+            .into_inner()
+            .expect("yamux starts without a byte on the wire, so nothing can fail");
+        Poll::Ready(Ok((
+            peer,
+            Muxer {
+                inner,
+                close_timeout: self.close_timeout,
+                closing: None,
+            },
+        )))
+    }
+}
+
+/// yamux over one connection. Closing takes [`Muxed::with_close_timeout`] at most: rust-libp2p awaits a closing
+/// connection without a limit, so a peer that stops reading could otherwise hold it for ever.
+pub struct Muxer<C> {
+    inner: libp2p_yamux::Muxer<C>,
+    close_timeout: Duration,
+    closing: Option<Delay>,
+}
+
+impl<C> fmt::Debug for Muxer<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Muxer")
+            .field("closing", &self.closing.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<C> Muxer<C>
+where
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    fn inner(self: Pin<&mut Self>) -> Pin<&mut libp2p_yamux::Muxer<C>> {
+        Pin::new(&mut self.get_mut().inner)
+    }
+}
+
+impl<C> StreamMuxer for Muxer<C>
+where
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    type Substream = libp2p_yamux::Stream;
+    type Error = std::io::Error;
+
+    fn poll_inbound(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Self::Substream, Self::Error>> {
+        self.inner().poll_inbound(cx).map_err(Into::into)
+    }
+
+    fn poll_outbound(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Self::Substream, Self::Error>> {
+        self.inner().poll_outbound(cx).map_err(Into::into)
+    }
+
+    /// An error of kind `TimedOut` when the time is up; the connection is then to be dropped.
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        let timeout = self.close_timeout;
+        let deadline = self.closing.get_or_insert_with(|| Delay::new(timeout));
+        if deadline.poll_unpin(cx).is_ready() {
+            return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
+        }
+        self.inner().poll_close(cx).map_err(Into::into)
+    }
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, Self::Error>> {
+        self.inner().poll(cx).map_err(Into::into)
+    }
+}

@@ -1,0 +1,116 @@
+//! The ready-made stack: knock, TLS and yamux over `libp2p-tcp` on tokio.
+
+use crate::address;
+use crate::config::Config;
+use crate::error::{Error, Failure, Stage};
+use libp2p_core::Multiaddr;
+use libp2p_core::multiaddr::Protocol;
+use libp2p_core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
+use socket2::{Domain, Socket, Type};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+type Inner = crate::Transport<libp2p_tcp::tokio::Transport>;
+
+/// Knock, TLS and yamux over TCP. Addresses: `/ip4/…/tcp/N/tls`, `/ip6/…/tcp/N/tls`, with `/p2p/<peer>` behind it in a
+/// dial; `/dns…/tcp/N/tls/p2p/<peer>` when a DNS transport stands in front, as `SwarmBuilder::with_dns` puts it.
+///
+/// Dials come from the port of a listener of this transport when the dial asks for it (`PortUse::Reuse`, libp2p's
+/// default) and there is one, as in `libp2p-tcp`.
+///
+/// ```
+/// # async fn run(keypair: libp2p::identity::Keypair, peer: libp2p::PeerId) -> Result<(), Box<dyn std::error::Error>> {
+/// # use libp2p::{Multiaddr, ping};
+/// # let behaviour = ping::Behaviour::default();
+/// let mut swarm = libp2p::SwarmBuilder::with_existing_identity(keypair)
+///     .with_tokio()
+///     .with_other_transport(|key| Ok(libp2p_knock::tokio::Transport::new(libp2p_knock::Config::new(key)?)))?
+///     .with_dns()? // needed for /dns addresses
+///     .with_behaviour(|_| behaviour)?
+///     .build();
+/// swarm.listen_on("/ip4/0.0.0.0/tcp/4001/tls".parse()?)?;
+/// swarm.dial(format!("/ip4/192.0.2.7/tcp/4001/tls/p2p/{peer}").parse::<Multiaddr>()?)?;
+/// # Ok(()) }
+/// ```
+///
+/// **One port, one transport.** libp2p opens listeners with `SO_REUSEPORT`: a stock TCP listener on the same port
+/// would not fail, it would take a share of the connections. [`listen_on`](libp2p_core::Transport::listen_on) refuses a
+/// port that somebody listens on already ([`Error::PortInUse`]); it cannot see one that comes later.
+#[derive(Debug)]
+pub struct Transport(Inner);
+
+impl Transport {
+    /// The stack that `config` describes, over TCP as `libp2p-tcp` sets it up by default.
+    pub fn new(config: Config) -> Self {
+        Self::with_tcp(libp2p_tcp::Config::default(), config)
+    }
+
+    /// The same over TCP as `tcp` says.
+    pub fn with_tcp(tcp: libp2p_tcp::Config, config: Config) -> Self {
+        Self(Inner::new(libp2p_tcp::tokio::Transport::new(tcp), config))
+    }
+}
+
+impl libp2p_core::Transport for Transport {
+    type Output = <Inner as libp2p_core::Transport>::Output;
+    type Error = Failure;
+    type ListenerUpgrade = <Inner as libp2p_core::Transport>::ListenerUpgrade;
+    type Dial = <Inner as libp2p_core::Transport>::Dial;
+
+    fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<Failure>> {
+        if let Some(socket) = address::parse(&address).and_then(|marked| socket_addr(&marked.inner))
+            && in_use(socket)
+        {
+            return Err(TransportError::Other(Error::PortInUse { address }.at(Stage::Address)));
+        }
+        self.0.listen_on(id, address)
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.0.remove_listener(id)
+    }
+
+    fn dial(&mut self, address: Multiaddr, opts: DialOpts) -> Result<Self::Dial, TransportError<Failure>> {
+        self.0.dial(address, opts)
+    }
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
+        Pin::new(&mut self.get_mut().0).poll(cx)
+    }
+}
+
+fn socket_addr(address: &Multiaddr) -> Option<SocketAddr> {
+    let mut protocols = address.iter();
+    let ip: IpAddr = match protocols.next()? {
+        Protocol::Ip4(ip) => ip.into(),
+        Protocol::Ip6(ip) => ip.into(),
+        _ => return None,
+    };
+    match protocols.next()? {
+        Protocol::Tcp(port) => Some(SocketAddr::new(ip, port)),
+        _ => None,
+    }
+}
+
+/// Whether somebody listens at `address`: a socket that does not ask to share a port cannot be bound to one that is
+/// listened on. Every other failure is left for the listener itself to report.
+fn in_use(address: SocketAddr) -> bool {
+    if address.port() == 0 {
+        return false;
+    }
+    let probe = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        if address.is_ipv6() {
+            // As libp2p-tcp does, or the probe would collide with a listener on IPv4.
+            socket.set_only_v6(true)?;
+        }
+        // Connections of an earlier listener that linger in TIME_WAIT are no reason to refuse. On Windows the same
+        // option would let the probe steal the port, and is not needed.
+        #[cfg(unix)]
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())
+    };
+    matches!(probe(), Err(error) if error.kind() == io::ErrorKind::AddrInUse)
+}

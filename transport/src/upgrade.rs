@@ -1,0 +1,189 @@
+//! The ordered steps of one connection, dialled or accepted, each under its deadline.
+//!
+//! | step | dialer | listener |
+//! | --- | --- | --- |
+//! | 1 | connects | accepts |
+//! | 2 | sends knock ‖ ClientHello in one write | reads the knock, and not a byte more |
+//! | 3 |  | asks the admission hook |
+//! | 4 | finishes TLS with the one peer it dialled | finishes TLS with the one peer that knocked |
+//! | 5 | compares what was negotiated with the mode | the same |
+//! | 6 | asks the secured hook | the same |
+
+use crate::config::Config;
+use crate::error::{Error, Failure, Stage};
+use crate::identity::Key;
+use crate::knock::{self, Caller};
+use crate::metrics::{KnockOutcome, Outcome};
+use crate::stream::{self, About, Role, TlsStream};
+use crate::tls::{self, Tls};
+use futures::future::{Either, select};
+use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use futures_timer::Delay;
+use libp2p_core::ConnectedPoint;
+use libp2p_identity::PeerId;
+use rustls::{ClientConnection, Connection, ServerConnection};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use web_time::Instant;
+
+/// A configuration and what is made from it once.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) tls: Tls,
+}
+
+impl Shared {
+    pub(crate) fn new(config: Config) -> Arc<Self> {
+        let tls = Tls::new(
+            config.identity.clone(),
+            config.certificate.clone(),
+            &config.groups,
+            config.mode,
+            config.key_log.clone(),
+        )
+        .expect("the provider has TLS 1.3 suites, and `Config` lets no empty list of groups through");
+        Arc::new(Self { config, tls })
+    }
+
+    /// Knocks at `peer` on a connected socket and becomes the TLS client.
+    pub(crate) async fn knock_at<S>(
+        &self,
+        io: S,
+        peer: Key,
+        point: &ConnectedPoint,
+    ) -> Result<(PeerId, TlsStream<S>), Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let knock =
+            knock::v2::seal(&*self.config.identity, &peer.bytes()).map_err(|e| Error::Sign(e).at(Stage::Knock))?;
+        let client = ClientConnection::new(self.tls.client(peer), tls::no_server_name());
+        self.secure(io, client.map(Into::into), &knock, peer, Role::Dialer, point)
+            .await
+    }
+
+    /// Answers a caller and becomes the TLS server.
+    pub(crate) async fn answer<S>(
+        &self,
+        io: S,
+        caller: Caller,
+        point: &ConnectedPoint,
+    ) -> Result<(PeerId, TlsStream<S>), Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let peer = caller.key();
+        let server = self.tls.server(peer).and_then(ServerConnection::new);
+        self.secure(io, server.map(Into::into), &[], peer, Role::Listener, point)
+            .await
+    }
+
+    /// Awaits the knock of `peer` on a socket that we dialled (hole punching), then answers it.
+    pub(crate) async fn await_knock_of<S>(
+        &self,
+        mut io: S,
+        peer: Key,
+        point: &ConnectedPoint,
+    ) -> Result<(PeerId, TlsStream<S>), Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let read = async {
+            let caller = read_knock(&mut io).await?.open(&self.config.key.bytes());
+            caller.ok_or(Error::Closed)?.map_err(|refusal| {
+                self.config.metrics.knock(KnockOutcome::Refused(refusal));
+                Error::Knock(refusal)
+            })
+        };
+        let caller = within(self.config.knock_timeout, read)
+            .await
+            .map_err(|e| e.at(Stage::Knock))?;
+        if caller.key() != peer {
+            let (expected, found) = (peer.peer_id(), caller.peer());
+            return Err(Error::WrongPeer { expected, found }.at(Stage::Knock));
+        }
+        self.admit(&caller, point)
+            .map_err(|denial| Error::Denied(denial).at(Stage::Knock))?;
+        self.answer(io, caller, point).await
+    }
+
+    /// Asks the admission hook about a valid knock, and counts the answer.
+    pub(crate) fn admit(&self, caller: &Caller, point: &ConnectedPoint) -> Result<(), crate::Denial> {
+        let answer = match &self.config.admission {
+            Some(hook) => hook(&caller.peer(), point),
+            None => Ok(()),
+        };
+        self.config.metrics.knock(match &answer {
+            Ok(()) => KnockOutcome::Accepted,
+            Err(_) => KnockOutcome::Denied,
+        });
+        answer
+    }
+
+    /// Steps 4 to 6.
+    async fn secure<S>(
+        &self,
+        mut io: S,
+        connection: Result<Connection, rustls::Error>,
+        first: &[u8],
+        peer: Key,
+        role: Role,
+        point: &ConnectedPoint,
+    ) -> Result<(PeerId, TlsStream<S>), Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Config { metrics, mode, .. } = &self.config;
+        let started = Instant::now();
+        let mut connection = connection.map_err(|e| Error::from(e).at(Stage::Tls))?;
+
+        let handshake = stream::handshake(&mut io, &mut connection, first, metrics);
+        let mut result = within(self.config.handshake_timeout, handshake)
+            .await
+            .map_err(|e| e.at(Stage::Tls));
+        if result.is_ok() && connection.alpn_protocol() != mode.alpn() {
+            result = Err(Error::Mode { ours: *mode }.at(Stage::Secured));
+        }
+        let peer_id = peer.peer_id();
+        if result.is_ok()
+            && let Some(hook) = &self.config.secured
+        {
+            result = hook(&peer_id, point).map_err(|denial| Error::Denied(denial).at(Stage::Secured));
+        }
+
+        let group = stream::key_exchange(&connection).map_or("", |group| group.name());
+        let outcome = result.as_ref().map_or_else(|e| e.error().into(), |()| Outcome::Ok);
+        metrics.handshake(role, outcome, group, started.elapsed());
+        result?;
+
+        let about = About {
+            peer: peer_id,
+            role,
+            mode: *mode,
+            close_timeout: self.config.close_timeout,
+            metrics: metrics.clone(),
+        };
+        Ok((peer_id, TlsStream::new(io, connection, about)))
+    }
+}
+
+/// Reads one knock, in whatever pieces it arrives, and leaves what follows in the socket.
+pub(crate) async fn read_knock<S: AsyncRead + Unpin>(io: &mut S) -> Result<knock::Reader, Error> {
+    let mut reader = knock::Reader::new();
+    while !reader.is_complete() {
+        match io.read(reader.space()).await? {
+            0 => return Err(Error::Closed),
+            n => reader.advance(n),
+        }
+    }
+    Ok(reader)
+}
+
+/// `work`, or [`Error::Timeout`] after `limit`.
+async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match select(pin!(work), Delay::new(limit)).await {
+        Either::Left((done, _)) => done,
+        Either::Right(_) => Err(Error::Timeout(limit)),
+    }
+}
