@@ -49,12 +49,23 @@ impl fmt::Display for Stage {
 ///     matches!(Failure::find(error), Some(Error::MissingPeerId { .. }))
 /// }
 /// ```
-#[derive(Debug, thiserror::Error)]
-#[error("knock transport failed at stage {stage}")]
+#[derive(Debug)]
 pub struct Failure {
     stage: Stage,
-    #[source]
     error: Box<Error>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "knock transport failed at stage {}", self.stage)
+    }
+}
+
+impl std::error::Error for Failure {
+    // Not the box: nobody would find an `Error` in it.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.error)
+    }
 }
 
 impl Failure {

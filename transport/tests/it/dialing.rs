@@ -1,0 +1,354 @@
+//! What a dialer is told, and when it does what.
+
+use crate::common::*;
+use futures::{AsyncReadExt as _, AsyncWriteExt as _};
+use libp2p_core::transport::TransportError;
+use libp2p_core::{Endpoint, Multiaddr, Transport as _};
+use libp2p_identity::Keypair;
+use libp2p_knock::{Error, Failure, KeyExchange, Mode, Role, Stage};
+use std::time::Duration;
+
+fn refused(result: Result<impl Sized, TransportError<Failure>>) -> Error {
+    match result {
+        Ok(_) => panic!("the dial was taken"),
+        Err(TransportError::Other(failure)) => {
+            assert_eq!(failure.stage(), Stage::Address);
+            failure.into_error()
+        }
+        Err(TransportError::MultiaddrNotSupported(address)) => panic!("{address} is not supported"),
+    }
+}
+
+#[tokio::test]
+async fn friends_talk_both_ways_and_each_knows_the_other() {
+    let mut listener = victim(config(2)).await;
+    let dial = authenticated(config(1))
+        .dial(listener.address.clone(), dialer())
+        .unwrap();
+    let (found, mut ours) = soon("the dial", dial).await.unwrap();
+    let (caller, mut theirs) = listener.upgraded().await.unwrap();
+    assert_eq!((found, caller), (peer(2), peer(1)));
+    assert_eq!((ours.peer(), theirs.peer()), (peer(2), peer(1)));
+    assert_eq!((ours.role(), theirs.role()), (Role::Dialer, Role::Listener));
+    assert_eq!(ours.mode(), Mode::Yamux);
+    assert_eq!(ours.key_exchange(), Some(KeyExchange::X25519MlKem768));
+    assert_eq!(theirs.key_exchange(), ours.key_exchange());
+
+    let message: Vec<u8> = (0..1_000_000u32).map(|i| i as u8).collect();
+    let echo = async {
+        let mut received = Vec::new();
+        theirs.read_to_end(&mut received).await.unwrap();
+        theirs.write_all(&received).await.unwrap();
+        theirs.close().await.unwrap();
+    };
+    let say = async {
+        ours.write_all(&message).await.unwrap();
+        ours.close().await.unwrap();
+        let mut back = Vec::new();
+        ours.read_to_end(&mut back).await.unwrap();
+        back
+    };
+    let ((), back) = soon("the echo", futures::future::join(echo, say)).await;
+    assert!(back == message, "{} bytes came back", back.len());
+}
+
+#[tokio::test]
+async fn a_dial_without_a_peer_id_is_an_error_that_says_so() {
+    let address: Multiaddr = "/ip4/127.0.0.1/tcp/4001/tls".parse().unwrap();
+    let error = refused(tcp(1).dial(address.clone(), dialer()));
+    assert!(matches!(&error, Error::MissingPeerId { address: named } if *named == address));
+    assert!(error.to_string().contains("/p2p/"), "{error}");
+}
+
+#[tokio::test]
+async fn other_transports_addresses_are_left_to_them() {
+    for address in [
+        format!("/ip4/127.0.0.1/tcp/4001/p2p/{}", peer(2)),
+        format!("/memory/7/tls/p2p/{}", peer(2)),
+        "/memory/7/tls".to_owned(),
+        format!("/dns4/localhost/tcp/4001/tls/p2p/{}", peer(2)),
+        format!("/ip4/127.0.0.1/udp/4001/quic-v1/p2p/{}", peer(2)),
+        format!("/ip4/127.0.0.1/tcp/443/tls/ws/p2p/{}", peer(2)),
+    ] {
+        let address: Multiaddr = address.parse().unwrap();
+        match tcp(1).dial(address.clone(), dialer()) {
+            Err(TransportError::MultiaddrNotSupported(back)) => assert_eq!(back, address, "as the user wrote it"),
+            Err(TransportError::Other(failure)) => panic!("{address}: {failure}"),
+            Ok(_) => panic!("{address} was dialled"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn peers_whose_keys_cannot_be_knocked_at_are_refused_before_any_packet() {
+    for (keypair, word) in [
+        (Keypair::generate_secp256k1(), "Secp256k1"),
+        (Keypair::generate_ecdsa(), "RSA or ECDSA"),
+    ] {
+        let address = format!("/ip4/127.0.0.1/tcp/4001/tls/p2p/{}", keypair.public().to_peer_id());
+        let error = refused(tcp(1).dial(address.parse().unwrap(), dialer()));
+        assert!(matches!(error, Error::UnsupportedKey { .. }), "{error:?}");
+        assert!(error.to_string().contains(word), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn dialling_ourselves_is_an_error() {
+    let address = format!("/ip4/127.0.0.1/tcp/4001/tls/p2p/{}", peer(1));
+    assert!(matches!(
+        refused(tcp(1).dial(address.parse().unwrap(), dialer())),
+        Error::SelfDial
+    ));
+}
+
+#[tokio::test]
+async fn nobody_at_the_address_is_an_inner_error() {
+    // Bound, so that nobody else gets the port, and not listened on.
+    let free = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    free.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into())
+        .unwrap();
+    let port = free.local_addr().unwrap().as_socket().unwrap().port();
+    let address = format!("/ip4/127.0.0.1/tcp/{port}/tls/p2p/{}", peer(2));
+    let failure = tcp(1)
+        .dial(address.parse().unwrap(), dialer())
+        .unwrap()
+        .await
+        .unwrap_err();
+    assert_eq!(failure.stage(), Stage::Inner);
+    assert!(matches!(failure.error(), Error::Inner(_)));
+}
+
+/// A listener that is somebody else does not even understand the knock: it was made for another key.
+#[tokio::test]
+async fn a_wrong_peer_at_the_address_meets_our_knock_with_silence() {
+    let mut listener = victim(config(3).with_knock_timeout(Duration::from_millis(300))).await;
+    let socket = listener.socket.unwrap();
+    let address = format!("/ip4/127.0.0.1/tcp/{}/tls/p2p/{}", socket.port(), peer(2));
+    let dial = tcp(1).dial(address.parse().unwrap(), dialer()).unwrap();
+    let failure = soon("the dial", dial).await.unwrap_err();
+    assert!(matches!(failure.error(), Error::Closed), "{failure:?}");
+    assert_eq!(failure.stage(), Stage::Tls);
+    listener.nothing_for(Duration::from_millis(50)).await;
+}
+
+/// Somebody who answers our knock, which takes no secret, and shows his own certificate.
+#[tokio::test]
+async fn an_impostor_who_answers_the_knock_is_named_and_gets_no_byte_more() {
+    let impostor = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!(
+        "/ip4/127.0.0.1/tcp/{}/tls/p2p/{}",
+        impostor.local_addr().unwrap().port(),
+        peer(2)
+    );
+    let serve = tokio::task::spawn_blocking(move || {
+        let (socket, _) = tokio::runtime::Handle::current().block_on(impostor.accept()).unwrap();
+        let mut socket = socket.into_std().unwrap();
+        socket.set_nonblocking(false).unwrap();
+        std::io::Read::read_exact(&mut socket, &mut [0; 97]).unwrap();
+        let mut tls = tls_server(3, 1);
+        let shake = tls.complete_io(&mut socket);
+        (shake.is_err(), tls.is_handshaking())
+    });
+    let failure = soon("the dial", tcp(1).dial(address.parse().unwrap(), dialer()).unwrap())
+        .await
+        .unwrap_err();
+    match failure.error() {
+        Error::WrongPeer { expected, found } => assert_eq!((*expected, *found), (peer(2), peer(3))),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(
+        serve.await.unwrap(),
+        (true, true),
+        "the impostor's handshake ended with the connection"
+    );
+}
+
+fn tls_server(certificate_of: u8, count: usize) -> rustls::ServerConnection {
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let (chain, key) = rustls_identity(certificate_of, count);
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let mut config = config;
+    config.alpn_protocols = vec![b"/yamux/1.0.0".to_vec()];
+    rustls::ServerConnection::new(std::sync::Arc::new(config)).unwrap()
+}
+
+#[tokio::test]
+async fn two_certificates_from_the_listener_are_refused() {
+    let impostor = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!(
+        "/ip4/127.0.0.1/tcp/{}/tls/p2p/{}",
+        impostor.local_addr().unwrap().port(),
+        peer(2)
+    );
+    let serve = tokio::task::spawn_blocking(move || {
+        let (socket, _) = tokio::runtime::Handle::current().block_on(impostor.accept()).unwrap();
+        let mut socket = socket.into_std().unwrap();
+        socket.set_nonblocking(false).unwrap();
+        std::io::Read::read_exact(&mut socket, &mut [0; 97]).unwrap();
+        tls_server(2, 2).complete_io(&mut socket).is_err()
+    });
+    let failure = soon("the dial", tcp(1).dial(address.parse().unwrap(), dialer()).unwrap())
+        .await
+        .unwrap_err();
+    let Error::Certificate(refusal) = failure.error() else {
+        panic!("{failure:?}");
+    };
+    assert_eq!(*refusal, libp2p_knock::CertificateRefusal::Count(2));
+    assert!(serve.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_dial_that_is_never_polled_does_nothing() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!(
+        "/ip4/127.0.0.1/tcp/{}/tls/p2p/{}",
+        listener.local_addr().unwrap().port(),
+        peer(2)
+    );
+    let _dial = tcp(1).dial(address.parse().unwrap(), dialer()).unwrap();
+    let accepted = tokio::time::timeout(Duration::from_millis(200), listener.accept()).await;
+    assert!(accepted.is_err(), "somebody connected");
+}
+
+#[tokio::test]
+async fn a_dial_dropped_half_way_leaves_nothing_behind() {
+    let mut listener = victim(config(2)).await;
+    let mut transport = authenticated(config(1));
+    for _ in 0..50 {
+        let mut dial = transport.dial(listener.address.clone(), dialer()).unwrap();
+        // Dropped wherever it happens to be when the listener sees the knock.
+        loop {
+            tokio::select! {
+                biased;
+                seen = listener.next() => if matches!(seen, Seen::Incoming { .. }) { break },
+                _ = &mut dial => break,
+            }
+        }
+        drop(dial);
+        match listener.upgraded().await {
+            Ok(_) => {}
+            Err(failure) => assert!(matches!(failure.error(), Error::Closed), "{failure:?}"),
+        }
+    }
+    let dial = transport.dial(listener.address.clone(), dialer()).unwrap();
+    soon("one more dial", dial).await.expect("as if nothing had happened");
+    listener.upgraded().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_listener_that_never_answers_is_given_up_after_the_handshake_timeout() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!(
+        "/ip4/127.0.0.1/tcp/{}/tls/p2p/{}",
+        silent.local_addr().unwrap().port(),
+        peer(2)
+    );
+    let limit = Duration::from_millis(200);
+    let mut transport = authenticated(config(1).with_handshake_timeout(limit));
+    let dial = transport.dial(address.parse().unwrap(), dialer()).unwrap();
+    let (held, result) = futures::future::join(silent.accept(), dial).await;
+    let failure = result.unwrap_err();
+    assert!(
+        matches!(failure.error(), Error::Timeout(after) if *after == limit),
+        "{failure:?}"
+    );
+    drop(held);
+}
+
+/// Both ends of a hole punch dial. Here one of them connects to a socket that knocks, as if the SYNs had crossed.
+#[tokio::test]
+async fn a_dialer_in_the_listeners_role_keeps_silent_until_it_is_knocked_at() {
+    use tokio_util::compat::TokioAsyncReadCompatExt as _;
+    let meeting = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = meeting.local_addr().unwrap().port();
+    let address = |seed| {
+        format!("/ip4/127.0.0.1/tcp/{port}/tls/p2p/{}", peer(seed))
+            .parse::<Multiaddr>()
+            .unwrap()
+    };
+
+    let mut silent = authenticated(config(2));
+    let dial = tokio::spawn(silent.dial(address(1), opts(Endpoint::Listener)).unwrap());
+    let (socket, _) = meeting.accept().await.unwrap();
+    let mut byte = [0];
+    let early = tokio::time::timeout(Duration::from_millis(150), socket.peek(&mut byte)).await;
+    assert!(early.is_err(), "the listener's part spoke first");
+
+    // The other end, in the dialer's part, over a transport whose "connect" is this very socket.
+    let mut knocking = libp2p_knock::Authenticated::new(Given(Some(socket.compat())), config(1));
+    let knock = knocking.dial(address(2), opts(Endpoint::Dialer)).unwrap();
+    let (found, stream) = soon("the knock", knock).await.unwrap();
+    let (caller, answered) = soon("the answer", dial).await.unwrap().unwrap();
+    assert_eq!((found, caller), (peer(2), peer(1)));
+    assert_eq!((stream.role(), answered.role()), (Role::Dialer, Role::Listener));
+}
+
+#[tokio::test]
+async fn in_the_listeners_role_somebody_elses_knock_is_refused() {
+    use tokio::io::AsyncWriteExt as _;
+    let meeting = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!(
+        "/ip4/127.0.0.1/tcp/{}/tls/p2p/{}",
+        meeting.local_addr().unwrap().port(),
+        peer(1)
+    );
+    let dial = tokio::spawn(
+        authenticated(config(2))
+            .dial(address.parse().unwrap(), opts(Endpoint::Listener))
+            .unwrap(),
+    );
+    let (mut socket, _) = meeting.accept().await.unwrap();
+    socket.write_all(&knock(3, 2)).await.unwrap();
+    let failure = soon("the dial", dial).await.unwrap().unwrap_err();
+    match failure.error() {
+        Error::WrongPeer { expected, found } => assert_eq!((*expected, *found), (peer(1), peer(3))),
+        other => panic!("{other:?}"),
+    }
+    let mut back = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut socket, &mut back)
+        .await
+        .unwrap();
+    assert!(back.is_empty());
+}
+
+/// A transport with one connection, made beforehand.
+struct Given<S>(Option<S>);
+
+impl<S: Send + Unpin + 'static> libp2p_core::Transport for Given<S> {
+    type Output = S;
+    type Error = std::io::Error;
+    type ListenerUpgrade = futures::future::Pending<Result<S, std::io::Error>>;
+    type Dial = futures::future::Ready<Result<S, std::io::Error>>;
+
+    fn listen_on(
+        &mut self,
+        _: libp2p_core::transport::ListenerId,
+        address: Multiaddr,
+    ) -> Result<(), TransportError<Self::Error>> {
+        Err(TransportError::MultiaddrNotSupported(address))
+    }
+
+    fn remove_listener(&mut self, _: libp2p_core::transport::ListenerId) -> bool {
+        false
+    }
+
+    fn dial(
+        &mut self,
+        _: Multiaddr,
+        _: libp2p_core::transport::DialOpts,
+    ) -> Result<Self::Dial, TransportError<Self::Error>> {
+        Ok(futures::future::ready(Ok(self.0.take().expect("dialled once"))))
+    }
+
+    fn poll(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<libp2p_core::transport::TransportEvent<Self::ListenerUpgrade, Self::Error>> {
+        std::task::Poll::Pending
+    }
+}

@@ -1,0 +1,208 @@
+//! The listener's own life: its bounds, its hooks, its end.
+
+use crate::common::*;
+use libp2p_core::transport::{ListenerId, TransportError};
+use libp2p_core::{ConnectedPoint, Multiaddr, Transport as _};
+use libp2p_knock::{Error, Failure};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+fn carries_marker(address: &Multiaddr) -> bool {
+    address.to_string().ends_with("/tls")
+}
+
+#[tokio::test]
+async fn every_address_that_is_handed_out_carries_the_marker() {
+    let mut listener = victim(config(2)).await;
+    assert!(listener.address.to_string().contains("/tls/p2p/"));
+    let dial = authenticated(config(1))
+        .dial(listener.address.clone(), dialer())
+        .unwrap();
+    let _dialled = soon("the dial", dial).await.unwrap();
+    let Seen::Incoming {
+        local_addr,
+        send_back_addr,
+    } = listener.next().await
+    else {
+        panic!("no incoming connection");
+    };
+    assert!(carries_marker(&local_addr), "{local_addr}");
+    assert!(carries_marker(&send_back_addr), "{send_back_addr}");
+}
+
+fn refused(seed: u8, address: &str) -> TransportError<Failure> {
+    let mut transport = tcp(seed);
+    transport
+        .listen_on(ListenerId::next(), address.parse().unwrap())
+        .expect_err("it listens")
+}
+
+#[tokio::test]
+async fn listening_needs_the_marker_and_nobody_elses_name() {
+    for address in ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/tls/ws", "/memory/0/tls"] {
+        assert!(
+            matches!(refused(2, address), TransportError::MultiaddrNotSupported(_)),
+            "{address}"
+        );
+    }
+    match refused(2, &format!("/ip4/127.0.0.1/tcp/0/tls/p2p/{}", peer(3))) {
+        TransportError::Other(failure) => assert!(matches!(failure.error(), Error::NotOurPeerId { .. })),
+        TransportError::MultiaddrNotSupported(address) => panic!("{address}"),
+    }
+    let ours = format!("/ip4/127.0.0.1/tcp/0/tls/p2p/{}", peer(2));
+    listen(tcp(2), peer(2), &ours).await;
+}
+
+#[tokio::test]
+async fn a_port_that_somebody_listens_on_is_refused_even_if_it_could_be_shared() {
+    // As libp2p's TCP transport opens it: with SO_REUSEPORT.
+    let mut stock = libp2p::tcp::tokio::Transport::default();
+    stock
+        .listen_on(ListenerId::next(), "/ip4/127.0.0.1/tcp/0".parse().unwrap())
+        .unwrap();
+    let event = futures::future::poll_fn(|cx| std::pin::Pin::new(&mut stock).poll(cx)).await;
+    let address = event.into_new_address().expect("an address");
+    match refused(2, &format!("{address}/tls")) {
+        TransportError::Other(failure) => {
+            let error = Failure::find(&failure).expect("ours");
+            assert!(matches!(error, Error::PortInUse { .. }), "{error:?}");
+        }
+        TransportError::MultiaddrNotSupported(address) => panic!("{address}"),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("not on the list")]
+struct NotOnTheList;
+
+#[tokio::test]
+async fn admission_is_asked_after_a_valid_knock_and_a_refused_caller_gets_no_byte() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = asked.clone();
+    let config = config(2)
+        .with_knock_timeout(Duration::from_millis(300))
+        .with_admission(move |peer, point| {
+            log.lock().unwrap().push((*peer, point.clone()));
+            if *peer == crate::common::peer(1) {
+                Ok(())
+            } else {
+                Err(Box::new(NotOnTheList))
+            }
+        });
+    let mut listener = victim(config).await;
+
+    let flight = [&knock(3, 2)[..], b"\x16\x03\x01 and so on"].concat();
+    let (answer, after) = listener.probe(&flight).await;
+    assert!(
+        answer.is_empty(),
+        "{} bytes for a peer that is not on the list",
+        answer.len()
+    );
+    assert!(after >= Duration::from_millis(300), "{after:?}");
+    let (bad, _) = listener.probe(&[0; 97]).await;
+    assert!(bad.is_empty());
+
+    let dial = authenticated(crate::common::config(1))
+        .dial(listener.address.clone(), dialer())
+        .unwrap();
+    let _dialled = soon("the dial of a friend", dial).await.unwrap();
+    let (caller, _) = listener.upgraded().await.unwrap();
+    assert_eq!(caller, peer(1));
+
+    let asked = asked.lock().unwrap();
+    let peers: Vec<_> = asked.iter().map(|(peer, _)| *peer).collect();
+    assert_eq!(peers, [peer(3), peer(1)], "asked about valid knocks only");
+    for (_, point) in asked.iter() {
+        let ConnectedPoint::Listener { send_back_addr, .. } = point else {
+            panic!("{point:?}");
+        };
+        assert!(carries_marker(send_back_addr), "{send_back_addr}");
+    }
+}
+
+#[tokio::test]
+async fn the_secured_hook_is_asked_with_the_proven_peer_on_both_sides() {
+    let deny = |peer: &libp2p_identity::PeerId, _: &ConnectedPoint| {
+        if *peer == crate::common::peer(1) {
+            Err(NotOnTheList.into())
+        } else {
+            Ok(())
+        }
+    };
+    // The listener refuses: it says so, and the dialer sees its connection end.
+    let mut listener = victim(config(2).with_secured_hook(deny)).await;
+    let dial = authenticated(config(1))
+        .dial(listener.address.clone(), dialer())
+        .unwrap();
+    let dialled = soon("the dial", dial).await;
+    match listener.error().await {
+        Error::Denied(reason) => assert!(reason.downcast_ref::<NotOnTheList>().is_some()),
+        other => panic!("{other:?}"),
+    }
+    if let Ok((_, mut stream)) = dialled {
+        let read = soon("the end", futures::AsyncReadExt::read(&mut stream, &mut [0; 1])).await;
+        assert!(!matches!(read, Ok(1..)), "a byte came from a listener that refused us");
+    }
+
+    // The dialer refuses.
+    let mut listener = victim(config(1)).await;
+    let mut transport = authenticated(config(3).with_secured_hook(deny));
+    let dial = transport.dial(listener.address.clone(), dialer()).unwrap();
+    let failure = soon("the dial", dial).await.unwrap_err();
+    assert!(matches!(failure.error(), Error::Denied(_)), "{failure:?}");
+    assert_eq!(failure.stage(), libp2p_knock::Stage::Secured);
+    let _ = listener.upgraded().await;
+}
+
+#[tokio::test]
+async fn a_full_waiting_room_lets_the_longest_waiter_go_and_still_admits_a_friend() {
+    let mut listener = victim(config(2).with_max_waiting(4.try_into().unwrap())).await;
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(listener.connect().await);
+    }
+    let dial = authenticated(config(1))
+        .dial(listener.address.clone(), dialer())
+        .unwrap();
+    let (found, _stream) = soon("the dial", dial).await.unwrap();
+    assert_eq!(found, peer(2));
+    listener.upgraded().await.unwrap();
+
+    // The first of the silent ones made room; the last still waits.
+    let mut byte = [0];
+    assert_eq!(soon("its end", silent[0].read(&mut byte)).await.unwrap(), 0);
+    let waiting = tokio::time::timeout(Duration::from_millis(100), silent[3].read(&mut byte)).await;
+    assert!(waiting.is_err(), "closed too early");
+}
+
+#[tokio::test]
+async fn a_removed_listener_takes_its_waiters_along_and_lets_running_upgrades_finish() {
+    let mut listener = victim(config(2)).await;
+    let mut silent = listener.connect().await;
+    let mut knocked = listener.connect().await;
+    knocked.write_all(&knock(1, 2)).await.unwrap();
+    assert!(
+        matches!(listener.next().await, Seen::Incoming { .. }),
+        "the upgrade runs"
+    );
+
+    listener.remove();
+    assert!(matches!(listener.next().await, Seen::Closed));
+    assert_eq!(
+        soon("the end", silent.read(&mut [0; 1])).await.unwrap(),
+        0,
+        "dropped with its listener"
+    );
+
+    // The other end goes on where it was, with TLS.
+    let mut socket = knocked.into_std().unwrap();
+    socket.set_nonblocking(false).unwrap();
+    let mut late = gullible_client(&rustls::version::TLS13, Some((1, 1)));
+    let finish = tokio::task::spawn_blocking(move || late.complete_io(&mut socket).map(|_| ()));
+    assert_eq!(listener.upgraded().await.unwrap().0, peer(1));
+    finish.await.unwrap().unwrap();
+
+    let refused = tokio::net::TcpStream::connect(listener.socket.unwrap()).await;
+    assert!(refused.is_err(), "the port is closed");
+}

@@ -1,0 +1,75 @@
+//! What is counted, by the names that a dashboard reads.
+
+#![cfg(feature = "metrics")]
+
+use crate::common::*;
+use libp2p_core::Transport as _;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use std::time::Duration;
+
+fn rendered(registry: &Registry) -> String {
+    let mut text = String::new();
+    encode(&mut text, registry).unwrap();
+    text
+}
+
+/// The value of the line that starts with `name`, 0 if there is none.
+fn value(registry: &Registry, name: &str) -> f64 {
+    let text = rendered(registry);
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.map_or(0.0, |value| value.trim().parse().unwrap())
+}
+
+#[tokio::test]
+async fn dials_knocks_handshakes_and_bytes_are_counted_on_both_sides() {
+    let (mut near, mut far) = (Registry::default(), Registry::default());
+    let listening = config(2)
+        .with_knock_timeout(Duration::from_millis(200))
+        .with_metrics(&mut far);
+    let mut listener = victim(listening).await;
+    let mut dialling = authenticated(config(1).with_metrics(&mut near));
+
+    let (_, ours) = dialling
+        .dial(listener.address.clone(), dialer())
+        .unwrap()
+        .await
+        .unwrap();
+    let (_, theirs) = listener.upgraded().await.unwrap();
+    listener.probe(&[0; 97]).await;
+    listener.probe(b"").await;
+    drop((ours, theirs));
+    let nowhere = format!("/ip4/127.0.0.1/tcp/1/tls/p2p/{}", peer(2)).parse().unwrap();
+    dialling.dial(nowhere, dialer()).unwrap().await.unwrap_err();
+
+    for (name, expected) in [
+        ("libp2p_knock_dials_total{outcome=\"ok\"}", 1.0),
+        ("libp2p_knock_dials_total{outcome=\"connect\"}", 1.0),
+        (
+            "libp2p_knock_handshakes_total{role=\"dialer\",outcome=\"ok\",group=\"x25519mlkem768\"}",
+            1.0,
+        ),
+        ("libp2p_knock_handshake_duration_seconds_count{role=\"dialer\"}", 1.0),
+    ] {
+        assert_eq!(value(&near, name), expected, "{name} in\n{}", rendered(&near));
+    }
+    for (name, expected) in [
+        ("libp2p_knock_accepts_total", 3.0),
+        ("libp2p_knock_knocks_total{outcome=\"accepted\"}", 1.0),
+        ("libp2p_knock_knocks_total{outcome=\"refused_version\"}", 1.0),
+        ("libp2p_knock_knocks_total{outcome=\"timeout\"}", 1.0),
+        ("libp2p_knock_sockets_waiting", 0.0),
+        (
+            "libp2p_knock_handshakes_total{role=\"listener\",outcome=\"ok\",group=\"x25519mlkem768\"}",
+            1.0,
+        ),
+    ] {
+        assert_eq!(value(&far, name), expected, "{name} in\n{}", rendered(&far));
+    }
+    let sent = value(&near, "libp2p_knock_wire_bytes_total{direction=\"sent\"}");
+    assert!(sent > 1_000.0, "{sent}");
+    assert_eq!(
+        sent,
+        value(&far, "libp2p_knock_wire_bytes_total{direction=\"received\"}")
+    );
+}
