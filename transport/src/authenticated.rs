@@ -140,15 +140,16 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
         let this = self.get_mut();
-        for _ in 0..ACCEPTS_PER_TURN {
-            // Callers that have knocked go before sockets that have not.
-            if let Poll::Ready(knocked) = this.lobby.poll(cx) {
-                return Poll::Ready(this.incoming(knocked));
-            }
-            let event = match Pin::new(&mut this.inner).poll(cx) {
-                Poll::Ready(event) => event,
-                Poll::Pending => return Poll::Pending,
-            };
+        // Callers that have knocked go before sockets that have not: those can wait in the kernel's queue, where they
+        // take nobody's place.
+        if let Poll::Ready(knocked) = this.lobby.poll(cx) {
+            return Poll::Ready(this.incoming(knocked));
+        }
+        if this.lobby.is_busy() {
+            return Poll::Pending;
+        }
+        let mut accepted = 0;
+        while let Poll::Ready(event) = Pin::new(&mut this.inner).poll(cx) {
             match event {
                 TransportEvent::Incoming {
                     listener_id,
@@ -158,6 +159,11 @@ where
                 } => {
                     let (local, remote) = (address::mark(local_addr), address::mark(send_back_addr));
                     this.lobby.admit(upgrade, listener_id, local, remote);
+                    accepted += 1;
+                    if accepted == ACCEPTS_PER_TURN {
+                        cx.waker().wake_by_ref();
+                        break;
+                    }
                 }
                 TransportEvent::NewAddress {
                     listener_id,
@@ -192,8 +198,10 @@ where
                 }
             }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        if accepted == 0 {
+            return Poll::Pending;
+        }
+        this.lobby.poll(cx).map(|knocked| this.incoming(knocked))
     }
 }
 

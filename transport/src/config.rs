@@ -183,7 +183,7 @@ impl Config {
     ///
     /// Worst case: as many file descriptors, and about 1 KiB of memory each. When full, the socket that has waited
     /// longest is closed: under a flood an honest peer may have to dial twice; established connections are not
-    /// affected.
+    /// affected. A node that expects hundreds of dials within one round-trip time wants more.
     pub fn with_max_waiting(mut self, sockets: NonZeroUsize) -> Self {
         self.max_waiting = sockets;
         self

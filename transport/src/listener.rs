@@ -65,6 +65,8 @@ pub(crate) struct Lobby<S> {
     places: Waiting<Place>,
     sockets: FuturesUnordered<Waiter<S>>,
     timer: Option<(Instant, Delay)>,
+    /// Whether the last turn ended with its openings used up.
+    busy: bool,
 }
 
 impl<S> Lobby<S>
@@ -78,6 +80,7 @@ where
             places: Waiting::new(config.max_waiting, config.knock_timeout),
             sockets: FuturesUnordered::new(),
             timer: None,
+            busy: false,
             shared,
         }
     }
@@ -125,8 +128,14 @@ where
         self.count();
     }
 
+    /// Whether more may be ready than the last [`Lobby::poll`] got to. It has asked to be woken then.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy
+    }
+
     /// The next caller that may come in.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Knocked<S>> {
+        self.busy = false;
         self.poll_deadlines(cx);
         for _ in 0..OPENINGS_PER_TURN {
             let (slot, step) = match self.sockets.poll_next_unpin(cx) {
@@ -149,6 +158,7 @@ where
                 }
             }
         }
+        self.busy = true;
         cx.waker().wake_by_ref();
         Poll::Pending
     }

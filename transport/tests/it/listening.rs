@@ -4,7 +4,10 @@ use crate::common::*;
 use libp2p_core::transport::{ListenerId, TransportError};
 use libp2p_core::{ConnectedPoint, Multiaddr, Transport as _};
 use libp2p_knock::{Error, Failure};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -61,7 +64,7 @@ async fn a_port_that_somebody_listens_on_is_refused_even_if_it_could_be_shared()
     stock
         .listen_on(ListenerId::next(), "/ip4/127.0.0.1/tcp/0".parse().unwrap())
         .unwrap();
-    let event = futures::future::poll_fn(|cx| std::pin::Pin::new(&mut stock).poll(cx)).await;
+    let event = futures::future::poll_fn(|cx| Pin::new(&mut stock).poll(cx)).await;
     let address = event.into_new_address().expect("an address");
     match refused(2, &format!("{address}/tls")) {
         TransportError::Other(failure) => {
@@ -205,4 +208,86 @@ async fn a_removed_listener_takes_its_waiters_along_and_lets_running_upgrades_fi
 
     let refused = tokio::net::TcpStream::connect(listener.socket.unwrap()).await;
     assert!(refused.is_err(), "the port is closed");
+}
+
+/// An inner transport at which callers never cease to arrive, each with `bytes` to say.
+struct Flood {
+    bytes: Vec<u8>,
+    arrived: Arc<AtomicUsize>,
+}
+
+impl libp2p_core::Transport for Flood {
+    type Output = futures::io::AllowStdIo<std::io::Cursor<Vec<u8>>>;
+    type Error = std::io::Error;
+    type ListenerUpgrade = futures::future::Ready<Result<Self::Output, Self::Error>>;
+    type Dial = Self::ListenerUpgrade;
+
+    fn listen_on(&mut self, _: ListenerId, _: Multiaddr) -> Result<(), TransportError<Self::Error>> {
+        Ok(())
+    }
+
+    fn remove_listener(&mut self, _: ListenerId) -> bool {
+        false
+    }
+
+    fn dial(
+        &mut self,
+        address: Multiaddr,
+        _: libp2p_core::transport::DialOpts,
+    ) -> Result<Self::Dial, TransportError<Self::Error>> {
+        Err(TransportError::MultiaddrNotSupported(address))
+    }
+
+    fn poll(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<libp2p_core::transport::TransportEvent<Self::ListenerUpgrade, Self::Error>> {
+        self.arrived.fetch_add(1, Ordering::Relaxed);
+        let socket = futures::io::AllowStdIo::new(std::io::Cursor::new(self.bytes.clone()));
+        Poll::Ready(libp2p_core::transport::TransportEvent::Incoming {
+            listener_id: ListenerId::next(),
+            upgrade: futures::future::ready(Ok(socket)),
+            local_addr: "/memory/1".parse().unwrap(),
+            send_back_addr: "/memory/2".parse().unwrap(),
+        })
+    }
+}
+
+#[tokio::test]
+async fn one_turn_accepts_at_most_64_sockets_and_opens_at_most_8_knocks_and_asks_to_be_woken() {
+    let asked = Arc::new(Mutex::new(0));
+    let count = asked.clone();
+    let deny = move |_: &libp2p_identity::PeerId, _: &ConnectedPoint| {
+        *count.lock().unwrap() += 1;
+        Err(NotOnTheList.into())
+    };
+    let arrived = Arc::new(AtomicUsize::new(0));
+    let flood = Flood {
+        bytes: knock(1, 2).to_vec(),
+        arrived: arrived.clone(),
+    };
+    let mut transport = libp2p_knock::Authenticated::new(flood, config(2).with_admission(deny));
+    for turn in 0..100 {
+        let before = (arrived.load(Ordering::Relaxed), *asked.lock().unwrap());
+        let waker = Arc::new(Woken::default());
+        let poll = Pin::new(&mut transport).poll(&mut Context::from_waker(&waker.clone().into()));
+        assert!(poll.is_pending());
+        assert!(waker.0.load(Ordering::Relaxed), "turn {turn}: there is more to do");
+        let after = (arrived.load(Ordering::Relaxed), *asked.lock().unwrap());
+        assert!(after.0 - before.0 <= 64, "turn {turn}: {} accepted", after.0 - before.0);
+        assert!(after.1 - before.1 <= 8, "turn {turn}: {} opened", after.1 - before.1);
+    }
+    assert!(
+        *asked.lock().unwrap() > 256,
+        "more than there are places, so the flood was worked off"
+    );
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

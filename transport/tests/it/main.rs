@@ -8,4 +8,5 @@ mod hostile;
 mod inner_transports;
 mod listening;
 mod metrics;
+mod purity;
 mod swarm;

@@ -1,0 +1,31 @@
+//! The rule of ARCHITECTURE.md that the compiler does not know: what stands at the bottom is pure.
+
+#[test]
+fn the_pure_files_know_no_clock_no_socket_no_randomness_and_no_runtime() {
+    let files = [
+        ("address.rs", include_str!("../../src/address.rs")),
+        ("certificate.rs", include_str!("../../src/certificate.rs")),
+        ("knock.rs", include_str!("../../src/knock.rs")),
+        ("knock/v2.rs", include_str!("../../src/knock/v2.rs")),
+        ("waiting.rs", include_str!("../../src/waiting.rs")),
+    ];
+    for (name, text) in files {
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for impure in [
+            "::now(",
+            "futures::",
+            "tokio",
+            "std::net",
+            "std::io",
+            "rand",
+            "async ",
+            "Mutex",
+            "Atomic",
+        ] {
+            let line = code
+                .lines()
+                .find(|line| line.contains(impure) && !line.trim_start().starts_with("//"));
+            assert_eq!(line, None, "{name} uses {impure}");
+        }
+    }
+}
