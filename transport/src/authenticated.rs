@@ -47,7 +47,15 @@ where
 {
     /// Knock and TLS as `config` says, over `inner`.
     pub fn new(inner: T, config: Config) -> Self {
-        let shared = Shared::new(config);
+        Self::with_shared(inner, Shared::new(config, false))
+    }
+
+    /// The same for our own muxer.
+    pub(crate) fn for_muxer(inner: T, config: Config) -> Self {
+        Self::with_shared(inner, Shared::new(config, true))
+    }
+
+    fn with_shared(inner: T, shared: Arc<Shared>) -> Self {
         Self {
             inner,
             lobby: Lobby::new(shared.clone()),

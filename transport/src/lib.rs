@@ -7,6 +7,7 @@ pub mod tokio;
 mod transport; // `Transport`: both halves joined // the same over TCP, ready made
 
 mod authenticated; // first half: knock, then TLS
+mod handshake; // TLS, without alerts
 mod listener; // sockets that have not knocked yet, outside the Swarm
 mod muxed; // second half: yamux, with a bounded close
 mod stream; // the authenticated byte stream

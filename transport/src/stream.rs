@@ -1,11 +1,10 @@
 //! The authenticated byte stream: rustls between plain `AsyncRead + AsyncWrite` and whatever carries the bytes.
 
 use crate::config::KeyExchange;
-use crate::error::Error;
 use crate::knock::Mode;
 use crate::metrics::Metrics;
 use futures::future::FutureExt as _;
-use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use futures::io::{AsyncRead, AsyncWrite};
 use futures::ready;
 use futures_timer::Delay;
 use libp2p_identity::PeerId;
@@ -28,8 +27,10 @@ pub enum Role {
 
 /// A byte stream whose other end is a known peer.
 ///
-/// Reads and writes are cancel safe: a dropped read or write future loses nothing, and bytes that a write has reported
-/// as taken go out with the next write, flush, read or close. A clean end of the stream is the other end's
+/// Writes gather in full TLS records: small ones need a flush (or a read that waits) to go out, and share a record and a
+/// system call if they come together. An idle stream holds no buffer.
+///
+/// Reads and writes are cancel safe: a dropped read or write future loses nothing that it reported as taken. A clean end of the stream is the other end's
 /// `close_notify`; a connection cut without one is [`io::ErrorKind::UnexpectedEof`].
 pub struct TlsStream<S> {
     io: S,
@@ -40,7 +41,18 @@ pub struct TlsStream<S> {
     close_timeout: Duration,
     closing: Option<Delay>,
     metrics: Metrics,
+    /// Less than a record of plain bytes, waiting for more or for a flush. Holds no memory while the stream is idle.
+    partial: Vec<u8>,
+    /// Plain bytes that were sealed since the socket last took everything.
+    sealed: usize,
+    flush_on_read: bool,
 }
+
+/// The most that one TLS record carries (RFC 8446, section 5.1).
+const RECORD: usize = 16_384;
+
+/// Sealed bytes that may wait for the socket before a write has to.
+const BACKLOG: usize = 4 * RECORD;
 
 /// The facts about a stream that its bytes do not carry.
 pub(crate) struct About {
@@ -52,7 +64,9 @@ pub(crate) struct About {
 }
 
 impl<S> TlsStream<S> {
-    pub(crate) fn new(io: S, tls: Connection, about: About) -> Self {
+    pub(crate) fn new(io: S, mut tls: Connection, about: About) -> Self {
+        // `BACKLOG` is the limit, and it knows of whole records.
+        tls.set_buffer_limit(None);
         let About {
             peer,
             role,
@@ -69,6 +83,9 @@ impl<S> TlsStream<S> {
             close_timeout,
             closing: None,
             metrics,
+            partial: Vec::new(),
+            sealed: 0,
+            flush_on_read: false,
         }
     }
 
@@ -90,6 +107,15 @@ impl<S> TlsStream<S> {
     /// The group that the keys were exchanged in.
     pub fn key_exchange(&self) -> Option<KeyExchange> {
         key_exchange(&self.tls)
+    }
+
+    /// Lets a flush wait until the next read finds nothing, so that what is written in between shares records and
+    /// writes. For the owner that always reads after it has written and flushed, as a muxer does: yamux flushes behind
+    /// each frame and then polls for input. Anybody else would wait for an answer to a question that was never sent.
+    ///
+    /// Default `false`; [`Transport`](crate::Transport) sets it.
+    pub fn set_flush_on_read(&mut self, defer: bool) {
+        self.flush_on_read = defer;
     }
 
     /// The stream below. Writing to it, or reading from it, breaks the connection.
@@ -114,47 +140,6 @@ impl<S> fmt::Debug for TlsStream<S> {
     }
 }
 
-/// Runs the handshake to its end, with `first` in front of the first flight and in the same write.
-///
-/// Written out here, and not taken from an adapter, for what it does *not* do: when the other end is refused no alert
-/// is sent. To it, and to whoever listens, all refusals look the same.
-///
-/// Not cancel safe: a handshake that is dropped cannot be gone on with, so the socket is dropped with it.
-pub(crate) async fn handshake<S>(io: &mut S, tls: &mut Connection, first: &[u8], metrics: &Metrics) -> Result<(), Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    /// A server flight with X25519MLKEM768 is about 1.6 kB.
-    const ROOM: usize = 4096;
-
-    let mut flight = first.to_vec();
-    let mut room = vec![0; ROOM];
-    loop {
-        while tls.wants_write() {
-            let sealed = tls.write_tls(&mut flight)?;
-            metrics.written(sealed);
-        }
-        if !flight.is_empty() {
-            io.write_all(&flight).await?;
-            io.flush().await?;
-            flight.clear();
-        }
-        if !tls.is_handshaking() {
-            return Ok(());
-        }
-        let n = io.read(&mut room).await?;
-        if n == 0 {
-            return Err(Error::Closed);
-        }
-        metrics.read(n);
-        let mut received = &room[..n];
-        while !received.is_empty() {
-            tls.read_tls(&mut received)?;
-            tls.process_new_packets()?;
-        }
-    }
-}
-
 impl<S> TlsStream<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -170,7 +155,19 @@ where
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+        self.sealed = 0;
         Poll::Ready(Ok(()))
+    }
+
+    /// Everything out: the record that is not full yet, and what the socket has not taken.
+    fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.partial.is_empty() {
+            let partial = std::mem::take(&mut self.partial);
+            self.sealed += partial.len();
+            self.tls.writer().write_all(&partial)?;
+        }
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     /// Reads what the socket has and opens it. Ready with the number of bytes, 0 at the end.
@@ -187,24 +184,6 @@ where
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         Poll::Ready(Ok(n))
     }
-
-    /// Seals through `seal` what there is room for and hands on what the socket takes. Pending only if nothing was
-    /// taken, and then the socket will wake us.
-    fn poll_seal(
-        &mut self,
-        cx: &mut Context<'_>,
-        seal: impl Fn(&mut rustls::Writer<'_>) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            let taken = seal(&mut self.tls.writer())?;
-            match self.poll_drain(cx)? {
-                Poll::Pending if taken == 0 => return Poll::Pending,
-                // The buffer was full and is empty now.
-                Poll::Ready(()) if taken == 0 => {}
-                _ => return Poll::Ready(Ok(taken)),
-            }
-        }
-    }
 }
 
 impl<S> AsyncRead for TlsStream<S>
@@ -213,12 +192,6 @@ where
 {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        // Whoever wrote and then only reads counts on the rest going out.
-        if this.tls.wants_write()
-            && let Poll::Ready(Err(error)) = this.poll_drain(cx)
-        {
-            return Poll::Ready(Err(error));
-        }
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
@@ -226,6 +199,11 @@ where
             match this.tls.reader().read(buf) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 done => return Poll::Ready(done),
+            }
+            // Whoever waits for an answer counts on his question going out. Should it fail, the next write will say
+            // so; there may still be something to read.
+            if this.tls.wants_write() || !this.partial.is_empty() {
+                let _ = this.poll_push(cx);
             }
             ready!(this.poll_fill(cx))?;
         }
@@ -236,34 +214,47 @@ impl<S> AsyncWrite for TlsStream<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    /// Takes whole records as they come and keeps what does not fill one for the next write, or for the flush.
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if buf.is_empty() {
-            return Poll::Ready(Ok(0));
+        let this = self.get_mut();
+        if this.sealed >= BACKLOG {
+            ready!(this.poll_drain(cx))?;
         }
-        self.get_mut().poll_seal(cx, |writer| writer.write(buf))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if bufs.iter().all(|buf| buf.is_empty()) {
-            return Poll::Ready(Ok(0));
+        let room = RECORD - this.partial.len();
+        let Some(rest) = buf.len().checked_sub(room) else {
+            this.partial.extend_from_slice(buf);
+            return Poll::Ready(Ok(buf.len()));
+        };
+        let taken = room + rest.min(BACKLOG) / RECORD * RECORD;
+        let sealed = this
+            .tls
+            .writer()
+            .write_vectored(&[IoSlice::new(&this.partial), IoSlice::new(&buf[..taken])])?;
+        debug_assert_eq!(sealed, this.partial.len() + taken, "rustls buffers without a limit");
+        this.partial.clear();
+        this.sealed += sealed;
+        if this.sealed >= BACKLOG
+            && let Poll::Ready(Err(error)) = this.poll_drain(cx)
+        {
+            return Poll::Ready(Err(error));
         }
-        self.get_mut().poll_seal(cx, |writer| writer.write_vectored(bufs))
+        Poll::Ready(Ok(taken))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.poll_drain(cx))?;
-        Pin::new(&mut this.io).poll_flush(cx)
+        if this.flush_on_read {
+            return Poll::Ready(Ok(()));
+        }
+        this.poll_push(cx)
     }
 
     /// `close_notify`, then the close of the socket, together within the close timeout.
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.closing.is_none() {
+            let partial = std::mem::take(&mut this.partial);
+            this.tls.writer().write_all(&partial)?;
             this.tls.send_close_notify();
         }
         let deadline = this.closing.get_or_insert_with(|| Delay::new(this.close_timeout));

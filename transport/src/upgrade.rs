@@ -11,6 +11,7 @@
 
 use crate::config::Config;
 use crate::error::{Error, Failure, Stage};
+use crate::handshake;
 use crate::identity::Key;
 use crate::knock::{self, Caller};
 use crate::metrics::{KnockOutcome, Outcome};
@@ -31,10 +32,12 @@ use web_time::Instant;
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) tls: Tls,
+    /// Whether the streams go straight to our own muxer, which reads after it has flushed.
+    pub(crate) for_muxer: bool,
 }
 
 impl Shared {
-    pub(crate) fn new(config: Config) -> Arc<Self> {
+    pub(crate) fn new(config: Config, for_muxer: bool) -> Arc<Self> {
         let tls = Tls::new(
             config.identity.clone(),
             config.certificate.clone(),
@@ -43,7 +46,7 @@ impl Shared {
             config.key_log.clone(),
         )
         .expect("the provider has TLS 1.3 suites, and `Config` lets no empty list of groups through");
-        Arc::new(Self { config, tls })
+        Arc::new(Self { config, tls, for_muxer })
     }
 
     /// Knocks at `peer` on a connected socket and becomes the TLS client.
@@ -138,8 +141,8 @@ impl Shared {
         let started = Instant::now();
         let mut connection = connection.map_err(|e| Error::from(e).at(Stage::Tls))?;
 
-        let handshake = stream::handshake(&mut io, &mut connection, first, metrics);
-        let mut result = within(self.config.handshake_timeout, handshake)
+        let handshaking = handshake::run(&mut io, &mut connection, first, metrics);
+        let mut result = within(self.config.handshake_timeout, handshaking)
             .await
             .map_err(|e| e.at(Stage::Tls));
         if result.is_ok() && connection.alpn_protocol() != mode.alpn() {
@@ -164,7 +167,9 @@ impl Shared {
             close_timeout: self.config.close_timeout,
             metrics: metrics.clone(),
         };
-        Ok((peer_id, TlsStream::new(io, connection, about)))
+        let mut stream = TlsStream::new(io, connection, about);
+        stream.set_flush_on_read(self.for_muxer);
+        Ok((peer_id, stream))
     }
 }
 
