@@ -124,8 +124,9 @@ pub enum Error {
     /// A hook of the configuration said no.
     #[error("denied by our own policy")]
     Denied(#[source] Boxed),
-    /// The other end closed the connection where the protocol had more to say. For a dialer this is what every
-    /// refusal of its knock looks like.
+    /// The other end closed the connection where the protocol had more to say. For a dialer this, or [`Error::Timeout`],
+    /// whichever end's patience is shorter, is what every refusal of its knock looks like: a wrong peer at the address,
+    /// an admission rule, another version.
     #[error("the other end closed the connection")]
     Closed,
     /// The inner transport failed to connect, listen or accept.

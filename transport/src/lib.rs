@@ -1,28 +1,37 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
-//
-// The map, from the top (may import everything below it) to the bottom (bytes and time in, actions out):
+
+// The map, from the top, which may import everything below it, to the bottom: bytes and time in, actions out.
+
+// Both halves joined, and the same over TCP, ready made.
 #[cfg(feature = "tokio")]
 pub mod tokio;
-mod transport; // `Transport`: both halves joined // the same over TCP, ready made
+mod transport;
 
-mod authenticated; // first half: knock, then TLS
-mod handshake; // TLS, without alerts
-mod listener; // sockets that have not knocked yet, outside the Swarm
-mod muxed; // second half: yamux, with a bounded close
-mod stream; // the authenticated byte stream
+// The first half, knock then TLS; the second, yamux with a bounded close.
+mod authenticated;
+mod muxed;
+
+// Sockets that have not knocked, outside the Swarm; the ordered steps of one connection, each under its deadline.
+mod listener;
+mod upgrade;
+
+// TLS: the handshake without alerts, the byte stream that comes of it, configurations and the verifier that pins the peer.
+mod handshake;
+mod stream;
 mod tls;
-mod upgrade; // the ordered steps of one connection, each under its deadline // rustls configurations and the verifier that pins the peer
 
+// What serves all of them.
 mod config;
 mod error;
+mod identity;
 mod metrics;
 
-mod address; // pure: the `/tls` marker, written and parsed here only
-mod certificate; // pure: the minimal certificate, 178 bytes
-mod identity; // who we are and how we sign
-pub mod knock; // pure: knock messages
-mod waiting; // pure: who may wait, and until when
+// Pure: the `/tls` marker, the 178-byte certificate, knock messages, who may wait and until when.
+mod address;
+mod certificate;
+pub mod knock;
+mod waiting;
 
 pub use authenticated::Authenticated;
 pub use config::{Config, Dangerous, Denial, KeyExchange};

@@ -1,6 +1,7 @@
 //! The authenticated byte stream: rustls between plain `AsyncRead + AsyncWrite` and whatever carries the bytes.
 
 use crate::config::KeyExchange;
+use crate::error::Error;
 use crate::knock::Mode;
 use crate::metrics::Metrics;
 use futures::future::FutureExt as _;
@@ -198,6 +199,10 @@ where
         loop {
             match this.tls.reader().read(buf) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // In our words: what reads this is mostly a log line about a program that ended.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, Error::Closed)));
+                }
                 done => return Poll::Ready(done),
             }
             // Whoever waits for an answer counts on his question going out. Should it fail, the next write will say

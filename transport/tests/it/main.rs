@@ -1,12 +1,24 @@
 //! The transport from outside, over real sockets: one binary, one module for each side of it.
+//!
+//! `cfg(test)` is always on here. It tells clippy that the helpers are test code too, and may unwrap.
 
+#[cfg(test)]
 mod closing;
+#[cfg(test)]
 mod common;
+#[cfg(test)]
 mod dialing;
+#[cfg(test)]
 mod first_flight;
+#[cfg(test)]
 mod hostile;
+#[cfg(test)]
 mod inner_transports;
+#[cfg(test)]
 mod listening;
+#[cfg(test)]
 mod metrics;
+#[cfg(test)]
 mod purity;
+#[cfg(test)]
 mod swarm;

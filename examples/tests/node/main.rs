@@ -1,0 +1,8 @@
+//! The program `node` from outside: what it prints, what it leaves on disk, and how it exits.
+
+#[cfg(test)]
+mod commands;
+#[cfg(test)]
+mod process;
+#[cfg(test)]
+mod readme;
