@@ -12,6 +12,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+#[cfg(all(feature = "fast-open", target_os = "linux"))]
+mod fast_open;
+
+#[cfg(all(feature = "fast-open", target_os = "linux"))]
+#[cfg_attr(docsrs, doc(cfg(all(feature = "fast-open", target_os = "linux"))))]
+pub use fast_open::{FastOpen, FastOpenStream};
+
 type Inner = crate::Transport<libp2p_tcp::tokio::Transport>;
 
 /// Knock, TLS and yamux over TCP. Addresses: `/ip4/…/tcp/N/tls`, `/ip6/…/tcp/N/tls`, with `/p2p/<peer>` behind it in a

@@ -99,6 +99,19 @@ async fn over_ipv6() {
     .await;
 }
 
+#[cfg(all(feature = "fast-open", target_os = "linux"))]
+#[tokio::test]
+async fn over_tcp_with_fast_open_whatever_the_kernel_is_set_to() {
+    use libp2p_knock::tokio::FastOpen;
+    for address in [
+        "/ip4/127.0.0.1/tcp/0/tls",
+        "/ip6/::1/tcp/0/tls",
+        "/ip4/0.0.0.0/tcp/0/tls",
+    ] {
+        echo_over(FastOpen::default, address.parse().unwrap()).await;
+    }
+}
+
 #[tokio::test]
 async fn over_memory() {
     echo_over(MemoryTransport::default, "/memory/0/tls".parse().unwrap()).await;

@@ -9,6 +9,8 @@ mod common;
 #[cfg(test)]
 mod dialing;
 #[cfg(test)]
+mod fast_open;
+#[cfg(test)]
 mod first_flight;
 #[cfg(test)]
 mod hostile;

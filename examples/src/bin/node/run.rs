@@ -32,7 +32,7 @@ pub(crate) struct Options {
     /// An address to listen on, such as /ip4/0.0.0.0/tcp/4001/tls. Repeatable. [default: port 4001, or any if taken]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<Multiaddr>,
-    /// A node to connect to: /ip4/192.0.2.7/tcp/4001/tls/p2p/<peer id>. Repeatable.
+    /// A node to connect to: /ip4/192.0.2.7/tcp/4001/tls/p2p/PEER. Repeatable.
     #[arg(long, value_name = "ADDR")]
     dial: Vec<Multiaddr>,
     /// Where received files go.
