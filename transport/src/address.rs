@@ -15,6 +15,20 @@ pub(crate) struct Marked {
     pub(crate) peer: Option<PeerId>,
 }
 
+/// Whether this transport would claim `address`: `/tls` is its last component, but for a `/p2p/<peer>` behind it.
+///
+/// For configuration files, address books and policies that have to tell the knock's addresses from stock ones.
+///
+/// ```
+/// let knock = "/ip4/192.0.2.7/tcp/4001/tls".parse()?;
+/// let stock = "/ip4/192.0.2.7/tcp/4001".parse()?;
+/// assert!(libp2p_knock::is_knock_address(&knock) && !libp2p_knock::is_knock_address(&stock));
+/// # Ok::<(), libp2p_core::multiaddr::Error>(())
+/// ```
+pub fn is_knock_address(address: &Multiaddr) -> bool {
+    parse(address).is_some()
+}
+
 /// `<inner>/tls` of every address the transport emits.
 pub(crate) fn mark(inner: Multiaddr) -> Multiaddr {
     inner.with(Protocol::Tls)

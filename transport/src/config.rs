@@ -5,7 +5,6 @@ use crate::error::ConfigError;
 use crate::identity::{Identity, Key, Local};
 use crate::knock::{Mode, Version};
 use crate::metrics::Metrics;
-use ed25519_dalek::Signature;
 use libp2p_core::ConnectedPoint;
 use libp2p_identity::{Keypair, PeerId};
 use rustls::pki_types::CertificateDer;
@@ -97,9 +96,9 @@ impl Config {
         let key = Key::check(&identity.public_key()).map_err(ConfigError::InvalidKey)?;
         let certificate = certificate::make(&*identity)?;
         let (signed, signature) = certificate::signed_parts(&certificate);
-        key.verifying()
-            .verify_strict(signed, &Signature::from_bytes(signature))
-            .map_err(|_| ConfigError::SignerMismatch)?;
+        if !key.verifies(signed, signature) {
+            return Err(ConfigError::SignerMismatch);
+        }
         Ok(Self {
             identity,
             key,

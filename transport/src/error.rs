@@ -249,7 +249,7 @@ pub enum ConfigError {
         /// What the identity is.
         found: KeyType,
     },
-    /// The identity's public key is not a canonical Ed25519 point of full order.
+    /// The identity's public key is not in its canonical encoding, or of small order.
     #[error("the identity's public key is no usable Ed25519 key")]
     InvalidKey(#[source] UnsupportedKey),
     /// The identity could not sign its own certificate.

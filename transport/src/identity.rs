@@ -1,7 +1,7 @@
 //! Who we are: an Ed25519 key that may live elsewhere.
 
-use ed25519_dalek::VerifyingKey;
-use libp2p_identity::{KeyType, Keypair, PeerId, PublicKey, ed25519};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
+use libp2p_identity::{KeyType, Keypair, PeerId};
 
 /// The host's Ed25519 identity. The key behind it may live in this process, in an agent or in hardware.
 ///
@@ -35,31 +35,37 @@ pub trait Identity: Send + Sync + 'static {
 #[error("the identity could not sign")]
 pub struct SignError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
-/// An [`Identity`] whose key is in this process.
-pub(crate) struct Local(ed25519::Keypair);
+/// An [`Identity`] whose key is in this process. Signs with AWS-LC, which is in the tree for TLS and takes half the time
+/// of the curve library behind libp2p's own key pair.
+pub(crate) struct Local {
+    signer: Ed25519KeyPair,
+    public: [u8; 32],
+}
 
 impl Local {
     /// # Errors
     ///
     /// The type of a key that is not Ed25519.
     pub(crate) fn new(keypair: &Keypair) -> Result<Self, KeyType> {
-        keypair
-            .clone()
-            .try_into_ed25519()
-            .map(Self)
-            .map_err(|_| keypair.key_type())
+        let Ok(keypair) = keypair.clone().try_into_ed25519() else {
+            return Err(keypair.key_type());
+        };
+        let public = keypair.public().to_bytes();
+        let signer = Ed25519KeyPair::from_seed_and_public_key(keypair.secret().as_ref(), &public)
+            .expect("the key pair's own public key belongs to its own secret");
+        Ok(Self { signer, public })
     }
 }
 
 impl Identity for Local {
     fn public_key(&self) -> [u8; 32] {
-        self.0.public().to_bytes()
+        self.public
     }
 
     fn sign(&self, message: &[u8]) -> Result<[u8; 64], SignError> {
-        let signature = self.0.sign(message);
+        let signature = self.signer.sign(message);
         signature
-            .as_slice()
+            .as_ref()
             .try_into()
             .map_err(|error| SignError(Box::new(error)))
     }
@@ -75,23 +81,22 @@ pub enum UnsupportedKey {
     /// The PeerId carries a key of another type (secp256k1, say).
     #[error("a {0} key: only Ed25519 peers can be knocked at")]
     Type(KeyType),
-    /// The PeerId carries bytes that are no usable Ed25519 key: not a canonical point, or one of small order.
-    #[error("an Ed25519 key that is not a canonical point of full order")]
+    /// The PeerId carries bytes that are no usable Ed25519 key: not a canonical encoding, or one of small order.
+    #[error("an Ed25519 key that is not canonical or of small order")]
     Invalid,
 }
 
-/// An Ed25519 public key that decodes canonically and is not of small order: a value that only [`Key::check`] makes,
-/// so whoever holds one need not ask again.
+/// An Ed25519 public key in its one encoding and not of small order: a value that only [`Key::check`] makes, so whoever
+/// holds one need not ask again. Whether it is a point of the curve shows at the first signature it is to verify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Key(VerifyingKey);
+pub(crate) struct Key([u8; 32]);
 
 impl Key {
     pub(crate) fn check(bytes: &[u8; 32]) -> Result<Self, UnsupportedKey> {
-        let key = VerifyingKey::from_bytes(bytes).map_err(|_| UnsupportedKey::Invalid)?;
-        if !is_canonical(bytes) || key.is_weak() {
+        if !is_canonical(bytes) || is_small_order(bytes) {
             return Err(UnsupportedKey::Invalid);
         }
-        Ok(Self(key))
+        Ok(Self(*bytes))
     }
 
     /// The key inside an Ed25519 PeerId. Such a PeerId is an identity multihash of the key's protobuf form, so the
@@ -101,14 +106,14 @@ impl Key {
         if peer.as_ref().code() != IDENTITY {
             return Err(UnsupportedKey::Hashed);
         }
-        // `00 24` (multihash), `08 01 12 20` (protobuf: type Ed25519, 32 bytes), then the key.
         let bytes = peer.to_bytes();
+        if let Some(key) = bytes.strip_prefix(&PEER_ID_HEAD)
+            && let Ok(key) = key.try_into()
+        {
+            return Self::check(key);
+        }
         match bytes.as_slice() {
-            [0x00, 0x24, 0x08, 0x01, 0x12, 0x20, key @ ..] if key.len() == 32 => {
-                let mut raw = [0; 32];
-                raw.copy_from_slice(key);
-                Self::check(&raw)
-            }
+            // Protobuf: field 1, the type of the key.
             [_, _, 0x08, kind, ..] => Err(match kind {
                 0 => UnsupportedKey::Type(KeyType::RSA),
                 2 => UnsupportedKey::Type(KeyType::Secp256k1),
@@ -120,18 +125,58 @@ impl Key {
     }
 
     pub(crate) fn bytes(&self) -> [u8; 32] {
-        self.0.to_bytes()
+        self.0
     }
 
-    pub(crate) fn verifying(&self) -> &VerifyingKey {
-        &self.0
+    /// Whether `signature` is this key's over `message` (RFC 8032, without cofactor).
+    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
+        UnparsedPublicKey::new(&ED25519, &self.0)
+            .verify(message, signature)
+            .is_ok()
     }
 
+    /// Put together by hand: the library's way decodes the point once more.
     pub(crate) fn peer_id(&self) -> PeerId {
-        let key = ed25519::PublicKey::try_from_bytes(self.0.as_bytes())
-            .expect("the bytes of a checked Ed25519 key are an Ed25519 key");
-        PublicKey::from(key).to_peer_id()
+        let mut bytes = [0; PEER_ID_HEAD.len() + 32];
+        bytes[..PEER_ID_HEAD.len()].copy_from_slice(&PEER_ID_HEAD);
+        bytes[PEER_ID_HEAD.len()..].copy_from_slice(&self.0);
+        PeerId::from_bytes(&bytes).expect("an identity multihash of 36 bytes is a PeerId")
     }
+}
+
+/// What stands in front of the key in the bytes of an Ed25519 PeerId: an identity multihash of 36 bytes, and in it the
+/// protobuf fields "type, Ed25519" and "data, 32 bytes".
+const PEER_ID_HEAD: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
+
+/// The y coordinates of the points of order 1, 2, 4 and 8, little-endian. Under such a key a signature that anybody can
+/// make is valid for any message.
+const SMALL_ORDER: [[u8; 32]; 5] = [
+    hex32("0100000000000000000000000000000000000000000000000000000000000000"),
+    hex32("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+    hex32("0000000000000000000000000000000000000000000000000000000000000000"),
+    hex32("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"),
+    hex32("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"),
+];
+
+const fn hex32(text: &str) -> [u8; 32] {
+    const fn digit(c: u8) -> u8 {
+        if c.is_ascii_digit() { c - b'0' } else { c - b'a' + 10 }
+    }
+    let text = text.as_bytes();
+    let mut bytes = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        bytes[i] = digit(text[2 * i]) << 4 | digit(text[2 * i + 1]);
+        i += 1;
+    }
+    bytes
+}
+
+/// With either sign of x, which is the top bit.
+fn is_small_order(bytes: &[u8; 32]) -> bool {
+    let mut y = *bytes;
+    y[31] &= 0x7f;
+    SMALL_ORDER.contains(&y)
 }
 
 /// Whether y is below p = 2^255 − 19. The curve library reduces instead of refusing, which would give one key two
@@ -162,19 +207,26 @@ mod tests {
     }
 
     #[test]
-    fn small_order_and_non_canonical_keys_are_refused() {
-        let mut identity_point = [0; 32];
-        identity_point[0] = 1;
-        assert_eq!(Key::check(&identity_point), Err(UnsupportedKey::Invalid));
+    fn every_point_of_small_order_is_refused() {
+        for point in curve25519_dalek::constants::EIGHT_TORSION {
+            let encoded = point.compress().to_bytes();
+            assert_eq!(Key::check(&encoded), Err(UnsupportedKey::Invalid), "{encoded:02x?}");
+        }
+    }
 
+    #[test]
+    fn a_second_encoding_of_a_key_is_refused() {
         // y = p + 3 decodes to the same point as y = 3 would.
         let mut non_canonical = [0xff; 32];
         non_canonical[0] = 0xf0;
         non_canonical[31] = 0x7f;
-        assert!(
-            VerifyingKey::from_bytes(&non_canonical).is_ok(),
-            "the curve library lets it pass"
-        );
+        let lenient = curve25519_dalek::edwards::CompressedEdwardsY(non_canonical);
+        assert!(lenient.decompress().is_some(), "the curve library lets it pass");
         assert_eq!(Key::check(&non_canonical), Err(UnsupportedKey::Invalid));
+        // And the largest y there is, p - 2, is not taken for one.
+        let mut largest = [0xff; 32];
+        largest[0] = 0xeb;
+        largest[31] = 0x7f;
+        assert!(Key::check(&largest).is_ok());
     }
 }

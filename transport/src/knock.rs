@@ -89,8 +89,8 @@ pub enum Refusal {
     /// The knock carries our own key: we dialled ourselves.
     #[error("we dialled ourselves")]
     SelfDial,
-    /// The key in the knock is not a canonical Ed25519 point of full order.
-    #[error("the caller's key is not a canonical Ed25519 key of full order")]
+    /// The key in the knock is not in its canonical encoding, or of small order.
+    #[error("the caller's key is not canonical or of small order")]
     Key,
     /// The signature is not the caller's over our key: a forgery, or a knock meant for somebody else.
     #[error("the signature is not the caller's over our key")]

@@ -26,6 +26,7 @@ mod config;
 mod error;
 mod identity;
 mod metrics;
+mod timer;
 
 // Pure: the `/tls` marker, the 178-byte certificate, knock messages, who may wait and until when.
 mod address;
@@ -33,6 +34,7 @@ mod certificate;
 pub mod knock;
 mod waiting;
 
+pub use address::is_knock_address;
 pub use authenticated::Authenticated;
 pub use config::{Config, Dangerous, Denial, KeyExchange};
 pub use error::{ConfigError, Error, Failure, Stage};

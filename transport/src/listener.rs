@@ -7,12 +7,12 @@
 use crate::identity::Key;
 use crate::knock::{Caller, Reader};
 use crate::metrics::KnockOutcome;
+use crate::timer::Deadline;
 use crate::upgrade::{Shared, read_knock};
 use crate::waiting::{Slot, Waiting};
 use futures::future::{AbortHandle, Abortable, BoxFuture, FutureExt as _};
 use futures::io::{AsyncRead, AsyncReadExt as _};
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use futures_timer::Delay;
 use libp2p_core::transport::ListenerId;
 use libp2p_core::{ConnectedPoint, Multiaddr};
 use std::sync::Arc;
@@ -64,7 +64,8 @@ pub(crate) struct Lobby<S> {
     own: Key,
     places: Waiting<Place>,
     sockets: FuturesUnordered<Waiter<S>>,
-    timer: Option<(Instant, Delay)>,
+    /// For the first deadline, or for an earlier one whose socket has left in time.
+    timer: Option<Deadline>,
     /// Whether the last turn ended with its openings used up.
     busy: bool,
 }
@@ -197,35 +198,21 @@ where
         })
     }
 
-    /// Drops whose time is over and sets the one timer to the next.
+    /// Drops whose time is over.
     fn poll_deadlines(&mut self, cx: &mut Context<'_>) {
         while let Some(deadline) = self.places.next_timeout() {
-            if self.timer.as_ref().is_none_or(|(at, _)| *at != deadline) {
-                let left = deadline.saturating_duration_since(Instant::now());
-                match &mut self.timer {
-                    Some((at, delay)) => {
-                        *at = deadline;
-                        delay.reset(left);
-                    }
-                    none => *none = Some((deadline, Delay::new(left))),
-                }
-            }
-            let due = self
-                .timer
-                .as_mut()
-                .is_some_and(|(_, delay)| delay.poll_unpin(cx).is_ready());
-            if !due {
+            let timer = self.timer.get_or_insert_with(|| Deadline::at(deadline));
+            if timer.poll_unpin(cx).is_pending() {
                 return;
             }
             self.timer = None;
-            while let Some(place) = self.places.pop_expired(Instant::now().max(deadline)) {
+            while let Some(place) = self.places.pop_expired(Instant::now()) {
                 if !place.refused {
                     self.shared.config.metrics.knock(KnockOutcome::Timeout);
                 }
             }
             self.count();
         }
-        self.timer = None;
     }
 
     fn count(&self) {

@@ -1,9 +1,9 @@
 //! The second half: yamux over an authenticated stream, without negotiation and with a bounded close.
 
+use crate::timer::Deadline;
 use futures::future::FutureExt as _;
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::ready;
-use futures_timer::Delay;
 use libp2p_core::muxing::{StreamMuxer, StreamMuxerEvent};
 use libp2p_core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
 use libp2p_core::upgrade::{InboundConnectionUpgrade as _, OutboundConnectionUpgrade as _, UpgradeInfo as _};
@@ -135,7 +135,7 @@ where
 pub struct Muxer<C> {
     inner: libp2p_yamux::Muxer<C>,
     close_timeout: Duration,
-    closing: Option<Delay>,
+    closing: Option<Deadline>,
 }
 
 impl<C> fmt::Debug for Muxer<C> {
@@ -173,7 +173,7 @@ where
     /// An error of kind `TimedOut` when the time is up; the connection is then to be dropped.
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let timeout = self.close_timeout;
-        let deadline = self.closing.get_or_insert_with(|| Delay::new(timeout));
+        let deadline = self.closing.get_or_insert_with(|| Deadline::after(timeout));
         if deadline.poll_unpin(cx).is_ready() {
             return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
         }

@@ -4,10 +4,10 @@ use crate::config::KeyExchange;
 use crate::error::Error;
 use crate::knock::Mode;
 use crate::metrics::Metrics;
+use crate::timer::Deadline;
 use futures::future::FutureExt as _;
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::ready;
-use futures_timer::Delay;
 use libp2p_identity::PeerId;
 use rustls::Connection;
 use std::fmt;
@@ -40,7 +40,7 @@ pub struct TlsStream<S> {
     role: Role,
     mode: Mode,
     close_timeout: Duration,
-    closing: Option<Delay>,
+    closing: Option<Deadline>,
     metrics: Metrics,
     /// Less than a record of plain bytes, waiting for more or for a flush. Holds no memory while the stream is idle.
     partial: Vec<u8>,
@@ -262,7 +262,7 @@ where
             this.tls.writer().write_all(&partial)?;
             this.tls.send_close_notify();
         }
-        let deadline = this.closing.get_or_insert_with(|| Delay::new(this.close_timeout));
+        let deadline = this.closing.get_or_insert_with(|| Deadline::after(this.close_timeout));
         if deadline.poll_unpin(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }

@@ -16,10 +16,10 @@ use crate::identity::Key;
 use crate::knock::{self, Caller};
 use crate::metrics::{KnockOutcome, Outcome};
 use crate::stream::{self, About, Role, TlsStream};
+use crate::timer::Deadline;
 use crate::tls::{self, Tls};
 use futures::future::{Either, select};
 use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
-use futures_timer::Delay;
 use libp2p_core::ConnectedPoint;
 use libp2p_identity::PeerId;
 use rustls::{ClientConnection, Connection, ServerConnection};
@@ -187,7 +187,7 @@ pub(crate) async fn read_knock<S: AsyncRead + Unpin>(io: &mut S) -> Result<knock
 
 /// `work`, or [`Error::Timeout`] after `limit`.
 async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    match select(pin!(work), Delay::new(limit)).await {
+    match select(pin!(work), Deadline::after(limit)).await {
         Either::Left((done, _)) => done,
         Either::Right(_) => Err(Error::Timeout(limit)),
     }

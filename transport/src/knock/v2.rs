@@ -11,7 +11,6 @@
 
 use super::{Caller, Refusal, Version};
 use crate::identity::{Identity, Key, SignError};
-use ed25519_dalek::Signature;
 
 /// The size of a knock in bytes.
 pub const SIZE: usize = 97;
@@ -50,9 +49,9 @@ pub fn open(knock: &[u8; SIZE], own: &[u8; 32]) -> Result<Caller, Refusal> {
         return Err(Refusal::SelfDial);
     }
     let key = Key::check(&caller).map_err(|_| Refusal::Key)?;
-    key.verifying()
-        .verify_strict(&signed_text(own), &Signature::from_bytes(&signature))
-        .map_err(|_| Refusal::Signature)?;
+    if !key.verifies(&signed_text(own), &signature) {
+        return Err(Refusal::Signature);
+    }
     Ok(Caller {
         key,
         version: Version::V2,

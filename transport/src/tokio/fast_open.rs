@@ -3,9 +3,9 @@
 //! `libp2p-tcp` opens its sockets out of reach, so this is a TCP transport of its own: addresses, port reuse and
 //! interface changes behave as there.
 
+use crate::timer::Deadline;
 use futures::future::{BoxFuture, FutureExt as _, Ready, ready};
 use futures::stream::StreamExt as _;
-use futures_timer::Delay;
 use if_watch::{IfEvent, tokio::IfWatcher};
 use libp2p_core::multiaddr::Protocol;
 use libp2p_core::transport::{DialOpts, ListenerId, PortUse, TransportError, TransportEvent};
@@ -74,7 +74,7 @@ struct Listener {
     reachable: Vec<IpAddr>,
     /// Whether its one address, which is no wildcard, is still to be announced.
     unannounced: bool,
-    resting: Option<Delay>,
+    resting: Option<Deadline>,
     removed: bool,
 }
 
@@ -263,7 +263,7 @@ impl Listener {
 
     /// An error that the listener survives.
     fn failed(&mut self, error: io::Error) -> Event {
-        self.resting = Some(Delay::new(REST));
+        self.resting = Some(Deadline::after(REST));
         TransportEvent::ListenerError {
             listener_id: self.id,
             error,

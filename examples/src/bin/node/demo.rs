@@ -6,11 +6,12 @@ mod strangers;
 
 use crate::link::Event;
 use crate::random;
-use crate::swarm::{self, carries_tls};
+use crate::swarm;
 use crate::{term, transfer};
 use anyhow::{Context as _, Result, bail, ensure};
 use cast::{Player, Scratch, port};
 use libp2p::identity::Keypair;
+use libp2p_knock::is_knock_address;
 use report::{Detail, Report};
 use std::io::Write as _;
 use std::path::Path;
@@ -111,7 +112,7 @@ async fn knock(caller: &mut Player, callee: &mut Player) -> Result<Detail> {
     let address = callee.address(true)?;
     let (there, back) = caller.connect(callee, &address).await?;
     ensure!(
-        carries_tls(&there) && carries_tls(&back),
+        is_knock_address(&there) && is_knock_address(&back),
         "{there} and {back} should both carry /tls"
     );
     let shown = there.iter().take(3).collect::<libp2p::Multiaddr>();
@@ -122,7 +123,7 @@ async fn stock(caller: &mut Player, callee: &mut Player) -> Result<Detail> {
     let address = callee.address(false)?;
     let (there, back) = caller.connect(callee, &address).await?;
     ensure!(
-        !carries_tls(&there) && !carries_tls(&back),
+        !is_knock_address(&there) && !is_knock_address(&back),
         "{there} and {back} should be stock addresses"
     );
     Ok(Detail::new(address.to_string()).field("address", address.to_string()))
@@ -154,7 +155,7 @@ async fn identify(bob: &mut Player, alice: &Player) -> Result<Detail> {
         .await?;
     ensure!(!addresses.is_empty(), "alice lists no address");
     ensure!(
-        addresses.iter().all(carries_tls),
+        addresses.iter().all(is_knock_address),
         "not every address carries /tls: {addresses:?}"
     );
     let shown: Vec<_> = addresses.iter().map(ToString::to_string).collect();

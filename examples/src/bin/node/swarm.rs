@@ -4,10 +4,9 @@ use crate::transfer;
 use anyhow::Result;
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
-use libp2p::multiaddr::Protocol;
 use libp2p::request_response::{self, ProtocolSupport, cbor};
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{Multiaddr, StreamProtocol, Swarm, SwarmBuilder, gossipsub, identify, noise, ping, tcp, yamux};
+use libp2p::{StreamProtocol, Swarm, SwarmBuilder, gossipsub, identify, noise, ping, tcp, yamux};
 use libp2p_knock as knock;
 use std::time::Duration;
 
@@ -105,11 +104,6 @@ fn behaviour(key: &Keypair, name: &str) -> Result<Behaviour, Boxed> {
             request_response::Config::default().with_request_timeout(Duration::from_secs(60)),
         ),
     })
-}
-
-/// Whether an address is one of the knock transport's.
-pub(crate) fn carries_tls(address: &Multiaddr) -> bool {
-    address.iter().any(|part| part == Protocol::Tls)
 }
 
 /// The last letters of a peer id: the first ones are the same for every Ed25519 key.

@@ -98,7 +98,7 @@ impl Player {
     /// The first address to listen on that is, or is not, the knock transport's.
     pub(crate) fn address(&self, tls: bool) -> Result<Multiaddr> {
         let mut addresses = self.addresses.iter();
-        let found = addresses.find(|address| crate::swarm::carries_tls(address) == tls);
+        let found = addresses.find(|address| libp2p_knock::is_knock_address(address) == tls);
         found
             .cloned()
             .with_context(|| format!("{} has no such address", self.name))
