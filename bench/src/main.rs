@@ -1,0 +1,168 @@
+//! What libp2p-knock costs beside the stacks one would pick instead, all in one run. See the README.
+
+mod delay;
+mod handshake;
+mod idle;
+mod idle_many;
+mod ladder;
+mod plot;
+mod report;
+mod rtt;
+mod samples;
+mod service;
+mod stacks;
+mod svg;
+mod sys;
+mod throughput;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use stacks::{Kind, Target};
+use std::path::{Path, PathBuf};
+
+#[derive(Parser)]
+#[command(about, version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Rounds short enough for CI: shows that everything runs, not how fast.
+    #[arg(long, global = true)]
+    smoke: bool,
+    /// Interleaved rounds; more of them narrow the spread.
+    #[arg(long, global = true)]
+    rounds: Option<usize>,
+    /// Only this stack (may be given again); for a look with a profiler.
+    #[arg(long, global = true, value_name = "STACK")]
+    only: Vec<Kind>,
+    /// Also stores the results here, for `plot`. What other measurements have stored there stays.
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+impl Options {
+    fn rounds(&self, usual: usize, smoke: usize) -> usize {
+        self.rounds.unwrap_or(if self.smoke { smoke } else { usual }).max(1)
+    }
+
+    /// The stacks to measure. Fast Open is about round trips; on loopback it is TCP like any other.
+    fn kinds(&self) -> Vec<Kind> {
+        self.kinds_where(|kind| kind != Kind::KnockFastOpen)
+    }
+
+    /// Those that satisfy `usual`, or those that were asked for.
+    fn kinds_where(&self, usual: impl Fn(Kind) -> bool) -> Vec<Kind> {
+        Kind::ALL
+            .into_iter()
+            .filter(|kind| match self.only.as_slice() {
+                [] => usual(*kind),
+                only => only.contains(kind),
+            })
+            .collect()
+    }
+
+    fn json(&self) -> Option<&Path> {
+        self.json.as_deref()
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// CPU and wall time from the start of a dial to the first echoed byte.
+    Handshake {
+        /// Dials per stack and round.
+        #[arg(long)]
+        dials: Option<usize>,
+        /// Leave first contact out, and with it the making of identities: for a profiler.
+        #[arg(long)]
+        redial_only: bool,
+    },
+    /// Bulk data over 1 and 32 substreams.
+    Throughput {
+        /// Seconds per stack, round and number of substreams.
+        #[arg(long)]
+        seconds: Option<f64>,
+    },
+    /// Memory of idle connections, unused and used.
+    Idle {
+        /// Idle connections; a quarter as many for those that carry 1 MiB first.
+        #[arg(long)]
+        connections: Option<usize>,
+    },
+    /// Memory and CPU of a listener with 1,000 and 10,000 idle connections.
+    IdleMany,
+    /// Round trips on a link of 100 ms. Needs root, for a TUN device.
+    Rtt,
+    /// Bytes on the wire until the first echoed byte.
+    Ladder,
+    /// All of the above.
+    All,
+    /// Draws what `--json` has stored.
+    Plot {
+        /// Where the SVG files go.
+        #[arg(long, default_value = ".")]
+        out: PathBuf,
+    },
+    #[command(hide = true)]
+    IdleChild {
+        kind: Kind,
+        connections: usize,
+        #[arg(long)]
+        used: bool,
+    },
+    #[command(hide = true)]
+    ManyListener { kind: Kind },
+    #[command(hide = true)]
+    ManyDialer {
+        kind: Kind,
+        target: Target,
+        connections: usize,
+    },
+}
+
+fn main() -> Result<()> {
+    let Args { command, options } = Args::parse();
+    sys::raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    // On a worker, where a dialer's tasks would run: `block_on` alone would add a third thread.
+    runtime.block_on(async { tokio::spawn(run(command, options)).await? })
+}
+
+async fn run(command: Command, options: Options) -> Result<()> {
+    match command {
+        Command::Handshake { dials, redial_only } => handshake::run(&options, dials, redial_only).await,
+        Command::Throughput { seconds } => throughput::run(&options, seconds).await,
+        Command::Idle { connections } => idle::run(&options, connections).await,
+        Command::IdleMany => idle_many::run(&options).await,
+        Command::Rtt => rtt::run(&options).await,
+        Command::Ladder => ladder::run(&options).await,
+        Command::All => {
+            handshake::run(&options, None, false).await?;
+            throughput::run(&options, None).await?;
+            idle::run(&options, None).await?;
+            idle_many::run(&options).await?;
+            ladder::run(&options).await?;
+            rtt::run(&options).await
+        }
+        Command::Plot { out } => plot::run(options.json().context("plot reads --json FILE")?, &out),
+        Command::IdleChild {
+            kind,
+            connections,
+            used,
+        } => idle::child(kind, connections, used).await,
+        Command::ManyListener { kind } => idle_many::listener(kind).await,
+        Command::ManyDialer {
+            kind,
+            target,
+            connections,
+        } => idle_many::dialer(kind, &target, connections).await,
+    }
+}
