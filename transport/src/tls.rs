@@ -63,6 +63,9 @@ impl Tls {
         key_log: Arc<dyn KeyLog>,
     ) -> Result<Self, rustls::Error> {
         let provider = Arc::new(provider(groups));
+        // AWS-LC gathers entropy when it is first asked for some, which takes tens of milliseconds. Rather here, once in
+        // a process, than in the first handshake. Should it fail, that handshake will say so.
+        let _ = provider.secure_random.fill(&mut [0]);
         let own = Arc::new(SingleCertAndKey::from(CertifiedKey::new(
             vec![certificate],
             Arc::new(HostKey(identity)),
