@@ -23,7 +23,7 @@ pub(crate) fn resident() -> Result<u64> {
 }
 
 /// Without this, pages that are free but scattered count as the connections'.
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "no safe crate has malloc_trim")]
 fn trim() {
     // SAFETY: takes an integer and may be called at any time from any thread.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -47,7 +47,7 @@ pub(crate) fn raise_open_files() -> u64 {
 }
 
 /// Makes `file`, an open `/dev/net/tun`, the device `name`, which carries bare IP packets.
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "no safe crate has TUNSETIFF")]
 pub(crate) fn become_tun(file: &std::fs::File, name: &str) -> std::io::Result<()> {
     use std::os::fd::AsRawFd as _;
     let mut request = [0_u8; 40]; // struct ifreq

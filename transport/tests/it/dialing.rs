@@ -131,86 +131,64 @@ async fn a_wrong_peer_at_the_address_meets_our_knock_with_silence() {
     listener.nothing_for(Duration::from_millis(50)).await;
 }
 
-/// Somebody who answers our knock, which takes no secret, and shows his own certificate.
-#[tokio::test]
-async fn an_impostor_who_answers_the_knock_is_named_and_gets_no_byte_more() {
-    let impostor = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!(
-        "/ip4/127.0.0.1/tcp/{}/tls/p2p/{}",
-        impostor.local_addr().unwrap().port(),
-        peer(2)
-    );
+/// Somebody at peer 2's address who answers our knock, which takes no secret, and then shows a certificate of
+/// `certificate_of`, `count` times. What our dial says to that. His own handshake fails, and is not finished.
+async fn dialled_at_an_impostor(certificate_of: u8, count: usize) -> Error {
+    let impostor = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = at_peer_2(impostor.local_addr().unwrap());
     let serve = tokio::task::spawn_blocking(move || {
-        let (socket, _) = tokio::runtime::Handle::current().block_on(impostor.accept()).unwrap();
-        let mut socket = socket.into_std().unwrap();
-        socket.set_nonblocking(false).unwrap();
+        let (mut socket, _) = impostor.accept().unwrap();
         std::io::Read::read_exact(&mut socket, &mut [0; 97]).unwrap();
-        let mut tls = tls_server(3, 1);
+        let mut tls = tls_server(certificate_of, count);
         let shake = tls.complete_io(&mut socket);
         (shake.is_err(), tls.is_handshaking())
     });
-    let failure = soon("the dial", tcp(1).dial(address.parse().unwrap(), dialer()).unwrap())
+    let failure = soon("the dial", tcp(1).dial(address, dialer()).unwrap())
         .await
         .unwrap_err();
-    match failure.error() {
-        Error::WrongPeer { expected, found } => assert_eq!((*expected, *found), (peer(2), peer(3))),
-        other => panic!("{other:?}"),
-    }
-    assert_eq!(
-        serve.await.unwrap(),
-        (true, true),
-        "the impostor's handshake ended with the connection"
-    );
+    assert_eq!(serve.await.unwrap(), (true, true), "the impostor's handshake went on");
+    failure.into_error()
+}
+
+fn at_peer_2(socket: std::net::SocketAddr) -> Multiaddr {
+    let address = format!("/ip4/127.0.0.1/tcp/{}/tls/p2p/{}", socket.port(), peer(2));
+    address.parse().unwrap()
 }
 
 fn tls_server(certificate_of: u8, count: usize) -> rustls::ServerConnection {
     let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let (chain, key) = rustls_identity(certificate_of, count);
-    let config = rustls::ServerConfig::builder_with_provider(provider)
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .unwrap();
-    let mut config = config;
     config.alpn_protocols = vec![b"/yamux/1.0.0".to_vec()];
     rustls::ServerConnection::new(std::sync::Arc::new(config)).unwrap()
 }
 
 #[tokio::test]
+async fn an_impostor_who_answers_the_knock_is_named_and_gets_no_byte_more() {
+    match dialled_at_an_impostor(3, 1).await {
+        Error::WrongPeer { expected, found } => assert_eq!((expected, found), (peer(2), peer(3))),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn two_certificates_from_the_listener_are_refused() {
-    let impostor = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!(
-        "/ip4/127.0.0.1/tcp/{}/tls/p2p/{}",
-        impostor.local_addr().unwrap().port(),
-        peer(2)
-    );
-    let serve = tokio::task::spawn_blocking(move || {
-        let (socket, _) = tokio::runtime::Handle::current().block_on(impostor.accept()).unwrap();
-        let mut socket = socket.into_std().unwrap();
-        socket.set_nonblocking(false).unwrap();
-        std::io::Read::read_exact(&mut socket, &mut [0; 97]).unwrap();
-        tls_server(2, 2).complete_io(&mut socket).is_err()
-    });
-    let failure = soon("the dial", tcp(1).dial(address.parse().unwrap(), dialer()).unwrap())
-        .await
-        .unwrap_err();
-    let Error::Certificate(refusal) = failure.error() else {
-        panic!("{failure:?}");
-    };
-    assert_eq!(*refusal, libp2p_knock::CertificateRefusal::Count(2));
-    assert!(serve.await.unwrap());
+    match dialled_at_an_impostor(2, 2).await {
+        Error::Certificate(refusal) => assert_eq!(refusal, libp2p_knock::CertificateRefusal::Count(2)),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
 async fn a_dial_that_is_never_polled_does_nothing() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!(
-        "/ip4/127.0.0.1/tcp/{}/tls/p2p/{}",
-        listener.local_addr().unwrap().port(),
-        peer(2)
-    );
-    let _dial = tcp(1).dial(address.parse().unwrap(), dialer()).unwrap();
+    let address = at_peer_2(listener.local_addr().unwrap());
+    let _dial = tcp(1).dial(address, dialer()).unwrap();
     let accepted = tokio::time::timeout(Duration::from_millis(200), listener.accept()).await;
     assert!(accepted.is_err(), "somebody connected");
 }
@@ -243,14 +221,10 @@ async fn a_dial_dropped_half_way_leaves_nothing_behind() {
 #[tokio::test]
 async fn a_listener_that_never_answers_is_given_up_after_the_handshake_timeout() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!(
-        "/ip4/127.0.0.1/tcp/{}/tls/p2p/{}",
-        silent.local_addr().unwrap().port(),
-        peer(2)
-    );
+    let address = at_peer_2(silent.local_addr().unwrap());
     let limit = Duration::from_millis(200);
     let mut transport = authenticated(config(1).with_handshake_timeout(limit));
-    let dial = transport.dial(address.parse().unwrap(), dialer()).unwrap();
+    let dial = transport.dial(address, dialer()).unwrap();
     let (held, result) = futures::future::join(silent.accept(), dial).await;
     let failure = result.unwrap_err();
     assert!(
