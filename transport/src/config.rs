@@ -157,7 +157,8 @@ impl Config {
     ///
     /// Called on the task that polls the transport: it must not block. The peer is not proven yet (a knock can be a
     /// replay), so deny by it but change nothing by it. A refused caller learns nothing: to it the listener looks as
-    /// if the knock had been wrong. The Swarm sees nothing either; the metric `knocks{outcome="denied"}` counts it.
+    /// if the knock had been wrong. The Swarm sees nothing either; the metric `knocks{outcome="denied"}` counts it. In
+    /// the listener's part of a hole punch it is our own dial that fails, with [`Error::Denied`](crate::Error::Denied).
     pub fn with_admission<F>(mut self, hook: F) -> Self
     where
         F: Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync + 'static,

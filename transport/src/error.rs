@@ -41,12 +41,16 @@ impl fmt::Display for Stage {
 
 /// An [`Error`] and the stage at which it happened: the error type of the transports in this crate.
 ///
-/// libp2p wraps it a few times on its way to a `SwarmEvent`; [`Failure::find`] gets it back out:
+/// libp2p wraps it a few times on its way to a `SwarmEvent`; [`Failure::find`] gets it back out. A failed dial reports
+/// an error for each address, and those have to be asked one by one:
 ///
 /// ```
 /// # use libp2p_knock::{Error, Failure};
-/// fn peer_is_unknown_to_us(error: &libp2p_core::transport::TransportError<std::io::Error>) -> bool {
-///     matches!(Failure::find(error), Some(Error::MissingPeerId { .. }))
+/// use libp2p::swarm::DialError;
+///
+/// fn nobody_was_named(error: &DialError) -> bool {
+///     let DialError::Transport(addresses) = error else { return false };
+///     addresses.iter().any(|(_, error)| matches!(Failure::find(error), Some(Error::MissingPeerId { .. })))
 /// }
 /// ```
 #[derive(Debug)]
@@ -144,7 +148,8 @@ pub enum Error {
         /// The address that was dialled.
         address: Multiaddr,
     },
-    /// One end wants a muxer and the other ragep2p's frames. A matter of configuration on either side.
+    /// We want a muxer and the other end speaks ragep2p's frames. A matter of configuration on either side; an end in
+    /// frames mode, which uses no ALPN, does not notice and sees its connection closed.
     #[error("we speak {ours:?} inside TLS, the other end does not")]
     Mode {
         /// What is configured here.

@@ -40,7 +40,10 @@ where
         metrics.read(n);
         let mut received = &room[..n];
         while !received.is_empty() {
-            tls.read_tls(&mut received)?;
+            // Nothing is taken any more behind a `close_notify`, however much there is.
+            if tls.read_tls(&mut received)? == 0 {
+                return Err(Error::Closed);
+            }
             tls.process_new_packets()?;
         }
     }

@@ -24,8 +24,9 @@ pub enum Version {
     V2,
 }
 
-/// What is spoken inside TLS. Configured, and confirmed by ALPN: a muxed dialer and a framed listener refuse each other
-/// before any byte of either protocol.
+/// What is spoken inside TLS. Configured, and confirmed by ALPN as far as there is any: an end that wants a muxer refuses
+/// one that speaks frames before it says a byte of yamux. An end in frames mode cannot tell, as the Go original has no
+/// ALPN, and sees its connection closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Mode {

@@ -10,7 +10,7 @@ use crate::metrics::KnockOutcome;
 use crate::timer::Deadline;
 use crate::upgrade::{Shared, read_knock};
 use crate::waiting::{Slot, Waiting};
-use futures::future::{AbortHandle, Abortable, BoxFuture, FutureExt as _};
+use futures::future::{AbortHandle, Abortable, BoxFuture, FutureExt as _, poll_fn};
 use futures::io::{AsyncRead, AsyncReadExt as _};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use libp2p_core::transport::ListenerId;
@@ -224,6 +224,17 @@ where
 /// closed with bytes unread answers with a reset.
 async fn drain<S: AsyncRead + Unpin>(slot: Slot, mut io: S) -> (Slot, Step<S>) {
     let mut sink = [0; 512];
-    while let Ok(1..) = io.read(&mut sink).await {}
+    // In portions, so that one that never stops sending does not keep the others from being heard.
+    while let Ok(1..) = io.read(&mut sink).await {
+        let mut rested = false;
+        poll_fn(|cx| {
+            if std::mem::replace(&mut rested, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
     (slot, Step::Gone)
 }

@@ -13,7 +13,7 @@ use rustls::Connection;
 use std::fmt;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// Which end of the TLS handshake we were. Not always who opened the socket: in a hole punch both ends do, and one of
@@ -29,7 +29,7 @@ pub enum Role {
 /// A byte stream whose other end is a known peer.
 ///
 /// Writes gather in full TLS records: small ones need a flush (or a read that waits) to go out, and share a record and a
-/// system call if they come together. An idle stream holds no buffer.
+/// system call if they come together. An idle stream holds no buffer of ours; rustls keeps one of 4 KiB.
 ///
 /// Reads and writes are cancel safe: a dropped read or write future loses nothing that it reported as taken. A clean end of the stream is the other end's
 /// `close_notify`; a connection cut without one is [`io::ErrorKind::UnexpectedEof`].
@@ -47,6 +47,10 @@ pub struct TlsStream<S> {
     /// Plain bytes that were sealed since the socket last took everything.
     sealed: usize,
     flush_on_read: bool,
+    /// Whether `io` holds bytes that it was not, or not successfully, told to flush.
+    unflushed: bool,
+    /// Who waits to write. A read that pushes has the socket wake the reader instead, and hands that on.
+    writer: Option<Waker>,
 }
 
 /// The most that one TLS record carries (RFC 8446, section 5.1).
@@ -87,6 +91,8 @@ impl<S> TlsStream<S> {
             partial: Vec::new(),
             sealed: 0,
             flush_on_read: false,
+            unflushed: false,
+            writer: None,
         }
     }
 
@@ -151,7 +157,10 @@ where
             let mut writer = Blocking { io: &mut self.io, cx };
             match self.tls.write_tls(&mut writer) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(n) => self.metrics.written(n),
+                Ok(n) => {
+                    self.unflushed = true;
+                    self.metrics.written(n);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -168,7 +177,15 @@ where
             self.tls.writer().write_all(&partial)?;
         }
         ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.io).poll_flush(cx)
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Remembers who waits to write.
+    fn waiting<T>(&mut self, cx: &Context<'_>, poll: Poll<T>) -> Poll<T> {
+        self.writer = poll.is_pending().then(|| cx.waker().clone());
+        poll
     }
 
     /// Reads what the socket has and opens it. Ready with the number of bytes, 0 at the end.
@@ -207,8 +224,14 @@ where
             }
             // Whoever waits for an answer counts on his question going out. Should it fail, the next write will say
             // so; there may still be something to read.
-            if this.tls.wants_write() || !this.partial.is_empty() {
+            if this.unflushed || this.tls.wants_write() || !this.partial.is_empty() {
                 let _ = this.poll_push(cx);
+                // On a stream that is split the other half waits in another task.
+                if let Some(writer) = this.writer.take()
+                    && !writer.will_wake(cx.waker())
+                {
+                    writer.wake();
+                }
             }
             ready!(this.poll_fill(cx))?;
         }
@@ -223,7 +246,8 @@ where
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.sealed >= BACKLOG {
-            ready!(this.poll_drain(cx))?;
+            let drained = this.poll_drain(cx);
+            ready!(this.waiting(cx, drained))?;
         }
         let room = RECORD - this.partial.len();
         let Some(rest) = buf.len().checked_sub(room) else {
@@ -236,7 +260,11 @@ where
             .writer()
             .write_vectored(&[IoSlice::new(&this.partial), IoSlice::new(&buf[..taken])])?;
         debug_assert_eq!(sealed, this.partial.len() + taken, "rustls buffers without a limit");
-        this.partial.clear();
+        if taken == buf.len() {
+            this.partial = Vec::new();
+        } else {
+            this.partial.clear();
+        }
         this.sealed += sealed;
         if this.sealed >= BACKLOG
             && let Poll::Ready(Err(error)) = this.poll_drain(cx)
@@ -251,7 +279,8 @@ where
         if this.flush_on_read {
             return Poll::Ready(Ok(()));
         }
-        this.poll_push(cx)
+        let pushed = this.poll_push(cx);
+        this.waiting(cx, pushed)
     }
 
     /// `close_notify`, then the close of the socket, together within the close timeout.
@@ -266,7 +295,8 @@ where
         if deadline.poll_unpin(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        ready!(this.poll_drain(cx))?;
+        let drained = this.poll_drain(cx);
+        ready!(this.waiting(cx, drained))?;
         match ready!(Pin::new(&mut this.io).poll_close(cx)) {
             // The other end was faster.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),

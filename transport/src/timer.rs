@@ -5,7 +5,9 @@
 //! deadline is two steps in a map, and the thread is woken only by one that is earlier than what it sleeps for: about
 //! once in a handshake timeout, however many handshakes there are. No runtime is needed.
 
+use crate::waiting::later;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -42,7 +44,7 @@ pub(crate) struct Deadline {
 
 impl Deadline {
     pub(crate) fn after(limit: Duration) -> Self {
-        Self::at(Instant::now() + limit)
+        Self::at(later(Instant::now(), limit))
     }
 
     pub(crate) fn at(time: Instant) -> Self {
@@ -67,18 +69,24 @@ impl Future for Deadline {
             return Poll::Ready(());
         }
         // The entry goes when its time has come, so a late look at the clock has to be trusted, not the map.
-        match lock().waiting.get_mut(&self.key) {
-            Some(Some(waker)) => waker.clone_from(cx.waker()),
-            Some(none) => *none = Some(cx.waker().clone()),
-            None => cx.waker().wake_by_ref(),
-        }
+        let old = match lock().waiting.get_mut(&self.key) {
+            Some(waker) => waker.replace(cx.waker().clone()),
+            None => {
+                cx.waker().wake_by_ref();
+                None
+            }
+        };
+        // Not under the lock: a waker may own a task, and that another deadline.
+        drop(old);
         Poll::Pending
     }
 }
 
 impl Drop for Deadline {
     fn drop(&mut self) {
-        lock().waiting.remove(&self.key);
+        let removed = lock().waiting.remove(&self.key);
+        // Not under the lock, as above.
+        drop(removed);
     }
 }
 
@@ -113,7 +121,10 @@ fn sleep_and_wake() {
             timer.thread = Thread::Busy;
             // Not under the lock: a waker may do anything, and drop a deadline too.
             drop(timer);
-            due.into_iter().for_each(Waker::wake);
+            for waker in due {
+                // One that panics must not take everybody's timeouts along.
+                let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            }
             timer = lock();
             continue;
         }

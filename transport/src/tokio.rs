@@ -95,10 +95,12 @@ fn socket_addr(address: &Multiaddr) -> Option<SocketAddr> {
         Protocol::Ip6(ip) => ip.into(),
         _ => return None,
     };
-    match protocols.next()? {
-        Protocol::Tcp(port) => Some(SocketAddr::new(ip, port)),
-        _ => None,
-    }
+    let Protocol::Tcp(port) = protocols.next()? else {
+        return None;
+    };
+    // Whatever else follows makes it another transport's: a relay's, a WebSocket.
+    let ours = protocols.all(|protocol| matches!(protocol, Protocol::P2p(_)));
+    ours.then_some(SocketAddr::new(ip, port))
 }
 
 /// Whether somebody listens at `address`: a socket that does not ask to share a port cannot be bound to one that is

@@ -5,6 +5,12 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 use web_time::Instant;
 
+/// `now + wait`, or as good as never: a wait of `Duration::MAX` is how one says so.
+pub(crate) fn later(now: Instant, wait: Duration) -> Instant {
+    const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+    now.checked_add(wait).unwrap_or_else(|| now + NEVER)
+}
+
 /// One place in the set. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Slot(u64);
@@ -45,7 +51,7 @@ impl<T> Waiting<T> {
         let slot = Slot(self.next);
         self.next += 1;
         self.entries.insert(slot, entry);
-        self.deadlines.push_back((now + self.timeout, slot));
+        self.deadlines.push_back((later(now, self.timeout), slot));
         self.tidy();
         (slot, evicted)
     }
@@ -98,7 +104,7 @@ impl<T> Waiting<T> {
         {
             self.deadlines.pop_front();
         }
-        if self.deadlines.len() > 2 * self.capacity.get() {
+        if self.deadlines.len() > self.capacity.get().saturating_mul(2) {
             self.deadlines.retain(|(_, slot)| self.entries.contains_key(slot));
         }
     }
@@ -127,6 +133,15 @@ mod tests {
         assert_eq!(set.next_timeout(), Some(start + Duration::from_secs(6)));
         assert_eq!(set.pop_expired(start + Duration::from_secs(6)), Some("second"));
         assert_eq!(set.next_timeout(), None);
+    }
+
+    #[test]
+    fn no_timeout_and_no_limit_are_nothing_special() {
+        let start = Instant::now();
+        let mut set = Waiting::new(NonZeroUsize::MAX, Duration::MAX);
+        set.on_accept(start, "patient");
+        assert_eq!(set.pop_expired(start + TIMEOUT), None);
+        assert!(set.next_timeout().is_some_and(|at| at > start + TIMEOUT));
     }
 
     #[test]

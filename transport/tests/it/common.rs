@@ -111,6 +111,15 @@ pub(crate) fn gullible_config(
     version: &'static SupportedProtocolVersion,
     certificates: Option<(u8, usize)>,
 ) -> ClientConfig {
+    gullible_config_of(rustls::crypto::aws_lc_rs::default_provider(), version, certificates)
+}
+
+/// The same with cryptography of one's own.
+pub(crate) fn gullible_config_of(
+    provider: rustls::crypto::CryptoProvider,
+    version: &'static SupportedProtocolVersion,
+    certificates: Option<(u8, usize)>,
+) -> ClientConfig {
     #[derive(Debug)]
     struct Gullible(Arc<rustls::crypto::CryptoProvider>);
 
@@ -149,7 +158,7 @@ pub(crate) fn gullible_config(
         }
     }
 
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(provider);
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[version])
         .expect("a configuration")

@@ -326,3 +326,36 @@ impl<S: Send + Unpin + 'static> libp2p_core::Transport for Given<S> {
         std::task::Poll::Pending
     }
 }
+
+#[cfg(all(feature = "fast-open", target_os = "linux"))]
+#[tokio::test]
+async fn fast_open_leaves_other_transports_addresses_alone_as_stock_tcp_does() {
+    let (mut fast, mut stock) = (
+        libp2p_knock::tokio::FastOpen::default(),
+        libp2p::tcp::tokio::Transport::default(),
+    );
+    for address in [
+        "/ip4/127.0.0.1/tcp/1/ws".to_owned(),
+        format!("/ip4/127.0.0.1/tcp/1/p2p/{}/p2p-circuit/p2p/{}", peer(2), peer(3)),
+        format!("/ip4/127.0.0.1/tcp/1/p2p/{}", peer(2)),
+    ] {
+        let address: Multiaddr = address.parse().unwrap();
+        let taken = fast.dial(address.clone(), dialer()).is_ok();
+        assert_eq!(taken, stock.dial(address.clone(), dialer()).is_ok(), "{address}");
+    }
+}
+
+#[tokio::test]
+async fn no_timeout_at_all_is_a_timeout_like_any_other() {
+    let never = Duration::MAX;
+    let config = config(2)
+        .with_knock_timeout(never)
+        .with_handshake_timeout(never)
+        .with_close_timeout(never);
+    let mut listener = victim(config.clone()).await;
+    let dial =
+        authenticated(crate::common::config(1).with_handshake_timeout(never)).dial(listener.address.clone(), dialer());
+    let (_, mut stream) = soon("the dial", dial.unwrap()).await.unwrap();
+    listener.upgraded().await.unwrap();
+    soon("the close", stream.close()).await.unwrap();
+}

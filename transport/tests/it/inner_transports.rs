@@ -10,7 +10,7 @@ use libp2p_core::{Multiaddr, Transport};
 use std::pin::pin;
 
 /// Two peers, knock, TLS, yamux, one substream and an echo over it.
-async fn echo_over<T>(make: impl Fn() -> T, address: Multiaddr)
+pub(crate) async fn echo_over<T>(make: impl Fn() -> T, address: Multiaddr)
 where
     T: Transport + Unpin + Send + 'static,
     T::Output: futures::AsyncRead + futures::AsyncWrite + Unpin + Send + 'static,

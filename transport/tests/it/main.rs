@@ -23,4 +23,6 @@ mod metrics;
 #[cfg(test)]
 mod purity;
 #[cfg(test)]
+mod streams;
+#[cfg(test)]
 mod swarm;
