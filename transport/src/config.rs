@@ -181,7 +181,7 @@ impl Config {
 
     /// Most accepted sockets that may wait for their knock at once, over all listeners. Default 256.
     ///
-    /// Worst case: as many file descriptors, and about 1 KiB of memory each. When full, the socket that has waited
+    /// Worst case: as many file descriptors, and a small buffer each. When full, the socket that has waited
     /// longest is closed: under a flood an honest peer may have to dial twice; established connections are not
     /// affected. A node that expects hundreds of dials within one round-trip time wants more.
     pub fn with_max_waiting(mut self, sockets: NonZeroUsize) -> Self {
