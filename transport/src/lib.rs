@@ -16,8 +16,10 @@ mod muxed;
 mod listener;
 mod upgrade;
 
-// TLS: the handshake without alerts, the byte stream that comes of it, configurations and the verifier that pins the peer.
+// TLS: the handshake without alerts, the byte stream that comes of it and what that has received, configurations and the
+// verifier that pins the peer.
 mod handshake;
+mod inbound;
 mod stream;
 mod tls;
 
@@ -28,10 +30,11 @@ mod identity;
 mod metrics;
 mod timer;
 
-// Pure: the `/tls` marker, the 178-byte certificate, knock messages, who may wait and until when.
+// Pure: the `/tls` marker, the 178-byte certificate, knock messages, TLS records, who may wait and until when.
 mod address;
 mod certificate;
 pub mod knock;
+mod records;
 mod waiting;
 
 pub use address::is_knock_address;

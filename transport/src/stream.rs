@@ -1,17 +1,20 @@
-//! The authenticated byte stream: rustls between plain `AsyncRead + AsyncWrite` and whatever carries the bytes.
+//! The authenticated byte stream: TLS records between plain `AsyncRead + AsyncWrite` and whatever carries the bytes.
 
 use crate::config::KeyExchange;
 use crate::error::Error;
+use crate::inbound::{Inbound, Taken};
 use crate::knock::Mode;
 use crate::metrics::Metrics;
+use crate::records::{MAX_PLAIN, Records, alert_for};
 use crate::timer::Deadline;
 use futures::future::FutureExt as _;
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::ready;
 use libp2p_identity::PeerId;
-use rustls::Connection;
+use rustls::AlertDescription;
+use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, IoSlice, Read as _, Write as _};
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -29,21 +32,22 @@ pub enum Role {
 /// A byte stream whose other end is a known peer.
 ///
 /// Writes gather in full TLS records: small ones need a flush (or a read that waits) to go out, and share a record and a
-/// system call if they come together. An idle stream holds no buffer of ours; rustls keeps one of 4 KiB.
+/// system call if they come together. An idle stream holds no buffer; one that waits for the rest of a record holds what
+/// has come of it, and one whose data nobody reads up to 80 KiB.
 ///
 /// Reads and writes are cancel safe: a dropped read or write future loses nothing that it reported as taken. A clean end of the stream is the other end's
 /// `close_notify`; a connection cut without one is [`io::ErrorKind::UnexpectedEof`].
 pub struct TlsStream<S> {
     io: S,
-    tls: Connection,
-    peer: PeerId,
-    role: Role,
-    mode: Mode,
-    close_timeout: Duration,
+    records: Records,
+    about: About,
     closing: Option<Deadline>,
-    metrics: Metrics,
+    inbound: Inbound,
     /// Less than a record of plain bytes, waiting for more or for a flush. Holds no memory while the stream is idle.
     partial: Vec<u8>,
+    /// Sealed records that the socket has not taken, the first of them without its first `sent` bytes.
+    outbound: VecDeque<Vec<u8>>,
+    sent: usize,
     /// Plain bytes that were sealed since the socket last took everything.
     sealed: usize,
     flush_on_read: bool,
@@ -53,42 +57,31 @@ pub struct TlsStream<S> {
     writer: Option<Waker>,
 }
 
-/// The most that one TLS record carries (RFC 8446, section 5.1).
-const RECORD: usize = 16_384;
-
 /// Sealed bytes that may wait for the socket before a write has to.
-const BACKLOG: usize = 4 * RECORD;
+const BACKLOG: usize = 4 * MAX_PLAIN;
 
 /// The facts about a stream that its bytes do not carry.
 pub(crate) struct About {
     pub(crate) peer: PeerId,
     pub(crate) role: Role,
     pub(crate) mode: Mode,
+    pub(crate) key_exchange: Option<KeyExchange>,
     pub(crate) close_timeout: Duration,
     pub(crate) metrics: Metrics,
 }
 
 impl<S> TlsStream<S> {
-    pub(crate) fn new(io: S, mut tls: Connection, about: About) -> Self {
-        // `BACKLOG` is the limit, and it knows of whole records.
-        tls.set_buffer_limit(None);
-        let About {
-            peer,
-            role,
-            mode,
-            close_timeout,
-            metrics,
-        } = about;
+    /// `received` is what came behind the handshake, still sealed.
+    pub(crate) fn new(io: S, records: Records, received: Vec<u8>, about: About) -> Self {
         Self {
             io,
-            tls,
-            peer,
-            role,
-            mode,
-            close_timeout,
+            records,
+            about,
             closing: None,
-            metrics,
+            inbound: Inbound::new(received),
             partial: Vec::new(),
+            outbound: VecDeque::new(),
+            sent: 0,
             sealed: 0,
             flush_on_read: false,
             unflushed: false,
@@ -98,22 +91,22 @@ impl<S> TlsStream<S> {
 
     /// The other end, proven by its certificate's key.
     pub fn peer(&self) -> PeerId {
-        self.peer
+        self.about.peer
     }
 
     /// Our part in the handshake.
     pub fn role(&self) -> Role {
-        self.role
+        self.about.role
     }
 
     /// What is spoken inside.
     pub fn mode(&self) -> Mode {
-        self.mode
+        self.about.mode
     }
 
     /// The group that the keys were exchanged in.
     pub fn key_exchange(&self) -> Option<KeyExchange> {
-        key_exchange(&self.tls)
+        self.about.key_exchange
     }
 
     /// Lets a flush wait until the next read finds nothing, so that what is written in between shares records and
@@ -131,18 +124,13 @@ impl<S> TlsStream<S> {
     }
 }
 
-pub(crate) fn key_exchange(tls: &Connection) -> Option<KeyExchange> {
-    tls.negotiated_key_exchange_group()
-        .and_then(|group| KeyExchange::of(group.name()))
-}
-
 impl<S> fmt::Debug for TlsStream<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsStream")
-            .field("peer", &self.peer)
-            .field("role", &self.role)
-            .field("mode", &self.mode)
-            .field("key_exchange", &self.key_exchange())
+            .field("peer", &self.about.peer)
+            .field("role", &self.about.role)
+            .field("mode", &self.about.mode)
+            .field("key_exchange", &self.about.key_exchange)
             .finish_non_exhaustive()
     }
 }
@@ -153,54 +141,60 @@ where
 {
     /// Hands sealed records to the socket until none is left.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.tls.wants_write() {
-            let mut writer = Blocking { io: &mut self.io, cx };
-            match self.tls.write_tls(&mut writer) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(n) => {
-                    self.unflushed = true;
-                    self.metrics.written(n);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
-                Err(error) => return Poll::Ready(Err(error)),
+        /// A full backlog and the small records between.
+        const AT_ONCE: usize = 8;
+        while !self.outbound.is_empty() {
+            let mut slices = [IoSlice::new(&[]); AT_ONCE];
+            let mut count = 0;
+            for (slice, record) in slices.iter_mut().zip(&self.outbound) {
+                let skip = if count == 0 { self.sent } else { 0 };
+                *slice = IoSlice::new(&record[skip..]);
+                count += 1;
             }
+            let mut n = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &slices[..count]))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unflushed = true;
+            self.about.metrics.written(n);
+            while let Some(record) = self.outbound.front()
+                && n >= record.len() - self.sent
+            {
+                n -= record.len() - self.sent;
+                self.sent = 0;
+                self.outbound.pop_front();
+            }
+            self.sent += n;
         }
+        self.outbound = VecDeque::new();
         self.sealed = 0;
         Poll::Ready(Ok(()))
     }
 
     /// Everything out: the record that is not full yet, and what the socket has not taken.
     fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.partial.is_empty() {
-            let partial = std::mem::take(&mut self.partial);
-            self.sealed += partial.len();
-            self.tls.writer().write_all(&partial)?;
-        }
+        self.seal_partial()?;
         ready!(self.poll_drain(cx))?;
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         self.unflushed = false;
         Poll::Ready(Ok(()))
     }
 
+    fn seal_partial(&mut self) -> io::Result<()> {
+        if self.partial.is_empty() {
+            return Ok(());
+        }
+        let partial = std::mem::take(&mut self.partial);
+        self.sealed += partial.len();
+        self.records
+            .seal(&[&partial], &mut self.outbound)
+            .map_err(io::Error::other)
+    }
+
     /// Remembers who waits to write.
     fn waiting<T>(&mut self, cx: &Context<'_>, poll: Poll<T>) -> Poll<T> {
         self.writer = poll.is_pending().then(|| cx.waker().clone());
         poll
-    }
-
-    /// Reads what the socket has and opens it. Ready with the number of bytes, 0 at the end.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut reader = Blocking { io: &mut self.io, cx };
-        let n = match self.tls.read_tls(&mut reader) {
-            Ok(n) => n,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
-            Err(error) => return Poll::Ready(Err(error)),
-        };
-        self.metrics.read(n);
-        self.tls
-            .process_new_packets()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        Poll::Ready(Ok(n))
     }
 }
 
@@ -214,17 +208,19 @@ where
             return Poll::Ready(Ok(0));
         }
         loop {
-            match this.tls.reader().read(buf) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // In our words: what reads this is mostly a log line about a program that ended.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, Error::Closed)));
+            match this.inbound.take(&mut this.records, buf) {
+                Ok(Taken::Data(n)) => return Poll::Ready(Ok(n)),
+                Ok(Taken::End) => return Poll::Ready(Ok(0)),
+                Ok(Taken::Nothing) => {}
+                Err(error) => {
+                    // Goes out with the close.
+                    let _ = this.records.seal_alert(alert_for(&error), &mut this.outbound);
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
                 }
-                done => return Poll::Ready(done),
             }
             // Whoever waits for an answer counts on his question going out. Should it fail, the next write will say
             // so; there may still be something to read.
-            if this.unflushed || this.tls.wants_write() || !this.partial.is_empty() {
+            if this.unflushed || !this.outbound.is_empty() || !this.partial.is_empty() {
                 let _ = this.poll_push(cx);
                 // On a stream that is split the other half waits in another task.
                 if let Some(writer) = this.writer.take()
@@ -233,7 +229,12 @@ where
                     writer.wake();
                 }
             }
-            ready!(this.poll_fill(cx))?;
+            let n = ready!(this.inbound.poll_fill(&mut this.io, cx))?;
+            if n == 0 {
+                // In our words: what reads this is mostly a log line about a program that ended.
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, Error::Closed)));
+            }
+            this.about.metrics.read(n);
         }
     }
 }
@@ -249,23 +250,25 @@ where
             let drained = this.poll_drain(cx);
             ready!(this.waiting(cx, drained))?;
         }
-        let room = RECORD - this.partial.len();
-        let Some(rest) = buf.len().checked_sub(room) else {
+        let room = MAX_PLAIN - this.partial.len();
+        if buf.len() < room {
             this.partial.extend_from_slice(buf);
             return Poll::Ready(Ok(buf.len()));
-        };
-        let taken = room + rest.min(BACKLOG) / RECORD * RECORD;
-        let sealed = this
-            .tls
-            .writer()
-            .write_vectored(&[IoSlice::new(&this.partial), IoSlice::new(&buf[..taken])])?;
-        debug_assert_eq!(sealed, this.partial.len() + taken, "rustls buffers without a limit");
+        }
+        let (first, rest) = buf.split_at(room);
+        let mut seal = |chunks: &[&[u8]]| this.records.seal(chunks, &mut this.outbound).map_err(io::Error::other);
+        seal(&[&this.partial, first])?;
+        let mut taken = room;
+        for record in rest[..rest.len().min(BACKLOG)].chunks_exact(MAX_PLAIN) {
+            seal(&[record])?;
+            taken += MAX_PLAIN;
+        }
+        this.sealed += this.partial.len() + taken;
         if taken == buf.len() {
             this.partial = Vec::new();
         } else {
             this.partial.clear();
         }
-        this.sealed += sealed;
         if this.sealed >= BACKLOG
             && let Poll::Ready(Err(error)) = this.poll_drain(cx)
         {
@@ -287,11 +290,14 @@ where
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.closing.is_none() {
-            let partial = std::mem::take(&mut this.partial);
-            this.tls.writer().write_all(&partial)?;
-            this.tls.send_close_notify();
+            this.seal_partial()?;
+            this.records
+                .seal_alert(AlertDescription::CloseNotify, &mut this.outbound)
+                .map_err(io::Error::other)?;
         }
-        let deadline = this.closing.get_or_insert_with(|| Deadline::after(this.close_timeout));
+        let deadline = this
+            .closing
+            .get_or_insert_with(|| Deadline::after(this.about.close_timeout));
         if deadline.poll_unpin(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -302,38 +308,5 @@ where
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             done => Poll::Ready(done),
         }
-    }
-}
-
-/// Lets rustls, which knows no futures, read and write: `Pending` becomes `WouldBlock`.
-struct Blocking<'a, 'b, S> {
-    io: &'a mut S,
-    cx: &'a mut Context<'b>,
-}
-
-fn blocking<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
-    match poll {
-        Poll::Ready(done) => done,
-        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-    }
-}
-
-impl<S: AsyncRead + Unpin> io::Read for Blocking<'_, '_, S> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        blocking(Pin::new(&mut *self.io).poll_read(self.cx, buf))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> io::Write for Blocking<'_, '_, S> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        blocking(Pin::new(&mut *self.io).poll_write(self.cx, buf))
-    }
-
-    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        blocking(Pin::new(&mut *self.io).poll_write_vectored(self.cx, bufs))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -80,6 +80,8 @@ impl Tls {
             .with_custom_certificate_verifier(nobody)
             .with_client_cert_resolver(own.clone());
         client.enable_sni = false;
+        // For `records`, and no further.
+        client.enable_secret_extraction = true;
         client.resumption = Resumption::disabled();
         client.alpn_protocols.clone_from(&alpn);
         client.key_log = key_log.clone();
@@ -110,6 +112,7 @@ impl Tls {
             .with_cert_resolver(self.own.clone());
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
+        config.enable_secret_extraction = true;
         config.alpn_protocols.clone_from(&self.alpn);
         config.key_log = self.key_log.clone();
         Ok(Arc::new(config))

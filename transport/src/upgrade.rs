@@ -9,20 +9,21 @@
 //! | 5 | compares what was negotiated with the mode | the same |
 //! | 6 | asks the secured hook | the same |
 
-use crate::config::Config;
+use crate::config::{Config, KeyExchange};
 use crate::error::{Error, Failure, Stage};
-use crate::handshake;
+use crate::handshake::{self, Handshake};
 use crate::identity::Key;
 use crate::knock::{self, Caller};
 use crate::metrics::{KnockOutcome, Outcome};
-use crate::stream::{self, About, Role, TlsStream};
+use crate::stream::{About, Role, TlsStream};
 use crate::timer::Deadline;
 use crate::tls::{self, Tls};
 use futures::future::{Either, select};
 use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use libp2p_core::ConnectedPoint;
 use libp2p_identity::PeerId;
-use rustls::{ClientConnection, Connection, ServerConnection};
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,11 +60,14 @@ impl Shared {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let knock =
-            knock::v2::seal(&*self.config.identity, &peer.bytes()).map_err(|e| Error::Sign(e).at(Stage::Knock))?;
-        let client = ClientConnection::new(self.tls.client(peer), tls::no_server_name());
-        self.secure(io, client.map(Into::into), &knock, peer, Role::Dialer, point)
-            .await
+        let mut first = knock::v2::seal(&*self.config.identity, &peer.bytes())
+            .map_err(|e| Error::Sign(e).at(Stage::Knock))?
+            .to_vec();
+        let tls = |error: Error| error.at(Stage::Tls);
+        let client = UnbufferedClientConnection::new(self.tls.client(peer), tls::no_server_name());
+        let mut client = client.map_err(|error| tls(error.into()))?;
+        first.append(&mut handshake::first_flight(&mut client).map_err(tls)?);
+        self.secure(io, client, first, peer, Role::Dialer, point).await
     }
 
     /// Answers a caller and becomes the TLS server.
@@ -77,9 +81,11 @@ impl Shared {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let peer = caller.key();
-        let server = self.tls.server(peer).and_then(ServerConnection::new);
-        self.secure(io, server.map(Into::into), &[], peer, Role::Listener, point)
-            .await
+        // Its knock; those of strangers are counted as knocks and not as bytes of a connection.
+        self.config.metrics.read(knock::v2::SIZE);
+        let server = self.tls.server(peer).and_then(UnbufferedServerConnection::new);
+        let server = server.map_err(|error| Error::from(error).at(Stage::Tls))?;
+        self.secure(io, server, Vec::new(), peer, Role::Listener, point).await
     }
 
     /// Awaits the knock of `peer` on a socket that we dialled (hole punching), then answers it.
@@ -124,50 +130,49 @@ impl Shared {
         answer
     }
 
-    /// Steps 4 to 6.
-    async fn secure<S>(
+    /// Steps 4 to 6, with `first` sent at once.
+    async fn secure<S, H>(
         &self,
         mut io: S,
-        connection: Result<Connection, rustls::Error>,
-        first: &[u8],
+        tls: H,
+        first: Vec<u8>,
         peer: Key,
         role: Role,
         point: &ConnectedPoint,
     ) -> Result<(PeerId, TlsStream<S>), Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin,
+        H: Handshake,
     {
         let Config { metrics, mode, .. } = &self.config;
         let started = Instant::now();
-        let mut connection = connection.map_err(|e| Error::from(e).at(Stage::Tls))?;
-
-        let handshaking = handshake::run(&mut io, &mut connection, first, metrics);
-        let mut result = within(self.config.handshake_timeout, handshaking)
-            .await
-            .map_err(|e| e.at(Stage::Tls));
-        if result.is_ok() && connection.alpn_protocol() != mode.alpn() {
-            result = Err(Error::Mode { ours: *mode }.at(Stage::Secured));
-        }
+        let handshaking = handshake::run(&mut io, tls, first, metrics);
+        let done = within(self.config.handshake_timeout, handshaking).await;
+        let group = done.as_ref().ok().and_then(|done| done.key_exchange);
         let peer_id = peer.peer_id();
-        if result.is_ok()
-            && let Some(hook) = &self.config.secured
-        {
-            result = hook(&peer_id, point).map_err(|denial| Error::Denied(denial).at(Stage::Secured));
-        }
+        let result = done.map_err(|e| e.at(Stage::Tls)).and_then(|done| {
+            if done.alpn.as_deref() != mode.alpn() {
+                return Err(Error::Mode { ours: *mode }.at(Stage::Secured));
+            }
+            if let Some(hook) = &self.config.secured {
+                hook(&peer_id, point).map_err(|denial| Error::Denied(denial).at(Stage::Secured))?;
+            }
+            Ok(done)
+        });
 
-        let group = stream::key_exchange(&connection).map_or("", |group| group.name());
-        let outcome = result.as_ref().map_or_else(|e| e.error().into(), |()| Outcome::Ok);
-        metrics.handshake(role, outcome, group, started.elapsed());
-        result?;
+        let outcome = result.as_ref().map_or_else(|e| e.error().into(), |_| Outcome::Ok);
+        metrics.handshake(role, outcome, group.map_or("", KeyExchange::name), started.elapsed());
+        let done = result?;
 
         let about = About {
             peer: peer_id,
             role,
             mode: *mode,
+            key_exchange: done.key_exchange,
             close_timeout: self.config.close_timeout,
             metrics: metrics.clone(),
         };
-        let mut stream = TlsStream::new(io, connection, about);
+        let mut stream = TlsStream::new(io, done.records, done.received, about);
         stream.set_flush_on_read(self.for_muxer);
         Ok((peer_id, stream))
     }

@@ -7,6 +7,7 @@ fn the_pure_files_know_no_clock_no_socket_no_randomness_and_no_runtime() {
         ("certificate.rs", include_str!("../../src/certificate.rs")),
         ("knock.rs", include_str!("../../src/knock.rs")),
         ("knock/v2.rs", include_str!("../../src/knock/v2.rs")),
+        ("records.rs", include_str!("../../src/records.rs")),
         ("waiting.rs", include_str!("../../src/waiting.rs")),
     ];
     for (name, text) in files {
