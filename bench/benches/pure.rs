@@ -89,7 +89,7 @@ fn sealed(criterion: &mut Criterion) {
     let (own, network) = (sealing_key(&dialer), Network::open());
     let gate = Gate::new(sealing_key(&listener), &network);
     let seal = |flight: &[u8]| {
-        internals::seal(&own, black_box(&callee), &network, Mode::Yamux, NOW, &fresh(), flight).expect("seals")
+        internals::seal(&own, black_box(&callee), &network, Mode::Yamux, NOW, fresh(), flight).expect("seals")
     };
     let open = |knock: &[u8]| {
         let boxed: Boxed = gate.open_box(knock.first_chunk::<HEAD>().expect("a head"))?;
