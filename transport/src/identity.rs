@@ -24,7 +24,7 @@ pub trait Identity: Send + Sync + 'static {
 
     /// X25519 between the Montgomery form of this identity and the Montgomery u-coordinate `peer`, for knocks that
     /// are sealed. `None`, the default, for a signer that can only sign: knock [`Version::V2`](crate::Version::V2)
-    /// never asks.
+    /// never asks. `None` as well where the result is all zeros, which makes the knock at hand fail and nothing else.
     fn agree(&self, peer: &[u8; 32]) -> Option<[u8; 32]> {
         let _ = peer;
         None

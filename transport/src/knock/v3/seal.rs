@@ -34,7 +34,6 @@ impl Callee {
 
 /// The random parts of one knock. To be used once: a second knock with the same ones lets an observer compare the two,
 /// and is refused as a replay.
-#[derive(Clone)]
 pub struct Fresh {
     /// Of the box.
     pub nonce: [u8; 12],
@@ -70,7 +69,7 @@ pub fn seal(
     network: &Network,
     mode: Mode,
     time_ms: u64,
-    fresh: &Fresh,
+    fresh: Fresh,
     flight: &[u8],
 ) -> Result<Vec<u8>, SealError> {
     let flight_len = match u16::try_from(flight.len()) {
@@ -84,7 +83,7 @@ pub fn seal(
         flight_len,
         flight_key: fresh.flight_key,
     };
-    seal_payload(own, listener, network, fresh, &payload.encode(), flight)
+    seal_payload(own, listener, network, &fresh, &payload.encode(), flight)
 }
 
 /// As [`seal`], and says whatever one wants it to say.

@@ -6,13 +6,14 @@ use super::payload::{self, Payload};
 use super::seal::seal_payload;
 use super::vectors::{self, Vector};
 use super::*;
-use crate::identity::{Identity, Key, Local, SignError, UnsupportedKey};
+use crate::identity::Local;
 use crate::knock::{Mode, Refusal, Version};
 use crate::x25519;
 use curve25519_dalek::constants::EIGHT_TORSION;
-use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsPoint};
 use libp2p_identity::Keypair;
 use std::sync::Arc;
+
+mod keys;
 
 const NOW: u64 = 1_800_000_000_000;
 const X25519: u16 = 0x001d;
@@ -49,7 +50,7 @@ fn knock_at(time_ms: u64) -> Vec<u8> {
         &Network::open(),
         Mode::Yamux,
         time_ms,
-        &fresh(4),
+        fresh(4),
         &flight,
     )
     .expect("seals")
@@ -99,7 +100,7 @@ fn sealed_by(vector: &Vector) -> Vec<u8> {
         &vector.network(),
         Mode::Yamux,
         vector.time_ms(),
-        &vector.fresh(),
+        vector.fresh(),
         &vector.hex("flight"),
     )
     .expect("seals")
@@ -141,23 +142,6 @@ fn the_vectors_open_with_every_value_in_between() {
 }
 
 #[test]
-fn the_keys_of_the_vectors_agree() {
-    for vector in vectors::all() {
-        let secret = |name| x25519::Secret::new(&vector.bytes(name));
-        let (dialer, listener) = (secret("dialer_x25519_secret"), secret("listener_x25519_secret"));
-        let ephemeral = secret("ephemeral_secret");
-        assert_eq!(dialer.public(), vector.bytes("dialer_x25519_public"));
-        assert_eq!(listener.public(), vector.bytes("listener_x25519_public"));
-        assert_eq!(ephemeral.public(), vector.bytes("ephemeral_public"));
-        assert_eq!(ephemeral.agree(&listener.public()), Some(vector.bytes("dh_es")));
-        assert_eq!(listener.agree(&ephemeral.public()), Some(vector.bytes("dh_es")));
-        assert_eq!(dialer.agree(&listener.public()), Some(vector.bytes("dh_ss")));
-        let seeded = x25519::Secret::of_ed25519_seed(&vector.bytes("dialer_seed"));
-        assert_eq!(seeded.agree(&listener.public()), Some(vector.bytes("dh_ss")));
-    }
-}
-
-#[test]
 fn every_single_bit_counts() {
     let knock = knock_at(NOW);
     assert!(open(&knock).is_ok());
@@ -187,7 +171,7 @@ fn a_knock_for_another_listener_or_network_stays_shut() {
     let networks = [Network::open(), private(b"a", 1), private(b"b", 1), private(b"a", 2)];
     for (i, made) in networks.iter().enumerate() {
         let flight = hello::tests::minimal();
-        let knock = seal(&own(1), &callee(2), made, Mode::Yamux, NOW, &fresh(4), &flight).expect("seals");
+        let knock = seal(&own(1), &callee(2), made, Mode::Yamux, NOW, fresh(4), &flight).expect("seals");
         for (j, understood) in networks.iter().enumerate() {
             let opened = open_with(&Gate::new(own(2), understood), &knock, NOW);
             assert_eq!(opened.err(), (i != j).then_some(Refusal::Box));
@@ -262,84 +246,6 @@ fn a_late_knock_says_whose_clock_it_is_and_by_how_much() {
 }
 
 #[test]
-fn nobody_is_called_late_under_a_key_he_has_not_shown() {
-    let bytes = Payload {
-        key: own(3).key().bytes(),
-        time_ms: 0,
-        ..payload()
-    };
-    let gate = gate(2);
-    let boxed = gate
-        .open_box(head(&knock_saying(&bytes.encode())))
-        .expect("the box opens");
-    assert_eq!(
-        boxed.open(&gate, NOW, 0).expect_err("late"),
-        Refused::from(Refusal::Time)
-    );
-}
-
-fn knock_under(key: [u8; 32]) -> Vec<u8> {
-    knock_saying(&Payload { key, ..payload() }.encode())
-}
-
-fn point(seed: u8) -> EdwardsPoint {
-    CompressedEdwardsY(own(seed).key().bytes())
-        .decompress()
-        .expect("on the curve")
-}
-
-#[test]
-fn only_the_key_that_was_shown_can_be_claimed() {
-    // Somebody else's.
-    assert_eq!(refusal(&knock_under(own(3).key().bytes())), Refusal::Key);
-    // Our own, or its negative, without having it.
-    assert_eq!(refusal(&knock_under(own(2).key().bytes())), Refusal::Key);
-    // The caller's own with a part of small order added: other points, other forms.
-    for torsion in &EIGHT_TORSION[1..] {
-        let shifted = (point(1) + torsion).compress().to_bytes();
-        assert_eq!(refusal(&knock_under(shifted)), Refusal::Key);
-    }
-    // Of small order, not canonical, off the curve.
-    for weak in EIGHT_TORSION {
-        assert_eq!(refusal(&knock_under(weak.compress().to_bytes())), Refusal::Key);
-    }
-    let mut non_canonical = [0xff; 32];
-    (non_canonical[0], non_canonical[31]) = (0xf0, 0x7f);
-    assert_eq!(refusal(&knock_under(non_canonical)), Refusal::Key);
-    let mut off_curve = [0; 32];
-    off_curve[0] = 2;
-    assert_eq!(refusal(&knock_under(off_curve)), Refusal::Key);
-}
-
-/// A key and its negative have one X25519 form, so a caller can name the negative of its own. It gains nothing: TLS
-/// compares the bytes, and demands a signature of the key it was told. Whoever relies on more must read this first.
-#[test]
-fn the_negative_of_ones_own_key_passes_and_is_left_to_tls() {
-    let negative = (-point(1)).compress().to_bytes();
-    let gate = gate(2);
-    let boxed = gate.open_box(head(&knock_under(negative))).expect("the box opens");
-    let opened = boxed.open(&gate, NOW, 0).expect("opens");
-    assert_eq!(opened.caller().key().bytes(), negative);
-    assert_ne!(opened.caller().peer(), own(1).key().peer_id());
-}
-
-#[test]
-fn our_own_knock_is_a_self_dial() {
-    let flight = hello::tests::minimal();
-    let knock = seal(
-        &own(2),
-        &callee(2),
-        &Network::open(),
-        Mode::Yamux,
-        NOW,
-        &fresh(4),
-        &flight,
-    )
-    .expect("seals");
-    assert_eq!(refusal(&knock), Refusal::SelfDial);
-}
-
-#[test]
 fn the_checks_come_in_their_order() {
     // Everything is wrong at first, and one thing after the other is set right.
     let mut bytes = Payload {
@@ -375,7 +281,7 @@ fn a_flight_is_bound_to_its_knock_and_to_its_length() {
         &Network::open(),
         Mode::Yamux,
         NOW,
-        &fresh(5),
+        fresh(5),
         &flight,
     )
     .expect("seals");
@@ -412,7 +318,7 @@ fn flights_have_1_to_4096_bytes() {
             &Network::open(),
             Mode::Frames,
             NOW,
-            &fresh(4),
+            fresh(4),
             &flight,
         )
     };
@@ -427,66 +333,6 @@ fn flights_have_1_to_4096_bytes() {
         let opened = boxed.open(&gate, NOW, 0).expect("opens");
         assert_eq!((opened.mode(), opened.flight_len()), (Mode::Frames, length));
         assert_eq!(opened.decrypt_flight(&knock[HEAD..]), Ok(vec![7; length]));
-    }
-}
-
-#[test]
-fn nobody_can_be_dialled_at_a_key_off_the_curve() {
-    let mut off = [0; 32];
-    off[0] = 2;
-    let off = Key::check(&off).expect("canonical");
-    assert_eq!(Callee::new(off), Err(UnsupportedKey::OffCurve));
-    assert_eq!(Callee::of_peer(&off.peer_id()), Err(UnsupportedKey::OffCurve));
-    assert_eq!(Callee::of_peer(&own(2).key().peer_id()), Ok(callee(2)));
-}
-
-/// A signer whose Diffie-Hellman is whatever the test wants.
-struct Odd(Local, fn(&Local, &[u8; 32]) -> Option<[u8; 32]>);
-
-impl Identity for Odd {
-    fn public_key(&self) -> [u8; 32] {
-        self.0.public_key()
-    }
-
-    fn sign(&self, _: &[u8]) -> Result<[u8; 64], SignError> {
-        unreachable!("a sealed knock has no signature")
-    }
-
-    fn agree(&self, peer: &[u8; 32]) -> Option<[u8; 32]> {
-        (self.1)(&self.0, peer)
-    }
-}
-
-#[test]
-fn a_signer_that_cannot_agree_is_found_before_the_first_knock() {
-    let made = |agree| StaticKey::new(Arc::new(Odd(local(1), agree))).err();
-    assert_eq!(made(|_, _| None), Some(StaticKeyError::CannotAgree));
-    assert_eq!(made(|_, _| Some([1; 32])), Some(StaticKeyError::Mismatch));
-    assert_eq!(made(|own, peer| own.agree(peer)), None);
-}
-
-#[test]
-fn a_signer_that_fails_later_makes_no_knock_and_opens_none() {
-    for agree in [
-        (|own, peer| own.agree(peer).filter(|_| *peer == x25519::BASE_POINT)) as fn(&Local, &[u8; 32]) -> _,
-        |own, peer| {
-            own.agree(peer)
-                .map(|shared| if *peer == x25519::BASE_POINT { shared } else { [0; 32] })
-        },
-    ] {
-        let odd = StaticKey::new(Arc::new(Odd(local(2), agree))).expect("good at first");
-        let sealed = seal(
-            &odd,
-            &callee(1),
-            &Network::open(),
-            Mode::Yamux,
-            NOW,
-            &fresh(4),
-            b"hello",
-        );
-        assert_eq!(sealed, Err(SealError::CannotAgree));
-        let opened = open_with(&Gate::new(odd, &Network::open()), &knock_at(NOW), NOW);
-        assert_eq!(opened.err(), Some(Refusal::Noise));
     }
 }
 

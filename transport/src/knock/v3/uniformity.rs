@@ -86,7 +86,7 @@ fn knock(pair: &Pair, number: u64, flight: &[u8]) -> Vec<u8> {
         &network,
         Mode::Yamux,
         time_ms,
-        &fresh(number),
+        fresh(number),
         flight,
     )
     .expect("seals")
