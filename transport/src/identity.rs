@@ -1,5 +1,6 @@
 //! Who we are: an Ed25519 key that may live elsewhere.
 
+use crate::x25519::Secret;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use libp2p_identity::{KeyType, Keypair, PeerId};
 
@@ -23,7 +24,7 @@ pub trait Identity: Send + Sync + 'static {
 
     /// X25519 between the Montgomery form of this identity and the Montgomery u-coordinate `peer`, for knocks that
     /// are sealed. `None`, the default, for a signer that can only sign: knock [`Version::V2`](crate::Version::V2)
-    /// never asks.
+    /// never asks. `None` as well where the result is all zeros, which makes the knock at hand fail and nothing else.
     fn agree(&self, peer: &[u8; 32]) -> Option<[u8; 32]> {
         let _ = peer;
         None
@@ -39,6 +40,7 @@ pub struct SignError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 /// of the curve library behind libp2p's own key pair.
 pub(crate) struct Local {
     signer: Ed25519KeyPair,
+    secret: Secret,
     public: [u8; 32],
 }
 
@@ -51,9 +53,15 @@ impl Local {
             return Err(keypair.key_type());
         };
         let public = keypair.public().to_bytes();
-        let signer = Ed25519KeyPair::from_seed_and_public_key(keypair.secret().as_ref(), &public)
+        let seed = keypair.secret();
+        let seed: &[u8; 32] = seed.as_ref().try_into().expect("an Ed25519 seed has 32 bytes");
+        let signer = Ed25519KeyPair::from_seed_and_public_key(seed, &public)
             .expect("the key pair's own public key belongs to its own secret");
-        Ok(Self { signer, public })
+        Ok(Self {
+            signer,
+            secret: Secret::of_ed25519_seed(seed),
+            public,
+        })
     }
 }
 
@@ -68,6 +76,11 @@ impl Identity for Local {
             .as_ref()
             .try_into()
             .map_err(|error| SignError(Box::new(error)))
+    }
+
+    /// With the scalar that signs, as RFC 8032 takes it from the seed. `None` for a `peer` of small order.
+    fn agree(&self, peer: &[u8; 32]) -> Option<[u8; 32]> {
+        self.secret.agree(peer)
     }
 }
 
@@ -84,6 +97,10 @@ pub enum UnsupportedKey {
     /// The PeerId carries bytes that are no usable Ed25519 key: not a canonical encoding, or one of small order.
     #[error("an Ed25519 key that is not canonical or of small order")]
     Invalid,
+    /// The PeerId carries bytes that are no point of the curve. Half of all 32 bytes are none, and nobody has a secret
+    /// for them.
+    #[error("an Ed25519 key that is no point of the curve")]
+    OffCurve,
 }
 
 /// An Ed25519 public key in its one encoding and not of small order: a value that only [`Key::check`] makes, so whoever

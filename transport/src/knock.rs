@@ -6,10 +6,14 @@
 //! | version | size | hides the pair from an observer | can be replayed | spoken by |
 //! | --- | --- | --- | --- | --- |
 //! | [`Version::V2`] | [97 bytes](v2::SIZE) | no: both keys can be told | yes, for ever | ragep2p (Go), this crate |
+//! | [`Version::V3`] | 220 bytes and the TLS flight | yes, from whoever does not know the listener's PeerID | no | this crate |
 //!
 //! A knock is a filter against strangers, not authentication: who the peer is gets proven by TLS right after it.
 
 pub mod v2;
+// Reachable from outside only through `internals`, and not used inside before listener and dialer speak it.
+#[cfg_attr(not(feature = "internals"), allow(dead_code, unreachable_pub, unused_imports))]
+pub(crate) mod v3;
 
 use crate::identity::Key;
 use libp2p_identity::PeerId;
@@ -22,6 +26,10 @@ pub enum Version {
     /// ragep2p's, byte for byte. See [`v2`].
     #[default]
     V2,
+    /// The sealed knock: a Noise message in a box that only the listener's PeerID opens, with the whole first TLS flight
+    /// sealed behind it. Needs an [`Identity`](crate::Identity) that can [`agree`](crate::Identity::agree), and clocks
+    /// that differ by 120 s at most.
+    V3,
 }
 
 /// What is spoken inside TLS. Configured, and confirmed by ALPN as far as there is any: an end that wants a muxer refuses
@@ -47,7 +55,7 @@ impl Mode {
     }
 }
 
-/// Who knocked: a well-formed key that signed a knock addressed to us. Only opening a knock makes one, so code that
+/// Who knocked: a well-formed key whose holder made a knock addressed to us. Only opening a knock makes one, so code that
 /// holds a `Caller` need not ask whether somebody checked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
@@ -84,18 +92,53 @@ impl fmt::Debug for Caller {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The first byte is no version that is enabled here.
+    /// The first byte is no version that is enabled here. (v2.)
     #[error("first byte {0:#04x} is no knock version spoken here")]
     Version(u8),
-    /// The knock carries our own key: we dialled ourselves.
+    /// The box does not open: not a knock, or one for somebody else or for another network. (v3, like all that name no
+    /// other version.)
+    #[error("the box does not open: no knock at us in this network")]
+    Box,
+    /// The Noise message in the box does not open: somebody who knows our PeerID tries.
+    #[error("the Noise message does not open")]
+    Noise,
+    /// A bit that has no meaning yet is set: a newer version of the caller's side.
+    #[error("a reserved bit is set")]
+    Reserved,
+    /// The mode is none that is known.
+    #[error("mode {0} is unknown")]
+    Mode(u8),
+    /// The length of the flight is none that is possible.
+    #[error("a flight of {0} bytes is none")]
+    FlightLength(u16),
+    /// The knock's time is more than 120 s from our clock: one of the clocks is wrong, or the knock is old.
+    #[error("the knock's time is more than 120 s from ours")]
+    Time,
+    /// The knock's time is not above the lowest that can still be told from a replay.
+    #[error("the knock may have been seen before")]
+    Floor,
+    /// The knock carries our own key: we dialled ourselves. (v2 and v3; in v3 checked after [`Refusal::Key`].)
     #[error("we dialled ourselves")]
     SelfDial,
-    /// The key in the knock is not in its canonical encoding, or of small order.
-    #[error("the caller's key is not canonical or of small order")]
+    /// The key in the knock is not in its canonical encoding, or of small order; or, in v3, not the one that the caller
+    /// has shown to hold. (v2 and v3.)
+    #[error("the caller's key is not canonical, of small order or not its own")]
     Key,
-    /// The signature is not the caller's over our key: a forgery, or a knock meant for somebody else.
+    /// The signature is not the caller's over our key: a forgery, or a knock meant for somebody else. (v2.)
     #[error("the signature is not the caller's over our key")]
     Signature,
+    /// The sealed flight does not open: it is not the one that this knock was made with.
+    #[error("the flight is not the one that the knock was made with")]
+    Flight,
+    /// The flight is not exactly one TLS record with exactly one ClientHello.
+    #[error("the flight is not one ClientHello")]
+    Hello,
+    /// The ClientHello does not offer TLS 1.3.
+    #[error("the ClientHello does not offer TLS 1.3")]
+    TlsVersion,
+    /// The ClientHello has no group in common with us, or none of its shares is for the first that is.
+    #[error("the ClientHello has no key share for the first group in common")]
+    KeyShare,
 }
 
 /// Gathers one knock from a byte stream, in whatever pieces it arrives, and never takes a byte more: what follows

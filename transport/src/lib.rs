@@ -28,22 +28,41 @@ mod config;
 mod error;
 mod identity;
 mod metrics;
+#[cfg_attr(not(feature = "internals"), allow(dead_code, unreachable_pub))]
+mod random;
 mod timer;
 
-// Pure: the `/tls` marker, the 178-byte certificate, knock messages, TLS records, who may wait and until when.
+// Pure: the `/tls` marker, the 178-byte certificate, knock messages, TLS records, who may wait and until when,
+// Diffie-Hellman.
 mod address;
 mod certificate;
 pub mod knock;
 mod records;
 mod waiting;
+mod x25519;
 
 pub use address::is_knock_address;
 pub use authenticated::Authenticated;
 pub use config::{Config, Dangerous, Denial, KeyExchange};
 pub use error::{ConfigError, Error, Failure, Stage};
 pub use identity::{Identity, SignError, UnsupportedKey};
+pub use knock::v3::{Network, NetworkError};
 pub use knock::{Mode, Refusal, Version};
 pub use muxed::{MuxExt, Muxed, Muxer, Muxing};
 pub use stream::{Role, TlsStream};
 pub use tls::CertificateRefusal;
 pub use transport::Transport;
+
+/// The pure pieces of the sealed knock, for this workspace's benchmarks and fuzzers. Unstable.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::knock::v3::*;
+    pub use crate::random::{Hedged, NoRandomness};
+
+    /// The identity that [`Config::new`](crate::Config::new) makes of a key pair; `None` if it is not Ed25519.
+    pub fn local(keypair: &libp2p_identity::Keypair) -> Option<std::sync::Arc<dyn crate::Identity>> {
+        let local = crate::identity::Local::new(keypair).ok()?;
+        Some(std::sync::Arc::new(local))
+    }
+}

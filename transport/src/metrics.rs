@@ -195,6 +195,16 @@ mod present {
                     KnockOutcome::Refused(Refusal::SelfDial) => "refused_self",
                     KnockOutcome::Refused(Refusal::Key) => "refused_key",
                     KnockOutcome::Refused(Refusal::Signature) => "refused_signature",
+                    KnockOutcome::Refused(Refusal::Box) => "refused_box",
+                    KnockOutcome::Refused(Refusal::Noise) => "refused_noise",
+                    KnockOutcome::Refused(Refusal::Time) => "refused_time",
+                    KnockOutcome::Refused(Refusal::Floor) => "refused_floor",
+                    KnockOutcome::Refused(Refusal::Reserved | Refusal::Mode(_) | Refusal::FlightLength(_)) => {
+                        "refused_payload"
+                    }
+                    KnockOutcome::Refused(
+                        Refusal::Flight | Refusal::Hello | Refusal::TlsVersion | Refusal::KeyShare,
+                    ) => "refused_flight",
                 };
                 this.knocks.get_or_create(&OutcomeLabel { outcome }).inc();
             }

@@ -8,7 +8,16 @@ fn the_pure_files_know_no_clock_no_socket_no_randomness_and_no_runtime() {
         ("knock.rs", include_str!("../../src/knock.rs")),
         ("knock/v2.rs", include_str!("../../src/knock/v2.rs")),
         ("records.rs", include_str!("../../src/records.rs")),
+        ("knock/v3.rs", include_str!("../../src/knock/v3.rs")),
+        ("knock/v3/aead.rs", include_str!("../../src/knock/v3/aead.rs")),
+        ("knock/v3/hello.rs", include_str!("../../src/knock/v3/hello.rs")),
+        ("knock/v3/network.rs", include_str!("../../src/knock/v3/network.rs")),
+        ("knock/v3/noise.rs", include_str!("../../src/knock/v3/noise.rs")),
+        ("knock/v3/open.rs", include_str!("../../src/knock/v3/open.rs")),
+        ("knock/v3/payload.rs", include_str!("../../src/knock/v3/payload.rs")),
+        ("knock/v3/seal.rs", include_str!("../../src/knock/v3/seal.rs")),
         ("waiting.rs", include_str!("../../src/waiting.rs")),
+        ("x25519.rs", include_str!("../../src/x25519.rs")),
     ];
     for (name, text) in files {
         let code = text.split("#[cfg(test)]").next().unwrap();

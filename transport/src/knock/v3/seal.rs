@@ -1,0 +1,118 @@
+//! The dialer's side: one write, head and flight.
+
+use super::aead::{Aead, TAG};
+use super::payload::Payload;
+use super::{HEAD, MAX_FLIGHT, Network, StaticKey, noise};
+use crate::identity::{Key, UnsupportedKey};
+use crate::knock::Mode;
+use crate::x25519;
+use libp2p_identity::PeerId;
+
+/// Whom a knock is addressed to: a key that is a point of the curve, in both of its forms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Callee {
+    key: Key,
+    x25519: [u8; 32],
+}
+
+impl Callee {
+    /// # Errors
+    ///
+    /// If the PeerId carries no key that a knock can be addressed to.
+    pub fn of_peer(peer: &PeerId) -> Result<Self, UnsupportedKey> {
+        Self::new(Key::of_peer(peer)?)
+    }
+
+    /// # Errors
+    ///
+    /// [`UnsupportedKey::OffCurve`], which nobody can have a secret for.
+    pub(crate) fn new(key: Key) -> Result<Self, UnsupportedKey> {
+        let x25519 = x25519::of_ed25519(&key).ok_or(UnsupportedKey::OffCurve)?;
+        Ok(Self { key, x25519 })
+    }
+}
+
+/// The random parts of one knock. To be used once: a second knock with the same ones lets an observer compare the two,
+/// and is refused as a replay.
+pub struct Fresh {
+    /// Of the box.
+    pub nonce: [u8; 12],
+    /// The secret of Noise's ephemeral key.
+    pub ephemeral: [u8; 32],
+    /// The key under which the flight is sealed.
+    pub flight_key: [u8; 32],
+}
+
+/// Why no knock could be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// [`Identity::agree`](crate::Identity::agree) said `None`, or all zeros.
+    #[error("the identity could not do the Diffie-Hellman of a sealed knock")]
+    CannotAgree,
+    /// The first flight is empty, or longer than [`MAX_FLIGHT`] bytes.
+    #[error("a first flight has 1 to {MAX_FLIGHT} bytes, this one has {0}")]
+    FlightLength(usize),
+}
+
+/// Makes the knock of `own` at `listener` with the dialer's whole first TLS flight in it: all that a dialer writes
+/// before it has heard anything, [`HEAD`] + `flight.len()` + [`TAG`] bytes.
+///
+/// `time_ms` is the dialer's clock, Unix time in milliseconds.
+///
+/// # Errors
+///
+/// If the identity does not do its part, or the flight has no possible length.
+pub fn seal(
+    own: &StaticKey,
+    listener: &Callee,
+    network: &Network,
+    mode: Mode,
+    time_ms: u64,
+    fresh: Fresh,
+    flight: &[u8],
+) -> Result<Vec<u8>, SealError> {
+    let flight_len = match u16::try_from(flight.len()) {
+        Ok(n) if n > 0 && usize::from(n) <= MAX_FLIGHT => n,
+        _ => return Err(SealError::FlightLength(flight.len())),
+    };
+    let payload = Payload {
+        key: own.key().bytes(),
+        time_ms,
+        mode,
+        flight_len,
+        flight_key: fresh.flight_key,
+    };
+    seal_payload(own, listener, network, &fresh, &payload.encode(), flight)
+}
+
+/// As [`seal`], and says whatever one wants it to say.
+pub(super) fn seal_payload(
+    own: &StaticKey,
+    listener: &Callee,
+    network: &Network,
+    fresh: &Fresh,
+    payload: &[u8; super::payload::SIZE],
+    flight: &[u8],
+) -> Result<Vec<u8>, SealError> {
+    let noise = noise::write(
+        own,
+        &listener.key,
+        &listener.x25519,
+        network.psk(),
+        &fresh.ephemeral,
+        payload,
+    )?;
+    Ok(wrap(listener, network, fresh, &noise, flight))
+}
+
+/// Puts the box round a Noise message and the sealed flight behind it.
+pub fn wrap(listener: &Callee, network: &Network, fresh: &Fresh, noise: &[u8; noise::SIZE], flight: &[u8]) -> Vec<u8> {
+    let gate = Aead::new(&network.gate_key(&listener.key.bytes()));
+    let mut knock = vec![0; HEAD + flight.len() + TAG];
+    knock[..12].copy_from_slice(&fresh.nonce);
+    gate.seal(fresh.nonce, b"", noise, &mut knock[12..HEAD]);
+    // A key that seals once may always take the same nonce.
+    Aead::new(&fresh.flight_key).seal([0; 12], b"", flight, &mut knock[HEAD..]);
+    knock
+}
