@@ -17,7 +17,9 @@
 pub(crate) mod budget;
 pub(crate) mod known;
 pub(crate) mod limits;
+mod memory;
 mod places;
 pub(crate) mod pool;
 pub(crate) mod prefix;
+pub(crate) mod replay;
 
