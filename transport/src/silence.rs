@@ -22,4 +22,5 @@ mod places;
 pub(crate) mod pool;
 pub(crate) mod prefix;
 pub(crate) mod replay;
+pub(crate) mod summary;
 

@@ -7,6 +7,15 @@ fn the_pure_files_know_no_clock_no_socket_no_randomness_and_no_runtime() {
         ("certificate.rs", include_str!("../../src/certificate.rs")),
         ("knock.rs", include_str!("../../src/knock.rs")),
         ("knock/v2.rs", include_str!("../../src/knock/v2.rs")),
+        ("silence/budget.rs", include_str!("../../src/silence/budget.rs")),
+        ("silence/known.rs", include_str!("../../src/silence/known.rs")),
+        ("silence/limits.rs", include_str!("../../src/silence/limits.rs")),
+        ("silence/memory.rs", include_str!("../../src/silence/memory.rs")),
+        ("silence/places.rs", include_str!("../../src/silence/places.rs")),
+        ("silence/pool.rs", include_str!("../../src/silence/pool.rs")),
+        ("silence/prefix.rs", include_str!("../../src/silence/prefix.rs")),
+        ("silence/replay.rs", include_str!("../../src/silence/replay.rs")),
+        ("silence/summary.rs", include_str!("../../src/silence/summary.rs")),
         ("waiting.rs", include_str!("../../src/waiting.rs")),
     ];
     for (name, text) in files {
