@@ -2,9 +2,9 @@
 
 use crate::address;
 use crate::config::Config;
+use crate::door::{Door, Inner, Secured, Upgrade, lock};
 use crate::error::{Error, Failure, Stage};
 use crate::identity::Key;
-use crate::listener::{Knocked, Lobby};
 use crate::metrics::Outcome;
 use crate::stream::TlsStream;
 use crate::upgrade::Shared;
@@ -14,11 +14,8 @@ use libp2p_core::transport::{DialOpts, ListenerId, TransportError, TransportEven
 use libp2p_core::{ConnectedPoint, Endpoint, Multiaddr};
 use libp2p_identity::PeerId;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-
-/// Sockets accepted from the inner transport in one turn, at most.
-const ACCEPTS_PER_TURN: usize = 64;
 
 /// Knock and TLS over any byte-stream transport `T`, without a muxer.
 ///
@@ -35,15 +32,21 @@ pub struct Authenticated<T>
 where
     T: libp2p_core::Transport,
 {
-    inner: T,
+    inner: Inner<T>,
     shared: Arc<Shared>,
-    lobby: Lobby<T::Output>,
+    door: Door<T>,
+    /// Moves the door to a task of its own when something first listens.
+    spawn: Option<Spawn<T>>,
 }
+
+type Spawn<T> = Box<dyn FnOnce(&mut Door<T>) + Send>;
 
 impl<T> Authenticated<T>
 where
-    T: libp2p_core::Transport,
+    T: libp2p_core::Transport + Unpin,
     T::Output: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T::Error: Send + Sync + 'static,
+    T::ListenerUpgrade: Send + 'static,
 {
     /// Knock and TLS as `config` says, over `inner`.
     pub fn new(inner: T, config: Config) -> Self {
@@ -55,11 +58,26 @@ where
         Self::with_shared(inner, Shared::new(config, true))
     }
 
+    /// Runs the listening side on a task of its own, given to `spawn` when something first listens, and closed with the
+    /// transport. Otherwise it runs whenever the Swarm polls the transport, and how busy the Swarm is shows, a little,
+    /// in when strangers are accepted and closed.
+    ///
+    /// `inner` has to work on whichever thread polls it.
+    pub fn with_executor(mut self, spawn: impl FnOnce(BoxFuture<'static, ()>) + Send + 'static) -> Self
+    where
+        T: Send + 'static,
+    {
+        self.spawn = Some(Box::new(|door| door.spawn(spawn)));
+        self
+    }
+
     fn with_shared(inner: T, shared: Arc<Shared>) -> Self {
+        let inner = Arc::new(Mutex::new(inner));
         Self {
+            door: Door::new(inner.clone(), shared.clone()),
             inner,
-            lobby: Lobby::new(shared.clone()),
             shared,
+            spawn: None,
         }
     }
 }
@@ -75,8 +93,6 @@ where
     }
 }
 
-type Secured<S> = Result<(PeerId, TlsStream<S>), Failure>;
-
 impl<T> libp2p_core::Transport for Authenticated<T>
 where
     T: libp2p_core::Transport + Unpin,
@@ -87,7 +103,7 @@ where
 {
     type Output = (PeerId, TlsStream<T::Output>);
     type Error = Failure;
-    type ListenerUpgrade = BoxFuture<'static, Secured<T::Output>>;
+    type ListenerUpgrade = Upgrade<T::Output>;
     type Dial = BoxFuture<'static, Secured<T::Output>>;
 
     fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<Failure>> {
@@ -102,14 +118,19 @@ where
                 Error::NotOurPeerId { address }.at(Stage::Address),
             ));
         }
-        self.inner
-            .listen_on(id, marked.inner)
-            .map_err(|error| as_ours(error, address))
+        let listening = lock(&self.inner).listen_on(id, marked.inner);
+        listening.map_err(|error| as_ours(error, address))?;
+        if let Some(spawn) = self.spawn.take() {
+            spawn(&mut self.door);
+        }
+        self.door.wake();
+        Ok(())
     }
 
     fn remove_listener(&mut self, id: ListenerId) -> bool {
-        self.lobby.close(id);
-        self.inner.remove_listener(id)
+        let removed = lock(&self.inner).remove_listener(id);
+        self.door.wake();
+        removed
     }
 
     fn dial(&mut self, address: Multiaddr, opts: DialOpts) -> Result<Self::Dial, TransportError<Failure>> {
@@ -117,10 +138,9 @@ where
             return Err(TransportError::MultiaddrNotSupported(address));
         };
         // The inner transport first: an address that it does not know may be another transport's.
-        let connect = self
-            .inner
-            .dial(marked.inner, opts)
-            .map_err(|error| as_ours(error, address.clone()))?;
+        let connect = lock(&self.inner).dial(marked.inner, opts);
+        let connect = connect.map_err(|error| as_ours(error, address.clone()))?;
+        self.door.wake();
         let peer = self
             .callee(&address, marked.peer)
             .map_err(|error| TransportError::Other(error.at(Stage::Address)))?;
@@ -147,69 +167,7 @@ where
     }
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
-        let this = self.get_mut();
-        // Callers that have knocked go before sockets that have not: those can wait in the kernel's queue, where they
-        // take nobody's place.
-        if let Poll::Ready(knocked) = this.lobby.poll(cx) {
-            return Poll::Ready(this.incoming(knocked));
-        }
-        if this.lobby.is_busy() {
-            return Poll::Pending;
-        }
-        let mut accepted = 0;
-        while let Poll::Ready(event) = Pin::new(&mut this.inner).poll(cx) {
-            match event {
-                TransportEvent::Incoming {
-                    listener_id,
-                    upgrade,
-                    local_addr,
-                    send_back_addr,
-                } => {
-                    let (local, remote) = (address::mark(local_addr), address::mark(send_back_addr));
-                    this.lobby.admit(upgrade, listener_id, local, remote);
-                    accepted += 1;
-                    if accepted == ACCEPTS_PER_TURN {
-                        cx.waker().wake_by_ref();
-                        break;
-                    }
-                }
-                TransportEvent::NewAddress {
-                    listener_id,
-                    listen_addr,
-                } => {
-                    return Poll::Ready(TransportEvent::NewAddress {
-                        listener_id,
-                        listen_addr: address::mark(listen_addr),
-                    });
-                }
-                TransportEvent::AddressExpired {
-                    listener_id,
-                    listen_addr,
-                } => {
-                    return Poll::Ready(TransportEvent::AddressExpired {
-                        listener_id,
-                        listen_addr: address::mark(listen_addr),
-                    });
-                }
-                TransportEvent::ListenerClosed { listener_id, reason } => {
-                    this.lobby.close(listener_id);
-                    return Poll::Ready(TransportEvent::ListenerClosed {
-                        listener_id,
-                        reason: reason.map_err(Error::inner),
-                    });
-                }
-                TransportEvent::ListenerError { listener_id, error } => {
-                    return Poll::Ready(TransportEvent::ListenerError {
-                        listener_id,
-                        error: Error::inner(error),
-                    });
-                }
-            }
-        }
-        if accepted == 0 {
-            return Poll::Pending;
-        }
-        this.lobby.poll(cx).map(|knocked| this.incoming(knocked))
+        self.get_mut().door.poll(cx)
     }
 }
 
@@ -231,31 +189,6 @@ where
             return Err(Error::SelfDial);
         }
         Ok(key)
-    }
-
-    /// Hands a caller to the Swarm. TLS runs in the upgrade, on a task of the Swarm's.
-    fn incoming(
-        &self,
-        knocked: Knocked<T::Output>,
-    ) -> TransportEvent<<Self as libp2p_core::Transport>::ListenerUpgrade, Failure> {
-        let Knocked {
-            io,
-            caller,
-            listener,
-            local_addr,
-            send_back_addr,
-        } = knocked;
-        let shared = self.shared.clone();
-        let point = ConnectedPoint::Listener {
-            local_addr: local_addr.clone(),
-            send_back_addr: send_back_addr.clone(),
-        };
-        TransportEvent::Incoming {
-            listener_id: listener,
-            upgrade: async move { shared.answer(io, caller, &point).await }.boxed(),
-            local_addr,
-            send_back_addr,
-        }
     }
 }
 

@@ -1,18 +1,27 @@
 //! What can be set, each with its default, its bound and its worst case.
 
 use crate::certificate;
+use crate::clock::Clock;
 use crate::error::ConfigError;
+use crate::guard::Guard;
 use crate::identity::{Identity, Key, Local};
+use crate::knock::v3::{Gate, Network, StaticKey, StaticKeyError};
 use crate::knock::{Mode, Version};
 use crate::metrics::Metrics;
+use crate::random::Hedged;
+use crate::silence::budget::OPENINGS_PER_SECOND;
+use crate::silence::limits;
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use libp2p_core::ConnectedPoint;
 use libp2p_identity::{Keypair, PeerId};
 use rustls::pki_types::CertificateDer;
 use rustls::{KeyLog, NoKeyLog};
+use std::collections::HashMap;
 use std::fmt;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
+use web_time::SystemTime;
 
 /// Why a hook said no. Anything that is an error will do: the gater's and your own.
 pub type Denial = Box<dyn std::error::Error + Send + Sync>;
@@ -39,6 +48,14 @@ impl KeyExchange {
         }
     }
 
+    /// In TLS.
+    pub(crate) fn code_point(self) -> u16 {
+        match self {
+            Self::X25519 => rustls::NamedGroup::X25519.into(),
+            Self::X25519MlKem768 => rustls::NamedGroup::X25519MLKEM768.into(),
+        }
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::X25519 => "x25519",
@@ -60,18 +77,56 @@ pub struct Config {
     pub(crate) identity: Arc<dyn Identity>,
     pub(crate) key: Key,
     pub(crate) certificate: CertificateDer<'static>,
-    pub(crate) version: Version,
-    pub(crate) mode: Mode,
+    dialect: Dialect,
+    peers: Arc<HashMap<Key, Dialect>>,
+    /// What sealed knocks are made and opened with; none for an identity that only signs.
+    pub(crate) sealed: Option<Sealed>,
+    pub(crate) random: Arc<Hedged>,
+    pub(crate) guard: Arc<Guard>,
+    clock: Clock,
+    openings_per_second: NonZeroU32,
     pub(crate) groups: Vec<KeyExchange>,
     pub(crate) key_log: Arc<dyn KeyLog>,
     pub(crate) admission: Option<Hook>,
     pub(crate) secured: Option<Hook>,
     pub(crate) max_waiting: NonZeroUsize,
-    pub(crate) knock_timeout: Duration,
+    pub(crate) close_time: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) yamux: libp2p_yamux::Config,
     pub(crate) metrics: Metrics,
+}
+
+/// How a peer knocks, and what is spoken then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Dialect {
+    pub(crate) version: Version,
+    pub(crate) mode: Mode,
+}
+
+impl Dialect {
+    /// The one protocol that TLS negotiates: a sealed knock has said everything before.
+    pub(crate) fn alpn(self) -> Option<&'static [u8]> {
+        match self.version {
+            Version::V2 => self.mode.alpn(),
+            Version::V3 => None,
+        }
+    }
+}
+
+/// What sealed knocks are made and opened with.
+#[derive(Clone)]
+pub(crate) struct Sealed {
+    pub(crate) own: StaticKey,
+    pub(crate) network: Network,
+    pub(crate) gate: Gate,
+}
+
+impl Sealed {
+    fn new(own: StaticKey, network: Network) -> Self {
+        let gate = Gate::new(own.clone(), &network);
+        Self { own, network, gate }
+    }
 }
 
 impl Config {
@@ -85,32 +140,67 @@ impl Config {
         Self::with_identity(Arc::new(local))
     }
 
-    /// The defaults, with an identity whose key may live elsewhere. Asks it for one signature, that of the
-    /// certificate, and checks it.
+    /// The defaults, with an identity whose key may live elsewhere. Asks it for one Diffie-Hellman and for two signatures,
+    /// one of them that of the certificate, and checks them.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::InvalidKey`], [`ConfigError::Sign`] and [`ConfigError::SignerMismatch`]: an identity that
-    /// cannot work is found here and not at the first connection.
+    /// [`ConfigError::InvalidKey`], [`ConfigError::Sign`], [`ConfigError::SignerMismatch`] and
+    /// [`ConfigError::SignerCannotKnockV3`]: an identity that cannot work is found here and not at the first connection.
+    /// For one that can only sign there is [`Config::with_signer`].
     pub fn with_identity(identity: Arc<dyn Identity>) -> Result<Self, ConfigError> {
+        let own = StaticKey::new(identity.clone()).map_err(|error| match error {
+            StaticKeyError::Key(key) => ConfigError::InvalidKey(key),
+            StaticKeyError::CannotAgree => ConfigError::SignerCannotKnockV3,
+            StaticKeyError::Mismatch => ConfigError::SignerMismatch,
+        })?;
+        let mut this = Self::with_signer(identity)?;
+        this.dialect = Dialect::default();
+        this.sealed = Some(Sealed::new(own, Network::open()));
+        Ok(this)
+    }
+
+    /// For an identity that can only sign: every peer knocks and is knocked at with [`Version::V2`], which is all that
+    /// such an identity can do. Otherwise the defaults.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::InvalidKey`], [`ConfigError::Sign`] and [`ConfigError::SignerMismatch`].
+    pub fn with_signer(identity: Arc<dyn Identity>) -> Result<Self, ConfigError> {
         let key = Key::check(&identity.public_key()).map_err(ConfigError::InvalidKey)?;
         let certificate = certificate::make(&*identity)?;
         let (signed, signature) = certificate::signed_parts(&certificate);
         if !key.verifies(signed, signature) {
             return Err(ConfigError::SignerMismatch);
         }
+        let random = Arc::new(Hedged::new(&*identity)?);
+        let mut seed = [0; 32];
+        // Without randomness no knock can be made either, and that will be said then.
+        let _ = SystemRandom::new().fill(&mut seed);
+        let (clock, openings_per_second) = (
+            Clock::system(),
+            const { NonZeroU32::new(OPENINGS_PER_SECOND).expect("not zero") },
+        );
         Ok(Self {
             identity,
             key,
             certificate,
-            version: Version::default(),
-            mode: Mode::default(),
+            dialect: Dialect {
+                version: Version::V2,
+                mode: Mode::Yamux,
+            },
+            peers: Arc::default(),
+            sealed: None,
+            random,
+            guard: Arc::new(Guard::new(clock.clone(), openings_per_second)),
+            clock,
+            openings_per_second,
             groups: vec![KeyExchange::X25519MlKem768, KeyExchange::X25519],
             key_log: Arc::new(NoKeyLog),
             admission: None,
             secured: None,
-            max_waiting: const { NonZeroUsize::new(256).expect("not zero") },
-            knock_timeout: Duration::from_secs(5),
+            max_waiting: default_pool(),
+            close_time: limits::close_time(&seed),
             handshake_timeout: Duration::from_secs(5),
             close_timeout: Duration::from_secs(5),
             yamux: libp2p_yamux::Config::default(),
@@ -123,19 +213,74 @@ impl Config {
         self.key.peer_id()
     }
 
-    /// Which knock is sent and understood. Default [`Version::V2`].
-    pub fn with_version(mut self, version: Version) -> Self {
-        self.version = version;
-        self
+    /// Which knock is sent to, and understood from, every peer that has no version of its own. Default [`Version::V3`].
+    ///
+    /// Exactly one for each peer, on both sides: nothing is negotiated, learnt or fallen back to, or whoever drops
+    /// packets could choose the weaker one. What version 2 gives away is in `SECURITY.md`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::SignerCannotKnockV3`] for an identity that can only sign.
+    pub fn with_version(mut self, version: Version) -> Result<Self, ConfigError> {
+        self.dialect.version = self.can(version)?;
+        Ok(self)
     }
 
-    /// What is spoken inside TLS. Default [`Mode::Yamux`]. [`Mode::Frames`] is for [`Authenticated`] alone: it is
-    /// what Go's ragep2p speaks, and muxing it would fail.
+    /// What is spoken inside TLS with every peer that has no mode of its own. Default [`Mode::Yamux`]. [`Mode::Frames`] is
+    /// for [`Authenticated`] alone: it is what Go's ragep2p speaks, and muxing it would fail.
     ///
     /// [`Authenticated`]: crate::Authenticated
     pub fn with_mode(mut self, mode: Mode) -> Self {
-        self.mode = mode;
+        self.dialect.mode = mode;
         self
+    }
+
+    /// How one peer knocks and what is spoken with it, whatever holds for all others.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::UnsupportedPeer`] for a peer whose key is not Ed25519, and [`ConfigError::SignerCannotKnockV3`].
+    pub fn with_peer(mut self, peer: PeerId, version: Version, mode: Mode) -> Result<Self, ConfigError> {
+        let key = Key::of_peer(&peer).map_err(|reason| ConfigError::UnsupportedPeer { peer, reason })?;
+        let version = self.can(version)?;
+        Arc::make_mut(&mut self.peers).insert(key, Dialect { version, mode });
+        Ok(self)
+    }
+
+    /// As Go's ragep2p: [`Version::V2`] and [`Mode::Frames`] with every peer that has none of its own. Nodes of ours in the
+    /// same network get the better knock by [`Config::with_peer`], on both sides.
+    pub fn ragep2p_compatible(mut self) -> Self {
+        self.dialect = Dialect {
+            version: Version::V2,
+            mode: Mode::Frames,
+        };
+        self
+    }
+
+    /// The network to knock in. Default [`Network::open`]: whoever knows our PeerID. In a private one, whoever has its
+    /// secret as well; to anybody from another network we are as silent as to any stranger, and he to us. Says nothing
+    /// to knocks of version 2, which know of no networks.
+    pub fn with_network(mut self, network: Network) -> Self {
+        self.sealed = self.sealed.map(|sealed| Sealed::new(sealed.own, network));
+        self
+    }
+
+    fn can(&self, version: Version) -> Result<Version, ConfigError> {
+        match version {
+            Version::V3 if self.sealed.is_none() => Err(ConfigError::SignerCannotKnockV3),
+            version => Ok(version),
+        }
+    }
+
+    /// How `peer` knocks and is knocked at.
+    pub(crate) fn dialect(&self, peer: &Key) -> Dialect {
+        self.peers.get(peer).copied().unwrap_or(self.dialect)
+    }
+
+    /// Whether anybody may knock with version 2.
+    pub(crate) fn speaks_v2(&self) -> bool {
+        let all = || self.peers.values().chain([&self.dialect]);
+        all().any(|dialect| dialect.version == Version::V2)
     }
 
     /// The key-exchange groups, most wanted first; the first one is what a dialer sends its share for. Default:
@@ -179,24 +324,47 @@ impl Config {
         self
     }
 
-    /// Most accepted sockets that may wait for their knock at once, over all listeners. Default 256.
+    /// Most accepted sockets that may be held at once before they have authenticated, over all listeners of a
+    /// transport. Default: a quarter of the descriptors that the process may open, less 128, and from 64 to 8192.
     ///
-    /// Worst case: as many file descriptors, and a small buffer each. When full, the socket that has waited
-    /// longest is closed: under a flood an honest peer may have to dial twice; established connections are not
-    /// affected. A node that expects hundreds of dials within one round-trip time wants more.
+    /// Worst case: as many descriptors, some 4 kB each in the kernel and 1 kB here. When full, one is closed for each that
+    /// is accepted: by lot, from the prefixes (IPv4 /24, IPv6 /48) that hold the most; one from which nobody has
+    /// authenticated within a day goes before one from which somebody has. Above half, no prefix holds more than a
+    /// sixteenth. Established connections are not affected.
     pub fn with_max_waiting(mut self, sockets: NonZeroUsize) -> Self {
         self.max_waiting = sockets;
         self
     }
 
-    /// How long an accepted socket may take to knock, and how long one that was refused is read from and kept open.
-    /// Default 5 s. Keep it well below the Swarm's own limit on a new connection, 10 s unless changed.
-    pub fn with_knock_timeout(mut self, timeout: Duration) -> Self {
-        self.knock_timeout = timeout;
+    /// Sealed knocks opened in a second, at most: two Diffie-Hellman operations, some 70 µs, each. Default 1000, about
+    /// 7 % of a core. Half of them is kept for prefixes from which somebody has authenticated within a day, and while
+    /// less than half a second's worth is left, one prefix has 20 a second. Who is over it meets silence.
+    ///
+    /// Only somebody who knows our PeerID can spend it. The memory of what was answered, which no replay outlives, grows
+    /// with it: 242 s of it are kept, some 10 MB by default if ever used up.
+    pub fn with_max_openings(mut self, per_second: NonZeroU32) -> Self {
+        self.openings_per_second = per_second;
+        self.renew_guard();
         self
     }
 
-    /// How long TLS may take, from the connected socket (dialer) or the valid knock (listener). Default 5 s.
+    /// Fixes how long a socket that does not authenticate stays open: 120 s to 600 s, worked out from `seed`.
+    ///
+    /// Default: drawn anew by every [`Config`]. Installations that restart keep 32 random bytes beside their key and set
+    /// them here, so that a restart does not show. They must not be worked out from anything public, and are no secret
+    /// whose loss does harm.
+    pub fn with_close_time_seed(mut self, seed: &[u8; 32]) -> Self {
+        self.close_time = limits::close_time(seed);
+        self
+    }
+
+    fn renew_guard(&mut self) {
+        self.guard = Arc::new(Guard::new(self.clock.clone(), self.openings_per_second));
+    }
+
+    /// How long TLS may take, from the connected socket (dialer) or the valid knock (listener), and how long the
+    /// listener's part of a hole punch waits for a knock. Default 5 s. Keep it below the Swarm's own limit on a new
+    /// connection, 10 s unless changed.
     pub fn with_handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
         self
@@ -234,13 +402,13 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("local_peer_id", &self.local_peer_id())
-            .field("version", &self.version)
-            .field("mode", &self.mode)
+            .field("version", &self.dialect.version)
+            .field("mode", &self.dialect.mode)
+            .field("peers", &self.peers.len())
             .field("groups", &self.groups)
             .field("admission", &self.admission.is_some())
             .field("secured_hook", &self.secured.is_some())
             .field("max_waiting", &self.max_waiting)
-            .field("knock_timeout", &self.knock_timeout)
             .field("handshake_timeout", &self.handshake_timeout)
             .field("close_timeout", &self.close_timeout)
             .finish_non_exhaustive()
@@ -252,12 +420,46 @@ impl fmt::Debug for Config {
 pub struct Dangerous(Config);
 
 impl Dangerous {
+    /// How long a socket that does not authenticate stays open. Below some minutes it is a mark that tells this listener
+    /// from others; for tests and measurements, which cannot wait for minutes.
+    pub fn with_close_time(mut self, time: Duration) -> Config {
+        self.0.close_time = time;
+        self.0
+    }
+
+    /// The wall clock that knocks are made and judged by. Forgets which knocks were answered. For tests, and for
+    /// machines with a better clock than the system's.
+    pub fn with_clock(mut self, wall: impl Fn() -> SystemTime + Send + Sync + 'static) -> Config {
+        self.0.clock = Clock::of(wall);
+        self.0.renew_guard();
+        self.0
+    }
+
     /// Hands the secrets of every connection to `log`, so that captures can be decrypted. Never on by itself: the
     /// environment variable that libp2p's own TLS obeys is not looked at.
     pub fn with_key_log(mut self, log: Arc<dyn KeyLog>) -> Config {
         self.0.key_log = log;
         self.0
     }
+}
+
+/// Half of what is left when half of all descriptors goes to connections.
+fn default_pool() -> NonZeroUsize {
+    let descriptors = descriptors();
+    let pool = limits::pool_capacity(descriptors, descriptors / 2);
+    NonZeroUsize::new(pool).unwrap_or(NonZeroUsize::MIN)
+}
+
+#[cfg(unix)]
+fn descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// Windows has no such limit.
+#[cfg(not(unix))]
+fn descriptors() -> usize {
+    usize::MAX
 }
 
 #[cfg(test)]
@@ -303,10 +505,68 @@ mod tests {
     #[test]
     fn an_identity_that_cannot_work_is_found_before_the_first_connection() {
         let good = Local::new(&Keypair::generate_ed25519()).expect("Ed25519").public_key();
-        let config = |key, signature| Config::with_identity(Arc::new(Broken { key, signature }));
+        let config = |key, signature| Config::with_signer(Arc::new(Broken { key, signature }));
         assert!(matches!(config([0; 32], None), Err(ConfigError::InvalidKey(_))));
         assert!(matches!(config(good, None), Err(ConfigError::Sign(_))));
         assert!(matches!(config(good, Some([1; 64])), Err(ConfigError::SignerMismatch)));
+    }
+
+    /// Signs, and does nothing else.
+    struct Signer(Local);
+
+    impl Identity for Signer {
+        fn public_key(&self) -> [u8; 32] {
+            self.0.public_key()
+        }
+
+        fn sign(&self, message: &[u8]) -> Result<[u8; 64], SignError> {
+            self.0.sign(message)
+        }
+    }
+
+    #[test]
+    fn an_identity_that_only_signs_knocks_with_version_2_or_not_at_all() {
+        let signer = || Arc::new(Signer(Local::new(&Keypair::generate_ed25519()).expect("Ed25519")));
+        assert!(matches!(
+            Config::with_identity(signer()),
+            Err(ConfigError::SignerCannotKnockV3)
+        ));
+        let config = Config::with_signer(signer()).expect("signs");
+        assert_eq!(config.dialect.version, Version::V2);
+        let peer = Keypair::generate_ed25519().public().to_peer_id();
+        let v3 = [
+            config.clone().with_version(Version::V3),
+            config.with_peer(peer, Version::V3, Mode::Yamux),
+        ];
+        for refused in v3 {
+            assert!(matches!(refused, Err(ConfigError::SignerCannotKnockV3)));
+        }
+    }
+
+    #[test]
+    fn a_peer_may_knock_otherwise_than_the_rest() {
+        let config = Config::new(&Keypair::generate_ed25519()).expect("Ed25519");
+        let peer = Keypair::generate_ed25519().public().to_peer_id();
+        let other = Keypair::generate_ed25519().public().to_peer_id();
+        let dialect = |config: &Config, peer| config.dialect(&Key::of_peer(peer).expect("Ed25519"));
+        assert!(!config.speaks_v2());
+        let mixed = config
+            .clone()
+            .with_peer(peer, Version::V2, Mode::Frames)
+            .expect("Ed25519");
+        assert!(mixed.speaks_v2());
+        assert_eq!(dialect(&mixed, &peer).version, Version::V2);
+        assert_eq!(dialect(&mixed, &other), Dialect::default());
+        let go = config.ragep2p_compatible();
+        assert_eq!(
+            (dialect(&go, &peer).version, dialect(&go, &peer).mode),
+            (Version::V2, Mode::Frames)
+        );
+        let secp = Keypair::generate_secp256k1().public().to_peer_id();
+        assert!(matches!(
+            go.with_peer(secp, Version::V2, Mode::Yamux),
+            Err(ConfigError::UnsupportedPeer { .. })
+        ));
     }
 
     #[test]

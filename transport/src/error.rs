@@ -171,6 +171,10 @@ pub enum Error {
     /// The address leads to ourselves.
     #[error("the address leads to ourselves")]
     SelfDial,
+    /// The sealed knock could not be made: our own identity did not do its Diffie-Hellman, or the system gave no random
+    /// bytes.
+    #[error("the knock could not be made")]
+    Seal(#[source] Boxed),
     /// Our own identity could not sign.
     #[error(transparent)]
     Sign(SignError),
@@ -254,14 +258,26 @@ pub enum ConfigError {
         /// What the identity is.
         found: KeyType,
     },
+    /// The identity can only sign, and a sealed knock needs a Diffie-Hellman with it as well. See
+    /// [`Identity::agree`](crate::Identity::agree) and [`Config::with_signer`](crate::Config::with_signer).
+    #[error("the identity can only sign: a sealed knock (v3) needs `Identity::agree`")]
+    SignerCannotKnockV3,
+    /// A peer was configured whose key this transport cannot knock at.
+    #[error("{peer} has {reason}")]
+    UnsupportedPeer {
+        /// The peer.
+        peer: PeerId,
+        /// What its key is.
+        reason: UnsupportedKey,
+    },
     /// The identity's public key is not in its canonical encoding, or of small order.
     #[error("the identity's public key is no usable Ed25519 key")]
     InvalidKey(#[source] UnsupportedKey),
     /// The identity could not sign its own certificate.
     #[error(transparent)]
     Sign(#[from] SignError),
-    /// The identity's signature is not its public key's.
-    #[error("the identity signs with another key than its public key")]
+    /// The identity's signature, or its Diffie-Hellman, is not its public key's.
+    #[error("the identity works with another key than its public key")]
     SignerMismatch,
     /// No key-exchange group was named.
     #[error("no key-exchange group is enabled")]

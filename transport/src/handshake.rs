@@ -63,15 +63,22 @@ pub(crate) fn first_flight(tls: &mut UnbufferedClientConnection) -> Result<Vec<u
     Ok(flight)
 }
 
-/// Runs the handshake to its end, with `flight` in front of what rustls sends first and in the same write.
+/// Runs the handshake to its end, with `flight` in front of what rustls sends first and in the same write, and with
+/// `heard` as the first that the other end has sent.
 ///
 /// Not cancel safe: a handshake that is dropped cannot be gone on with, so the socket is dropped with it.
-pub(crate) async fn run<S, H>(io: &mut S, mut tls: H, mut flight: Vec<u8>, metrics: &Metrics) -> Result<Done, Error>
+pub(crate) async fn run<S, H>(
+    io: &mut S,
+    mut tls: H,
+    mut flight: Vec<u8>,
+    heard: &[u8],
+    metrics: &Metrics,
+) -> Result<Done, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     H: Handshake,
 {
-    let mut received = Received::default();
+    let mut received = Received::starting_with(heard);
     loop {
         step(&mut tls, &mut received, &mut flight)?;
         if !flight.is_empty() {
@@ -151,6 +158,14 @@ impl Received {
 
     /// The most that a handshake may leave lying: two full records. Ours and Go's need a tenth of one.
     const MAX: usize = 2 * crate::records::MAX_SEALED;
+
+    fn starting_with(heard: &[u8]) -> Self {
+        Self {
+            bytes: heard.to_vec(),
+            end: heard.len(),
+            ..Self::default()
+        }
+    }
 
     fn shown(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.shown]

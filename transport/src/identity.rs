@@ -105,7 +105,7 @@ pub enum UnsupportedKey {
 
 /// An Ed25519 public key in its one encoding and not of small order: a value that only [`Key::check`] makes, so whoever
 /// holds one need not ask again. Whether it is a point of the curve shows at the first signature it is to verify.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Key([u8; 32]);
 
 impl Key {

@@ -10,9 +10,10 @@
 //!
 //! A knock is a filter against strangers, not authentication: who the peer is gets proven by TLS right after it.
 
+pub(crate) mod reader;
 pub mod v2;
-// Reachable from outside only through `internals`, and not used inside before listener and dialer speak it.
-#[cfg_attr(not(feature = "internals"), allow(dead_code, unreachable_pub, unused_imports))]
+// Reachable from outside only through `internals`.
+#[cfg_attr(not(feature = "internals"), allow(unreachable_pub, unused_imports))]
 pub(crate) mod v3;
 
 use crate::identity::Key;
@@ -23,18 +24,19 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Version {
-    /// ragep2p's, byte for byte. See [`v2`].
-    #[default]
+    /// ragep2p's, byte for byte. See [`v2`], and the README for what it gives away.
     V2,
     /// The sealed knock: a Noise message in a box that only the listener's PeerID opens, with the whole first TLS flight
     /// sealed behind it. Needs an [`Identity`](crate::Identity) that can [`agree`](crate::Identity::agree), and clocks
     /// that differ by 120 s at most.
+    #[default]
     V3,
 }
 
-/// What is spoken inside TLS. Configured, and confirmed by ALPN as far as there is any: an end that wants a muxer refuses
-/// one that speaks frames before it says a byte of yamux. An end in frames mode cannot tell, as the Go original has no
-/// ALPN, and sees its connection closed.
+/// What is spoken inside TLS. Configured, and said in the knock: a v3 knock that says another mode than the listener's
+/// configuration is refused like any other. With v2 it is confirmed by ALPN as far as there is any: an end that wants a
+/// muxer refuses one that speaks frames before it says a byte of yamux. An end in frames mode cannot tell, as the Go
+/// original has no ALPN, and sees its connection closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Mode {
@@ -99,6 +101,12 @@ pub enum Refusal {
     /// other version.)
     #[error("the box does not open: no knock at us in this network")]
     Box,
+    /// The same knock was answered before: somebody plays it back.
+    #[error("the knock was answered before")]
+    Replayed,
+    /// There is no budget for it at the moment.
+    #[error("more is asked at the moment than is done for strangers")]
+    Budget,
     /// The Noise message in the box does not open: somebody who knows our PeerID tries.
     #[error("the Noise message does not open")]
     Noise,
@@ -127,6 +135,9 @@ pub enum Refusal {
     /// The signature is not the caller's over our key: a forgery, or a knock meant for somebody else. (v2.)
     #[error("the signature is not the caller's over our key")]
     Signature,
+    /// The caller is configured to knock with another version, or to speak another mode. (v2 and v3.)
+    #[error("the caller is configured to knock or to speak otherwise")]
+    NotConfigured,
     /// The sealed flight does not open: it is not the one that this knock was made with.
     #[error("the flight is not the one that the knock was made with")]
     Flight,
@@ -139,53 +150,4 @@ pub enum Refusal {
     /// The ClientHello has no group in common with us, or none of its shares is for the first that is.
     #[error("the ClientHello has no key share for the first group in common")]
     KeyShare,
-}
-
-/// Gathers one knock from a byte stream, in whatever pieces it arrives, and never takes a byte more: what follows
-/// the knock belongs to TLS.
-#[derive(Debug, Clone)]
-pub struct Reader {
-    bytes: [u8; v2::SIZE],
-    filled: usize,
-}
-
-impl Reader {
-    /// An empty reader.
-    pub fn new() -> Self {
-        Self {
-            bytes: [0; v2::SIZE],
-            filled: 0,
-        }
-    }
-
-    /// Where the next bytes go. Empty once the knock is complete.
-    pub fn space(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.filled..]
-    }
-
-    /// Says that the first `n` bytes of [`Reader::space`] have been filled. More than there was space counts as full.
-    pub fn advance(&mut self, n: usize) {
-        self.filled = self.filled.saturating_add(n).min(v2::SIZE);
-    }
-
-    /// How many bytes have arrived.
-    pub fn filled(&self) -> usize {
-        self.filled
-    }
-
-    /// Whether the knock is complete.
-    pub fn is_complete(&self) -> bool {
-        self.filled == v2::SIZE
-    }
-
-    /// Opens the complete knock as the owner of the key `own`; `None` while bytes are missing.
-    pub fn open(&self, own: &[u8; 32]) -> Option<Result<Caller, Refusal>> {
-        self.is_complete().then(|| v2::open(&self.bytes, own))
-    }
-}
-
-impl Default for Reader {
-    fn default() -> Self {
-        Self::new()
-    }
 }

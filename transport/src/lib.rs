@@ -12,8 +12,11 @@ mod transport;
 mod authenticated;
 mod muxed;
 
-// Sockets that have not knocked, outside the Swarm; the ordered steps of one connection, each under its deadline.
+// The accepting side, on a task of its own where there is one; sockets that have not knocked, outside the Swarm; the
+// ordered steps of one connection, each under its deadline.
+mod door;
 mod listener;
+mod socket;
 mod upgrade;
 
 // TLS: the handshake without alerts, the byte stream that comes of it and what that has received, configurations and the
@@ -24,11 +27,13 @@ mod stream;
 mod tls;
 
 // What serves all of them.
+mod clock;
 mod config;
 mod error;
+mod guard;
 mod identity;
 mod metrics;
-#[cfg_attr(not(feature = "internals"), allow(dead_code, unreachable_pub))]
+#[cfg_attr(not(feature = "internals"), allow(unreachable_pub))]
 mod random;
 mod timer;
 
@@ -38,10 +43,7 @@ mod address;
 mod certificate;
 pub mod knock;
 mod records;
-// Not wired up yet: the allowance goes when the listener is built on it.
-#[cfg_attr(not(test), allow(dead_code))]
 mod silence;
-mod waiting;
 mod x25519;
 
 pub use address::is_knock_address;

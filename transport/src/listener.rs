@@ -1,17 +1,21 @@
-//! Sockets that have not knocked, held in a bounded set outside the Swarm.
+//! Sockets that have not authenticated, held in a bounded pool outside the Swarm.
 //!
-//! A socket comes in from the inner transport, waits for its knock, and leaves as a [`Knocked`] or not at all. One that
-//! was refused stays until its deadline and is read from, so that a wrong knock, a short one and silence end alike. No
-//! byte is written here.
+//! A socket comes in from the inner transport, waits for its knock, and leaves as a [`Knocked`] or not at all. Who fails,
+//! at whatever step, stays until its deadline and is read from. No byte is written here.
 
-use crate::identity::Key;
-use crate::knock::{Caller, Reader};
+use crate::knock::reader::Reader;
+use crate::knock::v3::Opened;
 use crate::metrics::KnockOutcome;
+use crate::silence::pool::{Action, EVICTED_FOR_DESCRIPTORS, Event, Pool, Slot};
+use crate::silence::prefix::Prefix;
+use crate::silence::summary::Cause;
+use crate::socket::{Signal, Socket, Step};
 use crate::timer::Deadline;
-use crate::upgrade::{Shared, read_knock};
-use crate::waiting::{Slot, Waiting};
-use futures::future::{AbortHandle, Abortable, BoxFuture, FutureExt as _, poll_fn};
-use futures::io::{AsyncRead, AsyncReadExt as _};
+use crate::upgrade::{Invited, Judged, Shared, Turned};
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use futures::channel::mpsc;
+use futures::future::{BoxFuture, FutureExt as _};
+use futures::io::{AsyncRead, AsyncWrite};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use libp2p_core::transport::ListenerId;
 use libp2p_core::{ConnectedPoint, Multiaddr};
@@ -19,67 +23,107 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use web_time::Instant;
 
-/// Knocks opened in one turn, at most: each costs a signature check, and a flood of them must not keep the Swarm from
-/// its other work.
+/// Heads opened in one turn, at most: each may cost two Diffie-Hellman, and a flood of them must not keep whoever
+/// polls from its other work.
 const OPENINGS_PER_TURN: usize = 8;
+
+/// Sockets that have something to say and are heard in one turn, at most.
+const STEPS_PER_TURN: usize = 64;
+
+/// Callers that are in their TLS handshake, at most. Who comes next is drained like a stranger.
+pub(crate) const MAX_HANDSHAKES: usize = 256;
 
 /// A socket whose caller may come in.
 pub(crate) struct Knocked<S> {
     pub(crate) io: S,
-    pub(crate) caller: Caller,
+    pub(crate) invited: Invited,
+    pub(crate) prefix: Prefix,
     pub(crate) listener: ListenerId,
     pub(crate) local_addr: Multiaddr,
     pub(crate) send_back_addr: Multiaddr,
+    pub(crate) ticket: Ticket<S>,
 }
 
-/// What the set knows of a waiting socket. Dropping it drops the socket.
+/// The place of a caller that is being answered, until it is known what becomes of it. Dropped, it is free.
+pub(crate) struct Ticket<S> {
+    slot: Slot,
+    outcome: Option<Outcome<S>>,
+    lobby: mpsc::UnboundedSender<(Slot, Outcome<S>)>,
+}
+
+/// What became of a caller that was answered.
+enum Outcome<S> {
+    /// It has authenticated.
+    In,
+    /// It has failed. Read from it until its time is over.
+    Out(S),
+    /// The Swarm did not want it.
+    Dropped,
+}
+
+impl<S> Ticket<S> {
+    pub(crate) fn authenticated(mut self) {
+        self.outcome = Some(Outcome::In);
+    }
+
+    pub(crate) fn failed(mut self, io: S) {
+        self.outcome = Some(Outcome::Out(io));
+    }
+}
+
+impl<S> Drop for Ticket<S> {
+    fn drop(&mut self) {
+        let outcome = self.outcome.take().unwrap_or(Outcome::Dropped);
+        // Without a lobby there is no listener any more.
+        let _ = self.lobby.unbounded_send((self.slot, outcome));
+    }
+}
+
+/// What the pool knows of a socket. Dropping it closes the socket.
 struct Place {
     listener: ListenerId,
     local_addr: Multiaddr,
     send_back_addr: Multiaddr,
-    /// Whether a refusal has been counted already.
-    refused: bool,
-    abort: AbortHandle,
+    prefix: Prefix,
+    /// Whether it has been counted already what became of it.
+    counted: bool,
+    signal: Arc<Signal>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.abort.abort();
+        self.signal.close();
     }
 }
 
-/// What became of a socket.
-enum Step<S> {
-    /// It sent as many bytes as a knock has.
-    Full(S, Reader),
-    /// It broke or ended.
-    Gone,
-}
-
-type Waiter<S> = Abortable<BoxFuture<'static, (Slot, Step<S>)>>;
-
-/// The set. Poll it with [`Lobby::poll`].
+/// The pool and its sockets. Poll it with [`Lobby::poll`].
 pub(crate) struct Lobby<S> {
     shared: Arc<Shared>,
-    own: Key,
-    places: Waiting<Place>,
-    sockets: FuturesUnordered<Waiter<S>>,
+    pool: Pool<Place>,
+    sockets: FuturesUnordered<Socket<S>>,
+    answering: usize,
+    outcomes: mpsc::UnboundedReceiver<(Slot, Outcome<S>)>,
+    ticket: mpsc::UnboundedSender<(Slot, Outcome<S>)>,
+    lots: SystemRandom,
     /// For the first deadline, or for an earlier one whose socket has left in time.
-    timer: Option<Deadline>,
-    /// Whether the last turn ended with its openings used up.
+    timer: Option<(Instant, Deadline)>,
+    /// Whether the last turn ended with its share used up.
     busy: bool,
 }
 
 impl<S> Lobby<S>
 where
-    S: AsyncRead + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let config = &shared.config;
+        let (ticket, outcomes) = mpsc::unbounded();
         Self {
-            own: config.key,
-            places: Waiting::new(config.max_waiting, config.knock_timeout),
+            pool: Pool::new(shared.config.max_waiting, shared.config.close_time),
             sockets: FuturesUnordered::new(),
+            answering: 0,
+            outcomes,
+            ticket,
+            lots: SystemRandom::new(),
             timer: None,
             busy: false,
             shared,
@@ -87,45 +131,46 @@ where
     }
 
     /// Takes a socket in, once `socket`, the inner transport's upgrade, yields it.
-    pub(crate) fn admit<F, E>(
+    pub(crate) fn admit(
         &mut self,
-        socket: F,
+        socket: BoxFuture<'static, Option<S>>,
         listener: ListenerId,
         local_addr: Multiaddr,
         send_back_addr: Multiaddr,
-    ) where
-        F: Future<Output = Result<S, E>> + Send + 'static,
-    {
-        let (abort, registration) = AbortHandle::new_pair();
+    ) {
+        let shared = self.shared.clone();
+        let prefix = Prefix::of(&send_back_addr);
+        let signal = Arc::new(Signal::default());
         let place = Place {
             listener,
             local_addr,
             send_back_addr,
-            refused: false,
-            abort,
+            prefix,
+            counted: false,
+            signal: signal.clone(),
         };
-        let (slot, evicted) = self.places.on_accept(Instant::now(), place);
-        let metrics = &self.shared.config.metrics;
-        metrics.accepted();
-        if evicted.is_some_and(|place| !place.refused) {
-            metrics.knock(KnockOutcome::Evicted);
+        let known = shared.config.guard.is_known(prefix);
+        let (slot, evicted) = self.pool.on_accept(Instant::now(), prefix, known, place, self.lot());
+        shared.config.metrics.accepted();
+        if let Some(place) = evicted {
+            self.left(&place, KnockOutcome::Evicted, Cause::Evicted);
         }
-        let knock = async move {
-            let Ok(mut io) = socket.await else {
-                return (slot, Step::Gone);
-            };
-            match read_knock(&mut io).await {
-                Ok(reader) => (slot, Step::Full(io, reader)),
-                Err(_) => (slot, Step::Gone),
-            }
-        };
-        self.sockets.push(Abortable::new(knock.boxed(), registration));
+        self.sockets.push(Socket::connecting(slot, signal, shared, socket));
         self.count();
     }
 
     /// Drops the sockets of a listener that is no more. Those that have knocked are the Swarm's already.
     pub(crate) fn close(&mut self, listener: ListenerId) {
-        self.places.remove_where(|place| place.listener == listener);
+        drop(self.pool.remove_where(|place| place.listener == listener));
+        self.count();
+    }
+
+    /// Closes some, as the system has no descriptors left.
+    pub(crate) fn make_room(&mut self) {
+        let lot = self.lot();
+        for place in self.pool.evict(EVICTED_FOR_DESCRIPTORS, lot) {
+            self.left(&place, KnockOutcome::Evicted, Cause::Evicted);
+        }
         self.count();
     }
 
@@ -137,26 +182,43 @@ where
     /// The next caller that may come in.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Knocked<S>> {
         self.busy = false;
+        self.poll_outcomes(cx);
         self.poll_deadlines(cx);
-        for _ in 0..OPENINGS_PER_TURN {
-            let (slot, step) = match self.sockets.poll_next_unpin(cx) {
-                Poll::Ready(Some(Ok(done))) => done,
-                // Evicted, expired, or its listener closed.
-                Poll::Ready(Some(Err(_aborted))) => continue,
+        let mut openings = 0;
+        for _ in 0..STEPS_PER_TURN {
+            let step = match self.sockets.poll_next_unpin(cx) {
+                Poll::Ready(Some(step)) => step,
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
             };
-            match step {
-                Step::Gone => {
-                    if self.places.remove(slot).is_some_and(|place| !place.refused) {
-                        self.shared.config.metrics.knock(KnockOutcome::Incomplete);
+            let (io, slot, judged) = match step {
+                Step::Ended(slot) => {
+                    if let Action::Close(place) = self.pool.on_event(slot, Event::Ended) {
+                        self.left(&place, KnockOutcome::Incomplete, Cause::Incomplete);
                     }
                     self.count();
+                    continue;
                 }
-                Step::Full(io, reader) => {
-                    if let Some(knocked) = self.open(slot, io, &reader) {
+                Step::Head(slot, io, reader) => {
+                    openings += 1;
+                    let judged = self.judge_head(slot, &reader);
+                    (io, slot, judged)
+                }
+                Step::Flight(slot, io, opened, sealed) => {
+                    let judged = self.judge_flight(slot, &opened, &sealed);
+                    (io, slot, judged.map(Judged::Invited))
+                }
+            };
+            match judged {
+                Ok(Judged::Awaited(opened)) => self.await_flight(slot, io, opened),
+                Ok(Judged::Invited(invited)) => {
+                    if let Some(knocked) = self.answer(slot, io, invited) {
                         return Poll::Ready(knocked);
                     }
                 }
+                Err(turned) => self.turn_away(slot, io, turned),
+            }
+            if openings == OPENINGS_PER_TURN {
+                break;
             }
         }
         self.busy = true;
@@ -164,77 +226,156 @@ where
         Poll::Pending
     }
 
-    fn open(&mut self, slot: Slot, io: S, reader: &Reader) -> Option<Knocked<S>> {
-        let place = self.places.get_mut(slot)?;
-        let config = &self.shared.config;
-        let point = ConnectedPoint::Listener {
-            local_addr: place.local_addr.clone(),
-            send_back_addr: place.send_back_addr.clone(),
+    fn judge_head(&mut self, slot: Slot, reader: &Reader) -> Result<Judged, Turned> {
+        let (Action::Open, Some(gathered)) = (self.pool.on_event(slot, Event::Head), reader.gathered()) else {
+            return Err(Turned::Gone);
         };
-        let allowed = match reader.open(&self.own.bytes()) {
-            Some(Ok(caller)) => self.shared.admit(&caller, &point).ok().map(|()| caller),
-            Some(Err(refusal)) => {
-                config.metrics.knock(KnockOutcome::Refused(refusal));
-                tracing::trace!(remote = %place.send_back_addr, %refusal, stage = "knock", "refused");
-                None
-            }
-            None => None,
+        let place = self.pool.get_mut(slot).ok_or(Turned::Gone)?;
+        self.shared.judge_head(gathered, place.prefix, &place.point())
+    }
+
+    fn judge_flight(&mut self, slot: Slot, opened: &Opened, sealed: &[u8]) -> Result<Invited, Turned> {
+        let place = self.pool.get_mut(slot).ok_or(Turned::Gone)?;
+        if self.answering >= MAX_HANDSHAKES {
+            return Err(crate::Refusal::Budget.into());
+        }
+        self.shared.judge_flight(opened, sealed, place.prefix)
+    }
+
+    fn await_flight(&mut self, slot: Slot, io: S, opened: Box<Opened>) {
+        let Action::ReadFlight { displaced } = self.pool.on_event(slot, Event::Admitted) else {
+            return;
         };
-        let Some(caller) = allowed else {
-            place.refused = true;
-            let (abort, registration) = AbortHandle::new_pair();
-            place.abort = abort;
-            self.sockets.push(Abortable::new(drain(slot, io).boxed(), registration));
+        if let Some(displaced) = displaced
+            && let Some(place) = self.pool.get_mut(displaced)
+        {
+            place.counted = true;
+            place.signal.drain();
+            self.shared.config.metrics.knock(KnockOutcome::Displaced);
+            self.shared.config.guard.count(Cause::Displaced);
+        }
+        if let Some(place) = self.pool.get_mut(slot) {
+            let signal = place.signal.clone();
+            self.sockets
+                .push(Socket::awaiting_flight(slot, signal, self.shared.clone(), io, opened));
+        }
+    }
+
+    fn answer(&mut self, slot: Slot, io: S, invited: Invited) -> Option<Knocked<S>> {
+        if self.answering >= MAX_HANDSHAKES {
+            self.turn_away(slot, io, crate::Refusal::Budget.into());
+            return None;
+        }
+        let Action::Answer = self.pool.on_event(slot, Event::Knocked) else {
             return None;
         };
-        let place = self.places.remove(slot)?;
-        self.count();
+        self.shared.count(Ok(()));
+        self.answering += 1;
+        let place = self.pool.get_mut(slot)?;
+        place.counted = true;
         Some(Knocked {
             io,
-            caller,
+            invited,
+            prefix: place.prefix,
             listener: place.listener,
             local_addr: place.local_addr.clone(),
             send_back_addr: place.send_back_addr.clone(),
+            ticket: Ticket {
+                slot,
+                outcome: None,
+                lobby: self.ticket.clone(),
+            },
         })
     }
 
-    /// Drops whose time is over.
-    fn poll_deadlines(&mut self, cx: &mut Context<'_>) {
-        while let Some(deadline) = self.places.next_timeout() {
-            let timer = self.timer.get_or_insert_with(|| Deadline::at(deadline));
-            if timer.poll_unpin(cx).is_pending() {
-                return;
+    /// Reads from then on what it goes on sending, and does not listen.
+    fn turn_away(&mut self, slot: Slot, io: S, turned: Turned) {
+        if let Turned::Gone = turned {
+            return;
+        }
+        if let Some(place) = self.pool.get_mut(slot) {
+            place.counted = true;
+            if let Turned::Refused(refusal) = &turned {
+                tracing::trace!(remote = %place.send_back_addr, %refusal, stage = "knock", "refused");
             }
-            self.timer = None;
-            while let Some(place) = self.places.pop_expired(Instant::now()) {
-                if !place.refused {
-                    self.shared.config.metrics.knock(KnockOutcome::Timeout);
+        }
+        self.shared.count(Err(&turned));
+        self.drain(slot, io);
+    }
+
+    fn drain(&mut self, slot: Slot, io: S) {
+        self.pool.on_event(slot, Event::Refused);
+        if let Some(place) = self.pool.get_mut(slot) {
+            let signal = place.signal.clone();
+            self.sockets
+                .push(Socket::draining(slot, signal, self.shared.clone(), io));
+        }
+    }
+
+    /// Hears what became of those that were answered.
+    fn poll_outcomes(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some((slot, outcome))) = self.outcomes.poll_next_unpin(cx) {
+            self.answering -= 1;
+            match outcome {
+                Outcome::In => {
+                    if let Some(place) = self.pool.remove(slot) {
+                        self.pool.on_authenticated(place.prefix);
+                    }
                 }
+                Outcome::Out(io) => self.drain(slot, io),
+                Outcome::Dropped => drop(self.pool.remove(slot)),
             }
             self.count();
         }
     }
 
+    /// Closes whose time is over, and says once a minute how many there were.
+    fn poll_deadlines(&mut self, cx: &mut Context<'_>) {
+        loop {
+            let summary = self.shared.config.guard.summarise();
+            let Some(next) = self.pool.next_timeout().into_iter().chain(summary).min() else {
+                return;
+            };
+            let timer = match &mut self.timer {
+                Some((at, timer)) if *at <= next => timer,
+                timer => &mut timer.insert((next, Deadline::at(next))).1,
+            };
+            if timer.poll_unpin(cx).is_pending() {
+                return;
+            }
+            self.timer = None;
+            while let Some(place) = self.pool.pop_expired(Instant::now()) {
+                self.left(&place, KnockOutcome::Timeout, Cause::Timeout);
+            }
+            self.count();
+        }
+    }
+
+    /// Counts, unless that was done before, why a socket left.
+    fn left(&self, place: &Place, outcome: KnockOutcome, cause: Cause) {
+        if !place.counted {
+            self.shared.config.metrics.knock(outcome);
+            self.shared.config.guard.count(cause);
+        }
+    }
+
     fn count(&self) {
-        self.shared.config.metrics.waiting(self.places.len());
+        self.shared.config.metrics.waiting(self.pool.len());
+    }
+
+    /// Whom an eviction hits. Should there be no randomness, always the same.
+    fn lot(&self) -> u64 {
+        let mut bytes = [0; 8];
+        let _ = self.lots.fill(&mut bytes);
+        u64::from_le_bytes(bytes)
     }
 }
 
-/// Reads what a refused caller goes on sending, so that its close, or our deadline, is an ordinary one: a socket
-/// closed with bytes unread answers with a reset.
-async fn drain<S: AsyncRead + Unpin>(slot: Slot, mut io: S) -> (Slot, Step<S>) {
-    let mut sink = [0; 512];
-    // In portions, so that one that never stops sending does not keep the others from being heard.
-    while let Ok(1..) = io.read(&mut sink).await {
-        let mut rested = false;
-        poll_fn(|cx| {
-            if std::mem::replace(&mut rested, true) {
-                return Poll::Ready(());
-            }
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
+impl Place {
+    fn point(&self) -> ConnectedPoint {
+        ConnectedPoint::Listener {
+            local_addr: self.local_addr.clone(),
+            send_back_addr: self.send_back_addr.clone(),
+        }
     }
-    (slot, Step::Gone)
 }

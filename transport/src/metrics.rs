@@ -10,6 +10,8 @@ use std::time::Duration;
 pub(crate) enum KnockOutcome {
     Accepted,
     Denied,
+    /// Others needed the buffer for its flight.
+    Displaced,
     Evicted,
     Incomplete,
     Refused(Refusal),
@@ -142,7 +144,7 @@ mod present {
             registry.register("accepts", "Sockets accepted, before any knock", this.accepts.clone());
             registry.register(
                 "sockets_waiting",
-                "Sockets that have not knocked yet",
+                "Sockets that have not authenticated",
                 this.waiting.clone(),
             );
             registry.register(
@@ -164,7 +166,7 @@ mod present {
             );
             registry.register_with_unit(
                 "wire",
-                "Bytes on authenticated connections, TLS overhead and handshake included, the knock not",
+                "Bytes on authenticated connections, knock, handshake and TLS overhead included",
                 Unit::Bytes,
                 bytes,
             );
@@ -188,6 +190,7 @@ mod present {
                 let outcome = match outcome {
                     KnockOutcome::Accepted => "accepted",
                     KnockOutcome::Denied => "denied",
+                    KnockOutcome::Displaced => "displaced",
                     KnockOutcome::Evicted => "evicted",
                     KnockOutcome::Incomplete => "incomplete",
                     KnockOutcome::Timeout => "timeout",
@@ -196,6 +199,9 @@ mod present {
                     KnockOutcome::Refused(Refusal::Key) => "refused_key",
                     KnockOutcome::Refused(Refusal::Signature) => "refused_signature",
                     KnockOutcome::Refused(Refusal::Box) => "refused_box",
+                    KnockOutcome::Refused(Refusal::Replayed) => "refused_replayed",
+                    KnockOutcome::Refused(Refusal::Budget) => "refused_budget",
+                    KnockOutcome::Refused(Refusal::NotConfigured) => "refused_not_configured",
                     KnockOutcome::Refused(Refusal::Noise) => "refused_noise",
                     KnockOutcome::Refused(Refusal::Time) => "refused_time",
                     KnockOutcome::Refused(Refusal::Floor) => "refused_floor",

@@ -45,6 +45,11 @@ impl<T> Muxed<T> {
         self
     }
 
+    pub(crate) fn map_inner(mut self, map: impl FnOnce(T) -> T) -> Self {
+        self.inner = map(self.inner);
+        self
+    }
+
     fn muxing<F>(&self, connecting: F, role: Endpoint) -> Muxing<F> {
         Muxing {
             connecting: Box::pin(connecting),

@@ -23,4 +23,3 @@ pub(crate) mod pool;
 pub(crate) mod prefix;
 pub(crate) mod replay;
 pub(crate) mod summary;
-

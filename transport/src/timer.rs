@@ -5,7 +5,7 @@
 //! deadline is two steps in a map, and the thread is woken only by one that is earlier than what it sleeps for: about
 //! once in a handshake timeout, however many handshakes there are. No runtime is needed.
 
-use crate::waiting::later;
+use crate::silence::limits::later;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;

@@ -4,7 +4,6 @@
 use crate::certificate;
 use crate::config::KeyExchange;
 use crate::identity::{Identity, Key};
-use crate::knock::Mode;
 use libp2p_identity::PeerId;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, Resumption};
@@ -50,7 +49,6 @@ pub(crate) struct Tls {
     provider: Arc<CryptoProvider>,
     client: ClientConfig,
     own: Arc<SingleCertAndKey>,
-    alpn: Vec<Vec<u8>>,
     key_log: Arc<dyn KeyLog>,
 }
 
@@ -59,7 +57,6 @@ impl Tls {
         identity: Arc<dyn Identity>,
         certificate: CertificateDer<'static>,
         groups: &[KeyExchange],
-        mode: Mode,
         key_log: Arc<dyn KeyLog>,
     ) -> Result<Self, rustls::Error> {
         let provider = Arc::new(provider(groups));
@@ -70,7 +67,6 @@ impl Tls {
             vec![certificate],
             Arc::new(HostKey(identity)),
         )));
-        let alpn: Vec<Vec<u8>> = mode.alpn().map(<[u8]>::to_vec).into_iter().collect();
 
         // Each dial replaces the verifier; nobody is accepted by the one that stands here.
         let nobody = Arc::new(Pinned::new(&provider, None));
@@ -83,29 +79,28 @@ impl Tls {
         // For `records`, and no further.
         client.enable_secret_extraction = true;
         client.resumption = Resumption::disabled();
-        client.alpn_protocols.clone_from(&alpn);
         client.key_log = key_log.clone();
         let this = Self {
             provider,
             client,
             own,
-            alpn,
             key_log,
         };
         Ok(this)
     }
 
-    /// The configuration of a dialer that will talk to `peer` and nobody else.
-    pub(crate) fn client(&self, peer: Key) -> Arc<ClientConfig> {
+    /// The configuration of a dialer that will talk to `peer` and nobody else, about `alpn` and nothing else.
+    pub(crate) fn client(&self, peer: Key, alpn: Option<&[u8]>) -> Arc<ClientConfig> {
         let mut config = self.client.clone();
+        config.alpn_protocols.extend(alpn.map(<[u8]>::to_vec));
         config
             .dangerous()
             .set_certificate_verifier(Arc::new(Pinned::new(&self.provider, Some(peer))));
         Arc::new(config)
     }
 
-    /// The configuration of a listener that will talk to `peer` and nobody else.
-    pub(crate) fn server(&self, peer: Key) -> Result<Arc<ServerConfig>, rustls::Error> {
+    /// The configuration of a listener that will talk to `peer` and nobody else, about `alpn` and nothing else.
+    pub(crate) fn server(&self, peer: Key, alpn: Option<&[u8]>) -> Result<Arc<ServerConfig>, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(Arc::new(Pinned::new(&self.provider, Some(peer))))
@@ -113,7 +108,7 @@ impl Tls {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.enable_secret_extraction = true;
-        config.alpn_protocols.clone_from(&self.alpn);
+        config.alpn_protocols.extend(alpn.map(<[u8]>::to_vec));
         config.key_log = self.key_log.clone();
         Ok(Arc::new(config))
     }

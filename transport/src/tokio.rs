@@ -42,6 +42,10 @@ type Inner = crate::Transport<libp2p_tcp::tokio::Transport>;
 /// # Ok(()) }
 /// ```
 ///
+/// The listening side runs on a task of its own, from the first [`listen_on`](libp2p_core::Transport::listen_on) on,
+/// which has to be called inside a tokio runtime, as that of `libp2p-tcp` has. How busy the Swarm is does not show in
+/// how strangers are treated.
+///
 /// **One port, one transport.** libp2p opens listeners with `SO_REUSEPORT`: a stock TCP listener on the same port
 /// would not fail, it would take a share of the connections. [`listen_on`](libp2p_core::Transport::listen_on) refuses a
 /// port that somebody listens on already ([`Error::PortInUse`]); it cannot see one that comes later.
@@ -56,7 +60,8 @@ impl Transport {
 
     /// The same over TCP as `tcp` says.
     pub fn with_tcp(tcp: libp2p_tcp::Config, config: Config) -> Self {
-        Self(Inner::new(libp2p_tcp::tokio::Transport::new(tcp), config))
+        let inner = Inner::new(libp2p_tcp::tokio::Transport::new(tcp), config);
+        Self(inner.with_executor(|task| drop(tokio::spawn(task))))
     }
 }
 

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::error::Failure;
 use crate::muxed::{MuxExt as _, Muxed, Muxer, Muxing};
 use crate::stream::TlsStream;
+use futures::future::BoxFuture;
 use futures::io::{AsyncRead, AsyncWrite};
 use libp2p_core::Multiaddr;
 use libp2p_core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
@@ -41,6 +42,16 @@ where
             inner: Authenticated::for_muxer(inner, config)
                 .muxed(yamux)
                 .with_close_timeout(close_timeout),
+        }
+    }
+
+    /// See [`Authenticated::with_executor`].
+    pub fn with_executor(self, spawn: impl FnOnce(BoxFuture<'static, ()>) + Send + 'static) -> Self
+    where
+        T: Send + 'static,
+    {
+        Self {
+            inner: self.inner.map_inner(|inner| inner.with_executor(spawn)),
         }
     }
 }

@@ -3,18 +3,22 @@
 //! | step | dialer | listener |
 //! | --- | --- | --- |
 //! | 1 | connects | accepts |
-//! | 2 | sends knock ‖ ClientHello in one write | reads the knock, and not a byte more |
-//! | 3 |  | asks the admission hook |
+//! | 2 | sends the knock and its whole first TLS flight in one write | reads the knock, and not a byte more |
+//! | 3 |  | opens it, asks the admission hook, reads and opens the flight, remembers the knock |
 //! | 4 | finishes TLS with the one peer it dialled | finishes TLS with the one peer that knocked |
-//! | 5 | compares what was negotiated with the mode | the same |
+//! | 5 | compares what was negotiated with what is configured | the same |
 //! | 6 | asks the secured hook | the same |
 
-use crate::config::{Config, KeyExchange};
+use crate::config::{Config, Dialect, KeyExchange};
 use crate::error::{Error, Failure, Stage};
 use crate::handshake::{self, Handshake};
 use crate::identity::Key;
-use crate::knock::{self, Caller};
+use crate::knock::reader::{Gathered, Reader};
+use crate::knock::v3::{self, Callee, HEAD, Opened};
+use crate::knock::{Caller, Refusal, Version, v2};
 use crate::metrics::{KnockOutcome, Outcome};
+use crate::silence::prefix::Prefix;
+use crate::silence::summary::Cause;
 use crate::stream::{About, Role, TlsStream};
 use crate::timer::Deadline;
 use crate::tls::{self, Tls};
@@ -35,6 +39,51 @@ pub(crate) struct Shared {
     pub(crate) tls: Tls,
     /// Whether the streams go straight to our own muxer, which reads after it has flushed.
     pub(crate) for_muxer: bool,
+    /// Whether anybody may knock with version 2.
+    v2: bool,
+    /// The code points of our key-exchange groups.
+    groups: Vec<u16>,
+}
+
+/// What a right head leads to.
+pub(crate) enum Judged {
+    /// The caller may be answered.
+    Invited(Invited),
+    /// So it may once its flight is here.
+    Awaited(Box<Opened>),
+}
+
+/// Who may be answered, and the bytes of TLS that came with the knock.
+pub(crate) struct Invited {
+    pub(crate) caller: Caller,
+    dialect: Dialect,
+    flight: Vec<u8>,
+    /// Of the knock on the wire.
+    size: usize,
+}
+
+/// Why somebody is not answered.
+pub(crate) enum Turned {
+    Refused(Refusal),
+    Denied(crate::Denial),
+    /// Its socket has gone meanwhile.
+    Gone,
+}
+
+impl From<Refusal> for Turned {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Turned> for Error {
+    fn from(turned: Turned) -> Self {
+        match turned {
+            Turned::Refused(refusal) => Self::Knock(refusal),
+            Turned::Denied(denial) => Self::Denied(denial),
+            Turned::Gone => Self::Closed,
+        }
+    }
 }
 
 impl Shared {
@@ -43,11 +92,16 @@ impl Shared {
             config.identity.clone(),
             config.certificate.clone(),
             &config.groups,
-            config.mode,
             config.key_log.clone(),
         )
         .expect("the provider has TLS 1.3 suites, and `Config` lets no empty list of groups through");
-        Arc::new(Self { config, tls, for_muxer })
+        Arc::new(Self {
+            v2: config.speaks_v2(),
+            groups: config.groups.iter().map(|group| group.code_point()).collect(),
+            config,
+            tls,
+            for_muxer,
+        })
     }
 
     /// Knocks at `peer` on a connected socket and becomes the TLS client.
@@ -60,35 +114,148 @@ impl Shared {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut first = knock::v2::seal(&*self.config.identity, &peer.bytes())
-            .map_err(|e| Error::Sign(e).at(Stage::Knock))?
-            .to_vec();
+        let dialect = self.config.dialect(&peer);
+        let started = Instant::now();
         let tls = |error: Error| error.at(Stage::Tls);
-        let client = UnbufferedClientConnection::new(self.tls.client(peer), tls::no_server_name());
+        let client = UnbufferedClientConnection::new(self.tls.client(peer, dialect.alpn()), tls::no_server_name());
         let mut client = client.map_err(|error| tls(error.into()))?;
-        first.append(&mut handshake::first_flight(&mut client).map_err(tls)?);
-        self.secure(io, client, first, peer, Role::Dialer, point).await
+        let flight = handshake::first_flight(&mut client).map_err(tls)?;
+        let first = self.knock(peer, dialect, flight).map_err(|e| e.at(Stage::Knock))?;
+        let mut io = io;
+        let done = self.shake(&mut io, client, first, &[]).await;
+        let done = self.settle(done, peer, dialect, Role::Dialer, started, point)?;
+        Ok((peer.peer_id(), self.stream(io, done, peer, dialect, Role::Dialer)))
     }
 
-    /// Answers a caller and becomes the TLS server.
+    /// All that a dialer writes before it has heard anything.
+    fn knock(&self, peer: Key, dialect: Dialect, flight: Vec<u8>) -> Result<Vec<u8>, Error> {
+        let config = &self.config;
+        match (dialect.version, &config.sealed) {
+            (Version::V3, Some(sealed)) => {
+                let callee = Callee::new(peer).map_err(|reason| Error::UnsupportedKey {
+                    peer: peer.peer_id(),
+                    reason,
+                })?;
+                let fresh = config.random.fresh().map_err(|error| Error::Seal(error.into()))?;
+                let now = config.guard.now_ms();
+                v3::seal(&sealed.own, &callee, &sealed.network, dialect.mode, now, fresh, &flight)
+                    .map_err(|error| Error::Seal(error.into()))
+            }
+            // `Config` lets nobody knock with v3 who cannot.
+            _ => {
+                let knock = v2::seal(&*config.identity, &peer.bytes()).map_err(Error::Sign)?;
+                Ok([&knock[..], &flight].concat())
+            }
+        }
+    }
+
+    /// A reader for whatever may be knocked with.
+    pub(crate) fn reader(&self) -> Reader {
+        Reader::new(self.v2)
+    }
+
+    /// Whether this key may knock with version 2.
+    pub(crate) fn may_v2(&self, claimed: &[u8; 32]) -> bool {
+        Key::check(claimed).is_ok_and(|key| self.config.dialect(&key).version == Version::V2)
+    }
+
+    /// Opens what was gathered and asks whether its sender may come in.
+    pub(crate) fn judge_head(
+        &self,
+        gathered: Gathered<'_>,
+        prefix: Prefix,
+        point: &ConnectedPoint,
+    ) -> Result<Judged, Turned> {
+        let config = &self.config;
+        match gathered {
+            Gathered::V2(knock) => {
+                let caller = config.guard.open_v2(&config.key, knock, prefix)?;
+                let dialect = config.dialect(&caller.key());
+                self.admit(&caller, point)?;
+                Ok(Judged::Invited(Invited {
+                    caller,
+                    dialect,
+                    flight: Vec::new(),
+                    size: v2::SIZE,
+                }))
+            }
+            Gathered::V3(head) => {
+                let sealed = config.sealed.as_ref().ok_or(Refusal::Version(head[0]))?;
+                let opened = config.guard.open_head(&sealed.gate, head, prefix)?;
+                let (version, mode) = (Version::V3, opened.mode());
+                if config.dialect(&opened.caller().key()) != (Dialect { version, mode }) {
+                    return Err(Refusal::NotConfigured.into());
+                }
+                self.admit(&opened.caller(), point)?;
+                Ok(Judged::Awaited(Box::new(opened)))
+            }
+        }
+    }
+
+    /// Opens the flight that belongs to a head, and takes the knock once and never again.
+    pub(crate) fn judge_flight(&self, opened: &Opened, sealed: &[u8], prefix: Prefix) -> Result<Invited, Turned> {
+        let flight = opened.open_flight(sealed, &self.groups)?;
+        self.config.guard.remember(opened, prefix)?;
+        let (version, mode) = (Version::V3, opened.mode());
+        Ok(Invited {
+            caller: opened.caller(),
+            dialect: Dialect { version, mode },
+            flight,
+            size: HEAD + sealed.len(),
+        })
+    }
+
+    /// Asks the admission hook.
+    fn admit(&self, caller: &Caller, point: &ConnectedPoint) -> Result<(), Turned> {
+        match &self.config.admission {
+            Some(hook) => hook(&caller.peer(), point).map_err(Turned::Denied),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts what became of a knock.
+    pub(crate) fn count(&self, judged: Result<(), &Turned>) {
+        let (outcome, cause) = match judged {
+            Ok(()) => return self.config.metrics.knock(KnockOutcome::Accepted),
+            Err(Turned::Refused(refusal)) => (KnockOutcome::Refused(*refusal), Cause::from(*refusal)),
+            Err(Turned::Denied(_)) => (KnockOutcome::Denied, Cause::Denied),
+            Err(Turned::Gone) => return,
+        };
+        self.config.metrics.knock(outcome);
+        self.config.guard.count(cause);
+    }
+
+    /// Answers a caller and becomes the TLS server. Whoever does not authenticate is to see no more than a stranger, so
+    /// his socket is given back. Whoever did, and is not wanted, sees it closed.
     pub(crate) async fn answer<S>(
         &self,
-        io: S,
-        caller: Caller,
+        mut io: S,
+        invited: Invited,
+        prefix: Prefix,
         point: &ConnectedPoint,
-    ) -> Result<(PeerId, TlsStream<S>), Failure>
+    ) -> Result<(PeerId, TlsStream<S>), (Failure, Option<S>)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let peer = caller.key();
-        // Its knock; those of strangers are counted as knocks and not as bytes of a connection.
-        self.config.metrics.read(knock::v2::SIZE);
-        let server = self.tls.server(peer).and_then(UnbufferedServerConnection::new);
-        let server = server.map_err(|error| Error::from(error).at(Stage::Tls))?;
-        self.secure(io, server, Vec::new(), peer, Role::Listener, point).await
+        let (peer, dialect, started) = (invited.caller.key(), invited.dialect, Instant::now());
+        self.config.metrics.read(invited.size);
+        let server = self.tls.server(peer, dialect.alpn());
+        let done = match server.and_then(UnbufferedServerConnection::new) {
+            Ok(server) => self.shake(&mut io, server, Vec::new(), &invited.flight).await,
+            Err(error) => Err(error.into()),
+        };
+        let authenticated = done.is_ok();
+        if authenticated {
+            self.config.guard.authenticated(prefix);
+        }
+        match self.settle(done, peer, dialect, Role::Listener, started, point) {
+            Ok(done) => Ok((peer.peer_id(), self.stream(io, done, peer, dialect, Role::Listener))),
+            Err(failure) => Err((failure, (!authenticated).then_some(io))),
+        }
     }
 
-    /// Awaits the knock of `peer` on a socket that we dialled (hole punching), then answers it.
+    /// Awaits the knock of `peer` on a socket that we dialled (hole punching), then answers it. Whoever else knocks is
+    /// read from until the time is over, and hears nothing.
     pub(crate) async fn await_knock_of<S>(
         &self,
         mut io: S,
@@ -98,102 +265,123 @@ impl Shared {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let read = async {
-            let caller = read_knock(&mut io).await?.open(&self.config.key.bytes());
-            caller.ok_or(Error::Closed)?.map_err(|refusal| {
-                self.config.metrics.knock(KnockOutcome::Refused(refusal));
-                Error::Knock(refusal)
-            })
+        let prefix = Prefix::of(point.get_remote_address());
+        let limit = self.config.handshake_timeout;
+        let mut turned = None;
+        let awaiting = async {
+            match self.await_invited(&mut io, peer, prefix, point).await {
+                Ok(invited) => Ok(invited),
+                Err(Error::Closed) => Err(Error::Closed),
+                Err(error) => {
+                    turned = Some(error);
+                    let mut sink = [0; 512];
+                    while let Ok(1..) = io.read(&mut sink).await {}
+                    Err(Error::Closed)
+                }
+            }
         };
-        let caller = within(self.config.knock_timeout, read)
-            .await
-            .map_err(|e| e.at(Stage::Knock))?;
-        if caller.key() != peer {
-            let (expected, found) = (peer.peer_id(), caller.peer());
-            return Err(Error::WrongPeer { expected, found }.at(Stage::Knock));
-        }
-        self.admit(&caller, point)
-            .map_err(|denial| Error::Denied(denial).at(Stage::Knock))?;
-        self.answer(io, caller, point).await
+        let awaited = within(limit, awaiting).await;
+        let invited = awaited.map_err(|error| turned.unwrap_or(error).at(Stage::Knock))?;
+        let answered = self.answer(io, invited, prefix, point).await;
+        answered.map_err(|(failure, _)| failure)
     }
 
-    /// Asks the admission hook about a valid knock, and counts the answer.
-    pub(crate) fn admit(&self, caller: &Caller, point: &ConnectedPoint) -> Result<(), crate::Denial> {
-        let answer = match &self.config.admission {
-            Some(hook) => hook(&caller.peer(), point),
-            None => Ok(()),
-        };
-        self.config.metrics.knock(match &answer {
-            Ok(()) => KnockOutcome::Accepted,
-            Err(_) => KnockOutcome::Denied,
-        });
-        answer
-    }
-
-    /// Steps 4 to 6, with `first` sent at once.
-    async fn secure<S, H>(
+    async fn await_invited<S>(
         &self,
-        mut io: S,
-        tls: H,
-        first: Vec<u8>,
+        io: &mut S,
         peer: Key,
-        role: Role,
+        prefix: Prefix,
         point: &ConnectedPoint,
-    ) -> Result<(PeerId, TlsStream<S>), Failure>
+    ) -> Result<Invited, Error>
+    where
+        S: AsyncRead + Unpin,
+    {
+        let mut reader = self.reader();
+        let judged = loop {
+            if let Some(gathered) = reader.gathered() {
+                break self.judge_head(gathered, prefix, point);
+            }
+            match io.read(reader.space()).await? {
+                0 => return Err(Error::Closed),
+                n => reader.advance(n, |claimed| self.may_v2(claimed)),
+            }
+        };
+        let judged = match judged {
+            Ok(Judged::Awaited(opened)) => {
+                let mut sealed = vec![0; opened.sealed_len()];
+                io.read_exact(&mut sealed).await?;
+                self.judge_flight(&opened, &sealed, prefix)
+            }
+            Ok(Judged::Invited(invited)) => Ok(invited),
+            Err(turned) => Err(turned),
+        };
+        self.count(judged.as_ref().map(|_| ()));
+        let invited = judged?;
+        let (expected, found) = (peer.peer_id(), invited.caller.peer());
+        if expected != found {
+            return Err(Error::WrongPeer { expected, found });
+        }
+        Ok(invited)
+    }
+
+    /// Step 4, with `first` sent at once and `received` as the first that was heard.
+    async fn shake<S, H>(&self, io: &mut S, tls: H, first: Vec<u8>, received: &[u8]) -> Result<handshake::Done, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin,
         H: Handshake,
     {
-        let Config { metrics, mode, .. } = &self.config;
-        let started = Instant::now();
-        let handshaking = handshake::run(&mut io, tls, first, metrics);
-        let done = within(self.config.handshake_timeout, handshaking).await;
+        let shaking = handshake::run(io, tls, first, received, &self.config.metrics);
+        within(self.config.handshake_timeout, shaking).await
+    }
+
+    /// Steps 5 and 6.
+    fn settle(
+        &self,
+        done: Result<handshake::Done, Error>,
+        peer: Key,
+        dialect: Dialect,
+        role: Role,
+        started: Instant,
+        point: &ConnectedPoint,
+    ) -> Result<handshake::Done, Failure> {
+        let Config { metrics, secured, .. } = &self.config;
         let group = done.as_ref().ok().and_then(|done| done.key_exchange);
-        let peer_id = peer.peer_id();
         let result = done.map_err(|e| e.at(Stage::Tls)).and_then(|done| {
-            if done.alpn.as_deref() != mode.alpn() {
-                return Err(Error::Mode { ours: *mode }.at(Stage::Secured));
+            if done.alpn.as_deref() != dialect.alpn() {
+                return Err(Error::Mode { ours: dialect.mode }.at(Stage::Secured));
             }
-            if let Some(hook) = &self.config.secured {
-                hook(&peer_id, point).map_err(|denial| Error::Denied(denial).at(Stage::Secured))?;
+            if let Some(hook) = secured {
+                hook(&peer.peer_id(), point).map_err(|denial| Error::Denied(denial).at(Stage::Secured))?;
             }
             Ok(done)
         });
-
         let outcome = result.as_ref().map_or_else(|e| e.error().into(), |_| Outcome::Ok);
         metrics.handshake(role, outcome, group.map_or("", KeyExchange::name), started.elapsed());
-        let done = result?;
+        result
+    }
 
+    fn stream<S>(&self, io: S, done: handshake::Done, peer: Key, dialect: Dialect, role: Role) -> TlsStream<S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let about = About {
-            peer: peer_id,
+            peer: peer.peer_id(),
             role,
-            mode: *mode,
+            mode: dialect.mode,
             key_exchange: done.key_exchange,
             close_timeout: self.config.close_timeout,
-            metrics: metrics.clone(),
+            metrics: self.config.metrics.clone(),
         };
         let mut stream = TlsStream::new(io, done.records, done.received, about);
         stream.set_flush_on_read(self.for_muxer);
-        Ok((peer_id, stream))
+        stream
     }
 }
 
-/// Reads one knock, in whatever pieces it arrives, and leaves what follows in the socket.
-pub(crate) async fn read_knock<S: AsyncRead + Unpin>(io: &mut S) -> Result<knock::Reader, Error> {
-    let mut reader = knock::Reader::new();
-    while !reader.is_complete() {
-        match io.read(reader.space()).await? {
-            0 => return Err(Error::Closed),
-            n => reader.advance(n),
-        }
-    }
-    Ok(reader)
-}
-
-/// `work`, or [`Error::Timeout`] after `limit`.
+/// `work`, or [`Error::Timeout`].
 async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     match select(pin!(work), Deadline::after(limit)).await {
-        Either::Left((done, _)) => done,
-        Either::Right(_) => Err(Error::Timeout(limit)),
+        Either::Left((result, _)) => result,
+        Either::Right(((), _)) => Err(Error::Timeout(limit)),
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::handshake;
 use crate::identity::{Identity, Key, Local};
 use crate::tls::{Tls, no_server_name};
-use crate::{KeyExchange, Mode, certificate};
+use crate::{KeyExchange, certificate};
 use libp2p_identity::Keypair;
 use rustls::{ClientConnection, Connection, NoKeyLog, ServerConnection};
 use std::io::{Read as _, Write as _};
@@ -16,7 +16,7 @@ fn tls(seed: u8) -> (Tls, Key) {
     let key = Key::check(&identity.public_key()).expect("canonical");
     let certificate = certificate::make(&*identity).expect("signs");
     let groups = [KeyExchange::X25519MlKem768];
-    let tls = Tls::new(identity, certificate, &groups, Mode::Yamux, Arc::new(NoKeyLog)).expect("configures");
+    let tls = Tls::new(identity, certificate, &groups, Arc::new(NoKeyLog)).expect("configures");
     (tls, key)
 }
 
@@ -56,8 +56,8 @@ fn shake<H: handshake::Handshake>(mut ours: H, mut theirs: Connection) -> Pair {
 
 fn pairs() -> [Pair; 2] {
     let ((dialer, dialer_key), (listener, listener_key)) = (tls(1), tls(2));
-    let client = dialer.client(listener_key);
-    let server = listener.server(dialer_key).expect("configures");
+    let client = dialer.client(listener_key, None);
+    let server = listener.server(dialer_key, None).expect("configures");
     let we_dial = shake(
         UnbufferedClientConnection::new(client.clone(), no_server_name()).expect("starts"),
         ServerConnection::new(server.clone()).expect("starts").into(),
@@ -274,8 +274,9 @@ fn records_in_clear_out_of_order_or_too_long_are_refused() {
 /// Both ends ours, the dialer's first: one of them may then lie to the other.
 fn both() -> [Records; 2] {
     let ((dialer, dialer_key), (listener, listener_key)) = (tls(1), tls(2));
-    let mut client = UnbufferedClientConnection::new(dialer.client(listener_key), no_server_name()).expect("starts");
-    let server = listener.server(dialer_key).expect("configures");
+    let mut client =
+        UnbufferedClientConnection::new(dialer.client(listener_key, None), no_server_name()).expect("starts");
+    let server = listener.server(dialer_key, None).expect("configures");
     let mut server = UnbufferedServerConnection::new(server).expect("starts");
     let (mut at_client, mut at_server) = (handshake::Received::default(), handshake::Received::default());
     for _ in 0..3 {

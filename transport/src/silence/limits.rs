@@ -1,6 +1,13 @@
 //! Numbers that are worked out: from an installation's seed, from the machine's descriptors.
 
 use std::time::Duration;
+use web_time::Instant;
+
+/// `now + wait`, or as good as never: a wait of `Duration::MAX` is how one says so.
+pub(crate) fn later(now: Instant, wait: Duration) -> Instant {
+    const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+    now.checked_add(wait).unwrap_or_else(|| now + NEVER)
+}
 
 /// The most sockets a pool holds by default, however many descriptors there are: about 33 MB in the kernel when full.
 pub(crate) const MAX_POOL: usize = 8192;

@@ -1,22 +1,23 @@
 //! The bounded pool of sockets that have not authenticated: who may stay, until when, and what is done with them.
 //!
 //! Pure: the caller says what happened and what time it is, and does what an [`Action`] says. A socket is in one of
-//! four states, and no state shows on the wire:
+//! five states, and no state shows on the wire but the one that is answered:
 //!
 //! ```text
-//! accept ─► Waiting ─Head─► HeadIn ─Admitted─► Admitted ─Knocked─► leaves, to be answered
-//!              │              │ └──────────Knocked (v2 has no flight)──┘     │
-//!              └──Refused─────┴────────► Draining ◄────Refused, displaced────┘
+//! accept ─► Waiting ─Head─► HeadIn ─Admitted─► Admitted ─Knocked─► Answering ─► leaves, authenticated
+//!              │              │ └──────────Knocked (v2 has no flight)──┘  │  │
+//!              └──Refused─────┴────────► Draining ◄──Refused, displaced───┘  │
+//!                                            └──────Refused: TLS failed──────┘
 //!
 //! in every state: FIN or RST ─► closed at once; accept + T ─► closed; evicted ─► closed
 //! ```
 //!
 //! "Closed" is always the same: shut down writing, read until there is no more, close.
 
+use super::limits::later;
 use super::places::Places;
 pub(crate) use super::places::Slot;
 use super::prefix::Prefix;
-use crate::waiting::later;
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -36,7 +37,7 @@ const SHARE: usize = 16;
 pub(crate) enum Event {
     /// As many bytes as a head has are here.
     Head,
-    /// A check has said no, whichever it was.
+    /// A check has said no, whichever it was; or TLS has failed, after the answer.
     Refused,
     /// The head is in order and its sender may come in. The flight is still to come.
     Admitted,
@@ -56,8 +57,8 @@ pub(crate) enum Action<T> {
     ReadFlight { displaced: Option<Slot> },
     /// Read and discard; give back what buffers there are.
     Drain,
-    /// It has left the pool and is answered: the first byte that goes out.
-    Answer(T),
+    /// Answer it: the first byte that goes out. It keeps its place until it is through, and is drained if it fails.
+    Answer,
     /// It has left the pool and is closed now.
     Close(T),
     /// The socket has left before, or is not listened to any more.
@@ -69,6 +70,7 @@ enum State {
     Waiting,
     HeadIn,
     Admitted,
+    Answering,
     Draining,
 }
 
@@ -151,9 +153,11 @@ impl<T> Pool<T> {
                 Action::ReadFlight { displaced }
             }
             (State::HeadIn | State::Admitted, Event::Knocked) => {
-                self.remove(slot).map_or(Action::Nothing, Action::Answer)
+                entry.state = State::Answering;
+                self.flights.retain(|other| *other != slot);
+                Action::Answer
             }
-            (State::Waiting | State::HeadIn | State::Admitted, Event::Refused) => {
+            (State::Waiting | State::HeadIn | State::Admitted | State::Answering, Event::Refused) => {
                 entry.state = State::Draining;
                 self.flights.retain(|other| *other != slot);
                 Action::Drain

@@ -5,7 +5,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use libp2p_core::transport::{DialOpts, ListenerId, PortUse, TransportEvent};
 use libp2p_core::{Endpoint, Multiaddr, Transport};
 use libp2p_identity::{Keypair, PeerId};
-use libp2p_knock::{Config, Error, Failure, Identity, SignError};
+use libp2p_knock::{Config, Error, Failure, Identity, SignError, Version};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 use std::net::SocketAddr;
@@ -36,6 +36,11 @@ pub(crate) fn peer(seed: u8) -> PeerId {
 
 pub(crate) fn config(seed: u8) -> Config {
     Config::new(&keypair(seed)).expect("Ed25519")
+}
+
+/// Of a node that knocks with version 2: whose knocks raw sockets can make, and send again.
+pub(crate) fn old(seed: u8) -> Config {
+    config(seed).with_version(Version::V2).expect("can sign")
 }
 
 pub(crate) fn tcp(seed: u8) -> libp2p_knock::tokio::Transport {

@@ -121,7 +121,7 @@ async fn nobody_at_the_address_is_an_inner_error() {
 /// A listener that is somebody else does not even understand the knock: it was made for another key.
 #[tokio::test]
 async fn a_wrong_peer_at_the_address_meets_our_knock_with_silence() {
-    let mut listener = victim(config(3).with_knock_timeout(Duration::from_millis(300))).await;
+    let mut listener = victim(config(3).dangerous().with_close_time(Duration::from_millis(300))).await;
     let socket = listener.socket.unwrap();
     let address = format!("/ip4/127.0.0.1/tcp/{}/tls/p2p/{}", socket.port(), peer(2));
     let dial = tcp(1).dial(address.parse().unwrap(), dialer()).unwrap();
@@ -143,9 +143,14 @@ async fn dialled_at_an_impostor(certificate_of: u8, count: usize) -> Error {
         let shake = tls.complete_io(&mut socket);
         (shake.is_err(), tls.is_handshaking())
     });
-    let failure = soon("the dial", tcp(1).dial(address, dialer()).unwrap())
-        .await
-        .unwrap_err();
+    let failure = soon(
+        "the dial",
+        libp2p_knock::tokio::Transport::new(old(1))
+            .dial(address, dialer())
+            .unwrap(),
+    )
+    .await
+    .unwrap_err();
     assert_eq!(serve.await.unwrap(), (true, true), "the impostor's handshake went on");
     failure.into_error()
 }
@@ -272,7 +277,7 @@ async fn in_the_listeners_role_somebody_elses_knock_is_refused() {
         peer(1)
     );
     let dial = tokio::spawn(
-        authenticated(config(2))
+        authenticated(old(2).with_handshake_timeout(Duration::from_millis(300)))
             .dial(address.parse().unwrap(), opts(Endpoint::Listener))
             .unwrap(),
     );
@@ -349,7 +354,8 @@ async fn fast_open_leaves_other_transports_addresses_alone_as_stock_tcp_does() {
 async fn no_timeout_at_all_is_a_timeout_like_any_other() {
     let never = Duration::MAX;
     let config = config(2)
-        .with_knock_timeout(never)
+        .dangerous()
+        .with_close_time(never)
         .with_handshake_timeout(never)
         .with_close_timeout(never);
     let mut listener = victim(config.clone()).await;

@@ -63,9 +63,48 @@ fn record_types(mut bytes: &[u8]) -> Vec<u8> {
     types
 }
 
+const HANDSHAKE: u8 = 22;
+
 #[tokio::test]
-async fn the_first_flight_is_knock_and_client_hello_the_answer_is_tls_and_nothing_is_negotiated_in_clear() {
-    const HANDSHAKE: u8 = 22;
+async fn a_v2_flight_is_knock_and_client_hello_the_answer_is_tls_and_nothing_is_negotiated_in_clear() {
+    let sealed = meeting(old, |flight| {
+        assert_eq!(flight[..97], knock(1, 2), "the knock, and deterministic as Ed25519 is");
+        assert_eq!(
+            record_types(&flight[97..]),
+            [HANDSHAKE],
+            "one ClientHello in the same write"
+        );
+        assert_eq!(flight[97 + 5], 1, "a ClientHello");
+        97
+    })
+    .await;
+    assert_eq!(sealed, 97);
+}
+
+/// Head, and the ClientHello of X25519MLKEM768 with a tag: nothing in it can be read, and not even its parts be told.
+#[tokio::test]
+async fn a_v3_flight_is_noise_of_one_length_the_answer_is_tls_and_nothing_is_negotiated_in_clear() {
+    let mut flights = Vec::new();
+    for _ in 0..2 {
+        meeting(config, |flight| {
+            flights.push(flight.to_vec());
+            flight.len()
+        })
+        .await;
+    }
+    assert!(
+        (204 + 16 + 1380..204 + 16 + 1420).contains(&flights[0].len()),
+        "{}",
+        flights[0].len()
+    );
+    assert_eq!(flights[0].len(), flights[1].len());
+    let alike = flights[0].iter().zip(&flights[1]).filter(|(a, b)| a == b).count();
+    assert!(alike < 40, "{alike} bytes are the same in two knocks, 6 are expected");
+}
+
+/// Two swarms meet and ping. `look` sees the first write and says how much of the dialer's bytes is no TLS in clear.
+async fn meeting(config: fn(u8) -> libp2p_knock::Config, look: impl FnOnce(&[u8]) -> usize) -> usize {
+    let tcp = |seed| libp2p_knock::tokio::Transport::new(config(seed));
     let mut listening = pinging_swarm(tcp(2), peer(2));
     let listener = listening.listening("/ip4/127.0.0.1/tcp/0/tls").await;
     let (proxy, tape) = recording_proxy(socket_of(&listener).unwrap()).await;
@@ -81,13 +120,7 @@ async fn the_first_flight_is_knock_and_client_hello_the_answer_is_tls_and_nothin
     let tape = tape.lock().unwrap();
     let (side, flight) = &tape[0];
     assert_eq!(*side, From::Dialer);
-    assert_eq!(flight[..97], knock(1, 2), "the knock, and deterministic as Ed25519 is");
-    assert_eq!(
-        record_types(&flight[97..]),
-        [HANDSHAKE],
-        "one ClientHello in the same write"
-    );
-    assert_eq!(flight[97 + 5], 1, "a ClientHello");
+    let sealed = look(flight);
 
     let (side, answer) = &tape[1];
     assert_eq!(*side, From::Listener, "the dialer waits for the answer");
@@ -98,10 +131,15 @@ async fn the_first_flight_is_knock_and_client_hello_the_answer_is_tls_and_nothin
         for (_, bytes) in tape.iter().filter(|(from, _)| *from == side) {
             said.extend_from_slice(bytes);
         }
-        let tls = if side == From::Dialer { &said[97..] } else { &said[..] };
+        let tls = if side == From::Dialer {
+            &said[sealed..]
+        } else {
+            &said[..]
+        };
         record_types(tls);
         for word in [&b"multistream"[..], b"/ipfs/ping", b"/noise"] {
             assert!(!said.windows(word.len()).any(|at| at == word), "{side:?} says {word:?}");
         }
     }
+    sealed
 }

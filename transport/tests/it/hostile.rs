@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 const SHORT: Duration = Duration::from_millis(400);
 
 async fn impatient_victim() -> Victim {
-    victim(config(2).with_knock_timeout(SHORT).with_handshake_timeout(SHORT)).await
+    victim(old(2).dangerous().with_close_time(SHORT).with_handshake_timeout(SHORT)).await
 }
 
 #[tokio::test]
@@ -61,7 +61,7 @@ fn client_hello() -> Vec<u8> {
 /// Knocks rightly as seed 1 and then does TLS as `client`. What the listener makes of it, and the application bytes
 /// that the attacker got to read.
 async fn attack(mut client: ClientConnection) -> (Error, Vec<u8>) {
-    let mut listener = victim(config(2)).await;
+    let mut listener = victim(old(2).dangerous().with_close_time(SHORT)).await;
     let address = listener.socket.unwrap();
     let attacking = tokio::task::spawn_blocking(move || {
         let mut socket = std::net::TcpStream::connect(address).unwrap();
@@ -109,7 +109,7 @@ async fn no_certificate_is_not_enough() {
 
 #[tokio::test]
 async fn the_right_certificate_is_enough_so_the_attacks_above_fail_for_the_right_reason() {
-    let mut listener = victim(config(2)).await;
+    let mut listener = victim(old(2).dangerous().with_close_time(SHORT)).await;
     let address = listener.socket.unwrap();
     let friend = tokio::task::spawn_blocking(move || {
         let mut socket = std::net::TcpStream::connect(address).unwrap();
@@ -139,7 +139,7 @@ async fn answer_to(listener: &Victim, bytes: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_tls_1_2_client_is_refused_without_an_alert() {
-    let mut listener = victim(config(2)).await;
+    let mut listener = victim(old(2).dangerous().with_close_time(SHORT)).await;
     let mut client = gullible_client(&rustls::version::TLS12, Some((1, 1)));
     let mut flight = knock(1, 2).to_vec();
     client.write_tls(&mut flight).unwrap();
@@ -153,7 +153,7 @@ async fn a_tls_1_2_client_is_refused_without_an_alert() {
 
 #[tokio::test]
 async fn a_client_without_our_alpn_is_refused_without_an_alert() {
-    let mut listener = victim(config(2)).await;
+    let mut listener = victim(old(2).dangerous().with_close_time(SHORT)).await;
     let mut config = gullible_config(&rustls::version::TLS13, Some((1, 1)));
     config.alpn_protocols = vec![b"h2".to_vec()];
     let mut client = ClientConnection::new(Arc::new(config), ServerName::try_from("0.0.0.0").unwrap()).unwrap();
@@ -169,7 +169,7 @@ async fn a_client_without_our_alpn_is_refused_without_an_alert() {
 
 #[tokio::test]
 async fn a_valid_knock_and_then_garbage_gets_no_byte() {
-    let mut listener = victim(config(2)).await;
+    let mut listener = victim(old(2).dangerous().with_close_time(SHORT)).await;
     let garbage = [&knock(1, 2)[..], &[0xaa; 300]].concat();
     assert_eq!(answer_to(&listener, &garbage).await, b"");
     let error = listener.error().await;
@@ -178,7 +178,7 @@ async fn a_valid_knock_and_then_garbage_gets_no_byte() {
 
 #[tokio::test]
 async fn a_valid_knock_and_then_the_end_is_an_ordinary_close() {
-    let mut listener = victim(config(2)).await;
+    let mut listener = victim(old(2).dangerous().with_close_time(SHORT)).await;
     let mut socket = listener.connect().await;
     socket.write_all(&knock(1, 2)).await.unwrap();
     drop(socket);
@@ -205,7 +205,7 @@ async fn a_silent_socket_is_never_shown_to_the_swarm() {
 
 /// A friend whose bytes arrive as `pieces` says, his whole first flight included.
 async fn arrives_in(pieces: impl Fn(&[u8]) -> Vec<Vec<u8>>) {
-    let mut listener = victim(config(2)).await;
+    let mut listener = victim(old(2).dangerous().with_close_time(SHORT)).await;
     let mut client = gullible_client(&rustls::version::TLS13, Some((1, 1)));
     let mut flight = knock(1, 2).to_vec();
     client.write_tls(&mut flight).unwrap();

@@ -15,7 +15,7 @@ fn rendered(registry: &Registry) -> String {
 }
 
 /// The value of the line that starts with `name`, 0 if there is none.
-fn value(registry: &Registry, name: &str) -> f64 {
+pub(crate) fn value(registry: &Registry, name: &str) -> f64 {
     let text = rendered(registry);
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.map_or(0.0, |value| value.trim().parse().unwrap())
@@ -25,7 +25,8 @@ fn value(registry: &Registry, name: &str) -> f64 {
 async fn dials_knocks_handshakes_and_bytes_are_counted_on_both_sides() {
     let (mut near, mut far) = (Registry::default(), Registry::default());
     let listening = config(2)
-        .with_knock_timeout(Duration::from_millis(200))
+        .dangerous()
+        .with_close_time(Duration::from_millis(200))
         .with_metrics(&mut far);
     let mut listener = victim(listening).await;
     let mut dialling = authenticated(config(1).with_metrics(&mut near));
@@ -36,7 +37,7 @@ async fn dials_knocks_handshakes_and_bytes_are_counted_on_both_sides() {
         .await
         .unwrap();
     let (_, theirs) = listener.upgraded().await.unwrap();
-    listener.probe(&[0; 97]).await;
+    listener.probe(&[0; 204]).await;
     listener.probe(b"").await;
     drop((ours, theirs));
     let nowhere = format!("/ip4/127.0.0.1/tcp/1/tls/p2p/{}", peer(2)).parse().unwrap();
@@ -56,7 +57,7 @@ async fn dials_knocks_handshakes_and_bytes_are_counted_on_both_sides() {
     for (name, expected) in [
         ("libp2p_knock_accepts_total", 3.0),
         ("libp2p_knock_knocks_total{outcome=\"accepted\"}", 1.0),
-        ("libp2p_knock_knocks_total{outcome=\"refused_version\"}", 1.0),
+        ("libp2p_knock_knocks_total{outcome=\"refused_box\"}", 1.0),
         ("libp2p_knock_knocks_total{outcome=\"timeout\"}", 1.0),
         ("libp2p_knock_sockets_waiting", 0.0),
         (

@@ -6,6 +6,7 @@ fn the_pure_files_know_no_clock_no_socket_no_randomness_and_no_runtime() {
         ("address.rs", include_str!("../../src/address.rs")),
         ("certificate.rs", include_str!("../../src/certificate.rs")),
         ("knock.rs", include_str!("../../src/knock.rs")),
+        ("knock/reader.rs", include_str!("../../src/knock/reader.rs")),
         ("knock/v2.rs", include_str!("../../src/knock/v2.rs")),
         ("records.rs", include_str!("../../src/records.rs")),
         ("knock/v3.rs", include_str!("../../src/knock/v3.rs")),
@@ -25,7 +26,6 @@ fn the_pure_files_know_no_clock_no_socket_no_randomness_and_no_runtime() {
         ("silence/prefix.rs", include_str!("../../src/silence/prefix.rs")),
         ("silence/replay.rs", include_str!("../../src/silence/replay.rs")),
         ("silence/summary.rs", include_str!("../../src/silence/summary.rs")),
-        ("waiting.rs", include_str!("../../src/waiting.rs")),
         ("x25519.rs", include_str!("../../src/x25519.rs")),
     ];
     for (name, text) in files {

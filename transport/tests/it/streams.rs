@@ -169,7 +169,7 @@ async fn a_padded_last_flight_with_a_close_and_junk_behind_it_holds_no_thread() 
         ..rustls::crypto::aws_lc_rs::default_provider()
     };
     for junk in [0, 2_000, 4_000, 100_000] {
-        let mut listener = victim(config(2)).await;
+        let mut listener = victim(old(2)).await;
         let address = listener.socket.unwrap();
         let config = gullible_config_of(provider.clone(), &rustls::version::TLS13, Some((1, 1)));
         let attack = tokio::task::spawn_blocking(move || {

@@ -132,7 +132,7 @@ async fn our_error_is_found_in_what_the_swarm_reports() {
     );
     assert!(error.1.contains("names no peer"), "{}", error.1);
 
-    let impostor = victim(config(3).with_knock_timeout(Duration::from_millis(200))).await;
+    let impostor = victim(config(3).dangerous().with_close_time(Duration::from_millis(200))).await;
     let port = impostor.socket.unwrap().port();
     let address: Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}/tls/p2p/{}", peer(2))
         .parse()
@@ -366,15 +366,15 @@ async fn a_thousand_parallel_dials_all_arrive() {
 /// accepted before the first of them gets to send its knock.
 fn patient(seed: u8) -> Config {
     config(seed)
-        .with_max_waiting(1_000.try_into().unwrap())
-        .with_knock_timeout(Duration::from_secs(60))
+        .with_max_waiting(100_000.try_into().unwrap())
+        .with_max_openings(100_000.try_into().unwrap())
         .with_handshake_timeout(Duration::from_secs(60))
 }
 
 /// Stock TCP + Noise with everything lazily negotiated, to show that both live side by side.
 #[tokio::test]
 async fn a_stock_dialer_at_a_knock_port_gets_no_byte_and_fails() {
-    let listener = victim(config(2).with_knock_timeout(Duration::from_millis(300))).await;
+    let listener = victim(config(2).dangerous().with_close_time(Duration::from_millis(300))).await;
     let stock = tcp::tokio::Transport::default()
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(&keypair(1)).unwrap())

@@ -53,7 +53,7 @@ impl<'a> Hello<'a> {
         if !right || !record.0.is_empty() || !flight.0.is_empty() {
             return None;
         }
-        body.take(2 + 32)?; // version, random
+        body.take(2 + 32)?; // version, nonce
         let (session, suites, compressions) = (body.list8()?, body.list16()?, body.list8()?);
         if session.len() > 32 || suites.is_empty() || suites.len() % 2 != 0 || compressions.is_empty() {
             return None;

@@ -175,7 +175,7 @@ fn a_lack_of_descriptors_takes_as_many_as_asked_for_or_all_there_are() {
     assert_eq!(gone.len(), 64);
     assert_eq!(gone.iter().filter(|n| **n >= 50).count(), 50, "strangers first");
     assert_eq!(pool.evict(EVICTED_FOR_DESCRIPTORS, 7).len(), 36);
-    assert_eq!(pool.evict(EVICTED_FOR_DESCRIPTORS, 7), []);
+    assert!(pool.evict(EVICTED_FOR_DESCRIPTORS, 7).is_empty());
 }
 
 #[test]
@@ -191,9 +191,28 @@ fn a_knock_goes_through_its_states_and_out() {
         Action::ReadFlight { displaced: None }
     );
     assert_eq!(pool.flights(), 1);
-    assert_eq!(pool.on_event(slot, Event::Knocked), Action::Answer(1));
+    assert_eq!(pool.on_event(slot, Event::Knocked), Action::Answer);
+    assert_eq!(
+        (pool.len(), pool.flights()),
+        (1, 0),
+        "it keeps its place until it is through"
+    );
+    assert_eq!(pool.remove(slot), Some(1));
     assert_eq!(pool.on_event(slot, Event::Ended), Action::Nothing);
-    assert_eq!((pool.len(), pool.flights()), (0, 0));
+    assert_eq!(pool.len(), 0);
+}
+
+#[test]
+fn who_was_answered_and_fails_is_drained_until_the_same_deadline_as_everybody() {
+    let start = Instant::now();
+    let mut pool = pool(8);
+    let (slot, _) = accept(&mut pool, start, net(1), false, 1);
+    for event in [Event::Head, Event::Knocked] {
+        pool.on_event(slot, event);
+    }
+    assert_eq!(pool.on_event(slot, Event::Refused), Action::Drain);
+    assert_eq!(pool.pop_expired(start + T - Duration::from_nanos(1)), None);
+    assert_eq!(pool.pop_expired(start + T), Some(1));
 }
 
 #[test]

@@ -1,0 +1,216 @@
+//! What is remembered about knocks: one [`Guard`] for each identity. Every clone of its configuration, every listener,
+//! every address and every hole-punched socket asks the same one, or a knock answered here could be played back there.
+
+use crate::clock::Clock;
+use crate::identity::Key;
+use crate::knock::v3::{Gate, HEAD, Opened};
+use crate::knock::{Caller, Refusal, v2};
+use crate::silence::budget::{Budget, Handshakes, Verifications};
+use crate::silence::known::{KnownPrefixes, VerifiedKnocks};
+use crate::silence::prefix::Prefix;
+use crate::silence::replay::{self, Moment, ReplaySet};
+use crate::silence::summary::{Cause, Counts, Notice, Notices};
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use web_time::Instant;
+
+/// See the module.
+pub(crate) struct Guard {
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+struct State {
+    replays: ReplaySet,
+    openings: Budget,
+    verifications: Verifications,
+    verified: VerifiedKnocks,
+    handshakes: Handshakes,
+    known: KnownPrefixes,
+    counts: Counts,
+    notices: Notices,
+}
+
+impl Guard {
+    pub(crate) fn new(clock: Clock, openings_per_second: NonZeroU32) -> Self {
+        let now = Instant::now();
+        let mut key = [0; 32];
+        // Should there be no randomness, nothing else here will work either, and will say so.
+        let _ = SystemRandom::new().fill(&mut key);
+        let per_second = openings_per_second.get();
+        Self {
+            clock,
+            state: Mutex::new(State {
+                replays: ReplaySet::new(key, per_second, now),
+                openings: Budget::new(per_second, now),
+                verifications: Verifications::new(now),
+                verified: VerifiedKnocks::new(),
+                handshakes: Handshakes::new(),
+                known: KnownPrefixes::new(),
+                counts: Counts::default(),
+                notices: Notices::new(),
+            }),
+        }
+    }
+
+    /// Our clock for knocks of our own, Unix time in milliseconds.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.now().wall
+    }
+
+    /// Opens the head of a sealed knock: first what costs nothing, then what is remembered, then what costs two
+    /// Diffie-Hellman.
+    pub(crate) fn open_head(&self, gate: &Gate, head: &[u8; HEAD], prefix: Prefix) -> Result<Opened, Refusal> {
+        let boxed = gate.open_box(head)?;
+        let now = self.clock.now();
+        let not_before = self.state().may_open(&boxed.ephemeral(), now, prefix)?;
+        boxed.open(gate, now.wall, not_before).map_err(|refused| {
+            if let Some(late) = refused.late {
+                let seconds = late.skew_ms / 1000;
+                if let Ok(key) = Key::of_peer(&late.peer)
+                    && self
+                        .state()
+                        .notices
+                        .pass(now.monotonic, &key.bytes(), Notice::Skewed(seconds))
+                {
+                    tracing::warn!(
+                        peer = %late.peer,
+                        seconds_ahead = seconds,
+                        "a knock in order but for its time: one of the clocks is wrong, or it is played back"
+                    );
+                }
+            }
+            refused.refusal
+        })
+    }
+
+    /// Takes a knock whose flight is in order too, once and never again.
+    pub(crate) fn remember(&self, opened: &Opened, prefix: Prefix) -> Result<(), Refusal> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let known = state.known.contains(now.monotonic, prefix);
+        let taken = state
+            .replays
+            .insert(&opened.ephemeral(), opened.time_ms(), now, prefix, known);
+        let Err(refused) = taken else {
+            return Ok(());
+        };
+        let caller = opened.caller();
+        if refused == replay::Refused::Replayed {
+            state.replayed(now.monotonic, Some(caller));
+        }
+        Err(match refused {
+            replay::Refused::Replayed => Refusal::Replayed,
+            replay::Refused::TooOld => Refusal::Floor,
+            replay::Refused::TooNew => Refusal::Time,
+            replay::Refused::OverBudget => Refusal::Budget,
+        })
+    }
+
+    /// Opens a v2 knock. One that was verified before, byte for byte, costs no signature check.
+    pub(crate) fn open_v2(&self, own: &Key, knock: &[u8; v2::SIZE], prefix: Prefix) -> Result<Caller, Refusal> {
+        let own = own.bytes();
+        let key = v2::claimed(knock, &own)?;
+        let now = Instant::now();
+        let remembered = {
+            let mut state = self.state();
+            let remembered = state.verified.contains(&key.bytes(), knock);
+            if !remembered && !state.verifications.charge(now, prefix) {
+                return Err(Refusal::Budget);
+            }
+            remembered
+        };
+        let caller = if remembered {
+            v2::known(key)
+        } else {
+            let caller = v2::verify(knock, key, &own)?;
+            self.state().verified.insert(key.bytes(), *knock);
+            caller
+        };
+        // It may be a replay, and behind it stands a TLS flight of ours.
+        if !self.state().handshakes.charge(now, &key.bytes(), prefix) {
+            return Err(Refusal::Budget);
+        }
+        Ok(caller)
+    }
+
+    pub(crate) fn is_known(&self, prefix: Prefix) -> bool {
+        self.state().known.contains(Instant::now(), prefix)
+    }
+
+    /// A peer has authenticated from there: its certificate was verified, not just its knock.
+    pub(crate) fn authenticated(&self, prefix: Prefix) {
+        self.state().known.on_authenticated(Instant::now(), prefix);
+    }
+
+    /// Counts one for the summary of the minute.
+    pub(crate) fn count(&self, cause: Cause) {
+        self.state().counts.count(Instant::now(), cause);
+    }
+
+    /// Says once a minute what became of the strangers of that minute, if there were any. Returns when to ask again.
+    pub(crate) fn summarise(&self) -> Option<Instant> {
+        let mut state = self.state();
+        if let Some(summary) = state.counts.pop(Instant::now()) {
+            tracing::info!(%summary, "sockets that did not become connections within a minute");
+        }
+        state.counts.next_timeout()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing under the lock panics half way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether the Noise message with this ephemeral is worth the key work; the time that its own has to lie after.
+    fn may_open(&mut self, ephemeral: &[u8; 32], now: Moment, prefix: Prefix) -> Result<u64, Refusal> {
+        if self.replays.contains(ephemeral) {
+            // By whom it was made is not known before it is opened, and it is not opened.
+            self.replayed(now.monotonic, None);
+            return Err(Refusal::Replayed);
+        }
+        let known = self.known.contains(now.monotonic, prefix);
+        if !self.openings.charge(now.monotonic, prefix, known) {
+            return Err(Refusal::Budget);
+        }
+        Ok(self.replays.not_before(now))
+    }
+
+    fn replayed(&mut self, now: Instant, caller: Option<Caller>) {
+        let about = caller.map_or([0; 32], |caller| caller.key().bytes());
+        if self.notices.pass(now, &about, Notice::Replayed) {
+            let peer = caller.map(|caller| tracing::field::display(caller.peer()));
+            tracing::warn!(peer, "a knock that was answered before: somebody plays it back");
+        }
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Guard")
+    }
+}
+
+impl From<Refusal> for Cause {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Version(_) | Refusal::Box => Self::NoKnock,
+            Refusal::Replayed => Self::Replayed,
+            Refusal::Budget => Self::OverBudget,
+            Refusal::Time | Refusal::Floor => Self::Stale,
+            Refusal::NotConfigured => Self::Denied,
+            Refusal::Flight | Refusal::Hello | Refusal::TlsVersion | Refusal::KeyShare => Self::BadFlight,
+            Refusal::Noise
+            | Refusal::Reserved
+            | Refusal::Mode(_)
+            | Refusal::FlightLength(_)
+            | Refusal::SelfDial
+            | Refusal::Key
+            | Refusal::Signature => Self::Forged,
+        }
+    }
+}
