@@ -2,7 +2,7 @@
 
 use crate::muxer::echo;
 use crate::pace::Pace;
-use crate::source::{From, Sources};
+use crate::source::{BoundTcp, Sources};
 use crate::stats::quantile;
 use crate::target::{Kind, dialer_config};
 use anyhow::{Context as _, Result, ensure};
@@ -161,10 +161,10 @@ impl Dialer {
 fn transport(kind: Kind, source: IpAddr) -> Result<Boxed<(PeerId, StreamMuxerBox)>> {
     let key = Keypair::generate_ed25519();
     Ok(match kind {
-        Kind::Knock => libp2p_knock::Transport::new(From(source), dialer_config(&key)?)
+        Kind::Knock => libp2p_knock::Transport::new(BoundTcp(source), dialer_config(&key)?)
             .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
             .boxed(),
-        Kind::Noise => From(source)
+        Kind::Noise => BoundTcp(source)
             .upgrade(Version::V1Lazy)
             .authenticate(libp2p_noise::Config::new(&key)?)
             .multiplex(libp2p_yamux::Config::default())

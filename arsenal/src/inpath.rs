@@ -79,14 +79,16 @@ pub struct InPath {
     task: JoinHandle<()>,
 }
 
+/// The dial that waits to swap: its flight, and where the other one goes.
+type Waiting = Mutex<Option<(Vec<u8>, oneshot::Sender<Vec<u8>>)>>;
+
 #[derive(Debug)]
 struct Shared {
     target: SocketAddr,
     mode: Mode,
     connections: AtomicU64,
     down: AtomicU64,
-    /// The dial that waits to swap: its flight, and where the other one goes.
-    waiting: Mutex<Option<(Vec<u8>, oneshot::Sender<Vec<u8>>)>>,
+    waiting: Waiting,
 }
 
 impl InPath {
@@ -294,7 +296,7 @@ async fn send_copy(target: SocketAddr, flight: &[u8]) -> io::Result<u64> {
     Ok(answer.len() as u64)
 }
 
-async fn swap(flight: Vec<u8>, waiting: &Mutex<Option<(Vec<u8>, oneshot::Sender<Vec<u8>>)>>) -> io::Result<Vec<u8>> {
+async fn swap(flight: Vec<u8>, waiting: &Waiting) -> io::Result<Vec<u8>> {
     let other = {
         let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
         // One that has given up waiting is no partner.

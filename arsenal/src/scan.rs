@@ -3,6 +3,7 @@
 
 use crate::inpath::{InPath, Mode};
 use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::SocketAddr;
@@ -94,13 +95,22 @@ async fn run(programs: &[&str], arguments: &[String], limit: Duration) -> io::Re
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let mut child = match command.kill_on_drop(true).spawn() {
+        // A group of its own: some are scripts, whose children are to end with them.
+        let mut child = match command.process_group(0).kill_on_drop(true).spawn() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             child => child?,
         };
+        let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         return Ok(match tokio::time::timeout(limit, child.wait()).await {
             Ok(status) => status.map(|_| Ran::ToItsEnd)?,
-            Err(_) => Ran::OutOfTime,
+            Err(_) => {
+                if let Some(group) = group {
+                    // It can only have ended by itself at this very moment.
+                    let _ = kill_process_group(group, Signal::KILL);
+                }
+                child.wait().await?;
+                Ran::OutOfTime
+            }
         });
     }
     Ok(Ran::Missing)

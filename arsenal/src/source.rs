@@ -95,9 +95,9 @@ pub async fn connect(target: SocketAddr, source: Option<IpAddr>) -> io::Result<T
 /// A libp2p transport that dials TCP from one source address and cannot listen. For an honest dialer that is to seem to
 /// come from somewhere.
 #[derive(Debug, Clone, Copy)]
-pub struct From(pub IpAddr);
+pub struct BoundTcp(pub IpAddr);
 
-impl Transport for From {
+impl Transport for BoundTcp {
     type Output = Compat<TcpStream>;
     type Error = io::Error;
     type ListenerUpgrade = futures::future::Pending<io::Result<Self::Output>>;

@@ -1,7 +1,7 @@
 //! Probes a listener and says into how many kinds its behaviour falls.
 
 use anyhow::{Context as _, Result};
-use arsenal::classes::{Class, classes, worst};
+use arsenal::classes::{Class, Record, classes, worst};
 use arsenal::content::Pantry;
 use arsenal::gate::GateKey;
 use arsenal::grid::{Ending, LENGTHS, probe};
@@ -87,10 +87,11 @@ async fn main() -> Result<()> {
         None => None,
     };
     let mut failed = None;
-    let each = |record: &_| {
-        if let Some(lines) = &mut lines {
-            let written = serde_json::to_writer(&mut *lines, record).map_err(Into::into);
-            failed = written.and_then(|()| lines.write_all(b"\n")).err().or(failed.take());
+    let each = |record: &Record| {
+        if let Some(lines) = &mut lines
+            && failed.is_none()
+        {
+            failed = write_line(lines, record).err();
         }
     };
     let endings = if args.endings.is_empty() {
@@ -126,6 +127,11 @@ async fn main() -> Result<()> {
         &endings,
     );
     Ok(())
+}
+
+fn write_line(lines: &mut impl Write, record: &Record) -> std::io::Result<()> {
+    serde_json::to_writer(&mut *lines, record)?;
+    lines.write_all(b"\n")
 }
 
 fn print_cells(verdicts: &[cells::CellVerdict]) {

@@ -6,7 +6,7 @@ use arsenal::content::{Content, Pantry};
 use arsenal::grid::{Ending, probe};
 use arsenal::inpath::{InPath, Mode};
 use arsenal::replay::{Replay, Way};
-use arsenal::source::From;
+use arsenal::source::BoundTcp;
 use arsenal::sweep::{Sweep, Swept};
 use arsenal::target::{Kind, Settings, Target};
 use interop::process::Process;
@@ -96,7 +96,7 @@ async fn knock_at_go(address: SocketAddr) {
     let config = Config::new(&keypair(OUR_SEED))
         .unwrap()
         .with_mode(libp2p_knock::Mode::Frames);
-    let mut transport = Authenticated::new(From([127, 0, 0, 1].into()), config);
+    let mut transport = Authenticated::new(BoundTcp([127, 0, 0, 1].into()), config);
     let to: Multiaddr = format!(
         "/ip4/127.0.0.1/tcp/{}/tls/p2p/{}",
         address.port(),

@@ -1,4 +1,4 @@
-//! Ten thousand probes at our own listener, in a program of their own so that no other test is in the way.
+//! No byte comes back, and no probe ends otherwise than the next.
 
 use arsenal::capture::{Recorder, load};
 use arsenal::classes::{classes, worst};
