@@ -175,6 +175,8 @@ pub struct FloodReport {
     pub scenario: String,
     /// Bogus knocks a second, as reached.
     pub rate: f64,
+    /// Bogus connections that found the listener's accept queue full. Honest ones wait there too then.
+    pub queue_full: u64,
     /// Sockets that said nothing and stood when the flood ended.
     pub half_open: usize,
     /// Share of honest dials that succeeded at once.
@@ -233,6 +235,7 @@ pub fn flood(tools: &Tools, scenario: &Scenario) -> Result<FloodReport> {
     Ok(FloodReport {
         scenario: scenario.name.clone(),
         rate: flooded["rate"].as_f64().context("no rate")?,
+        queue_full: field(&flooded, "queue_full")?,
         half_open: field(&flooded, "half_open")?,
         honest_first_try: share(served.first_try),
         honest_within_three: share(served.within_three),
@@ -356,6 +359,8 @@ fn start_flooder(tools: &Tools, scenario: &Scenario, listener: &Listener, core: 
     let mut command = Command::new(&tools.flooder);
     command.arg(listener.address.to_string()).arg("--supervised");
     option(&mut command, "--core", core);
+    // The honest dialers share that core.
+    option(&mut command, "--nice", 10);
     option(&mut command, "--rate", scenario.rate);
     option(&mut command, "--prefixes", scenario.flood_prefixes);
     option(&mut command, "--half-open", scenario.half_open);

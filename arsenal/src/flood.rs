@@ -51,12 +51,15 @@ pub struct Flood {
     pub seed: u64,
 }
 
+/// The reason of a connection that found the listener's accept queue full.
+pub const QUEUE_FULL: &str = "queue-full";
+
 /// What a flood came to.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Flooded {
     /// Knocks that were sent.
     pub sent: u64,
-    /// Connections that came to nothing, by reason: `backlog` when the listener's queue was full.
+    /// Connections that came to nothing, by reason: [`QUEUE_FULL`], or what the kernel said.
     pub failed: BTreeMap<String, u64>,
     /// For how long.
     pub seconds: f64,
@@ -66,6 +69,11 @@ impl Flooded {
     /// Knocks a second.
     pub fn rate(&self) -> f64 {
         self.sent as f64 / self.seconds.max(1e-3)
+    }
+
+    /// Connections that the listener had not made room for: it accepts more slowly than they come.
+    pub fn queue_full(&self) -> u64 {
+        self.failed.get(QUEUE_FULL).copied().unwrap_or(0)
     }
 }
 
@@ -119,7 +127,7 @@ impl Flood {
 
 fn reason(e: &io::Error) -> String {
     match e.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected => "backlog".to_owned(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected => QUEUE_FULL.to_owned(),
         kind => format!("{kind:?}"),
     }
 }

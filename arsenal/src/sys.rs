@@ -40,6 +40,16 @@ pub fn pin_to_core(core: usize) -> Result<()> {
     sched_setaffinity(None, &set).with_context(|| format!("cannot run on core {core}"))
 }
 
+/// Lets other processes go first, the more the higher `by` is, up to 19.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn be_nice(by: u8) -> Result<()> {
+    rustix::process::nice(i32::from(by)).with_context(|| format!("cannot be nicer by {by}"))?;
+    Ok(())
+}
+
 /// What a process has used and holds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Usage {

@@ -41,6 +41,9 @@ struct Args {
     /// Stay on this core.
     #[arg(long)]
     core: Option<usize>,
+    /// Let others on that core go first, up to 19: honest dialers are to wait for the listener and not for the flood.
+    #[arg(long, default_value_t = 0)]
+    nice: u8,
     /// Stop at the first line on standard input, or at its end.
     #[arg(long)]
     supervised: bool,
@@ -49,6 +52,7 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     args.core.map(sys::pin_to_core).transpose()?;
+    sys::be_nice(args.nice)?;
     sys::raise_open_files((args.hold + args.half_open + 256) as u64);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -94,9 +98,10 @@ async fn run(args: Args) -> Result<()> {
     let rate = flooded.rate();
     println!(
         "{}",
-        json!({ "event": "done", "rate": rate, "half_open": half_open, "flooded": flooded })
+        json!({ "event": "done", "rate": rate, "half_open": half_open, "queue_full": flooded.queue_full(), "flooded": flooded })
     );
     println!("RESULT flood_rate {rate:.0}");
+    println!("RESULT flood_queue_full {}", flooded.queue_full());
     println!("RESULT flood_half_open {half_open}");
     // A task blocked on standard input would keep the runtime.
     std::process::exit(0);
