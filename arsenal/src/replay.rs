@@ -135,17 +135,20 @@ impl Replay {
         gate: Option<&GateKey>,
         rng: &mut Rng,
     ) -> Vec<(Vec<u8>, SocketAddr, Option<IpAddr>, usize)> {
-        let portion = self.times.min(IN_FLIGHT);
-        let portions = self.times.div_ceil(portion.max(1));
+        let portions = || {
+            (0..self.times)
+                .step_by(IN_FLIGHT)
+                .map(|done| IN_FLIGHT.min(self.times - done))
+        };
         let mut shots = Vec::new();
         for flight in flights {
             let mut push = |target, source, copies| shots.push((flight.clone(), target, source, copies));
             match way {
-                Way::SameSource => (0..portions).for_each(|_| push(self.target, self.source, portion)),
-                Way::OtherSource => (0..portions).for_each(|_| push(self.target, self.other_source, portion)),
+                Way::SameSource => portions().for_each(|copies| push(self.target, self.source, copies)),
+                Way::OtherSource => portions().for_each(|copies| push(self.target, self.other_source, copies)),
                 Way::OtherAddress => {
                     for other in &self.also {
-                        (0..portions).for_each(|_| push(*other, self.source, portion));
+                        portions().for_each(|copies| push(*other, self.source, copies));
                     }
                 }
                 Way::AtOnce => push(self.target, self.source, self.copies),
@@ -173,5 +176,28 @@ impl Replay {
             ..Limits::default()
         };
         run(target, source, probe, flight, limits).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_flight_is_played_as_often_as_asked_for_in_each_way() {
+        let target = "127.0.0.1:1".parse().unwrap();
+        let mut rng = Rng::new(1);
+        let gate = GateKey::new(&[9; 32]).unwrap();
+        let flights = [gate.seal_noise(0, &mut rng).unwrap(), b"no box".to_vec()];
+        let replay = Replay {
+            times: 100,
+            also: vec![target, target],
+            ..Replay::new(target)
+        };
+        let mut copies = |way| -> usize {
+            let shots = replay.shots(&flights, way, Some(&gate), &mut rng);
+            shots.iter().map(|(.., copies)| copies).sum()
+        };
+        assert_eq!(Way::ALL.map(&mut copies), [200, 200, 400, 128, 100]);
     }
 }
