@@ -1,6 +1,5 @@
 //! Both ends, in both directions.
 
-use anyhow::{Context as _, Result, bail};
 use futures::AsyncReadExt as _;
 use interop::process::Process;
 use libp2p::core::transport::{DialOpts, ListenerId, PortUse, TransportEvent};
@@ -9,10 +8,9 @@ use libp2p::identity::{Keypair, PeerId};
 use libp2p::{Multiaddr, tcp};
 use libp2p_knock::{Authenticated, Config, Error, Failure, KeyExchange, Mode, Role, TlsStream};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -23,45 +21,8 @@ const RUST: u8 = 1;
 /// and 02.
 const STREAM_X: &str = "f8141c992d72d01caa652a76e369f14777eb6d0852998755baf3742a9252f2cf";
 
-/// The Go program, built once for each run of the tests; `None` where there is no Go to build it with.
 fn go_peer() -> Option<&'static Path> {
-    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
-    BUILT
-        .get_or_init(|| match build() {
-            Ok(path) => Some(path),
-            Err(reason) if std::env::var_os("KNOCK_TESTS_MUST_RUN").is_some() => panic!("{reason:#}"),
-            Err(reason) => {
-                println!("skipped: no Go ragep2p to talk to: {reason:#}");
-                None
-            }
-        })
-        .as_deref()
-}
-
-fn build() -> Result<PathBuf> {
-    let version = Command::new("go")
-        .args(["env", "GOVERSION"])
-        .output()
-        .context("Go 1.24 or newer is needed")?;
-    let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
-    let minor = version.strip_prefix("go1.").and_then(|rest| rest.split('.').next());
-    if minor
-        .and_then(|minor| minor.parse().ok())
-        .is_none_or(|minor: u32| minor < 24)
-    {
-        bail!("Go 1.24 or newer is needed, this is {version}");
-    }
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ragep2p-peer");
-    let built = Command::new("go")
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("go/ragep2p-peer"))
-        .args(["build", "-trimpath", "-o"])
-        .arg(&path)
-        .arg(".")
-        .output()?;
-    if !built.status.success() {
-        bail!("go build: {}", String::from_utf8_lossy(&built.stderr));
-    }
-    Ok(path)
+    interop::go::peer(Path::new(env!("CARGO_TARGET_TMPDIR")))
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,52 @@
+//! The real Go ragep2p as a program, built where there is a Go to build it with.
+
+use anyhow::{Context as _, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The program, built into `directory` once for each run of the tests; `None`, and a line that says why, where there is
+/// no Go to build it with.
+///
+/// # Panics
+///
+/// Instead of returning `None`, where `KNOCK_TESTS_MUST_RUN` is set: a test that skips would pass unseen.
+pub fn peer(directory: &Path) -> Option<&'static Path> {
+    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    BUILT
+        .get_or_init(|| match build(directory) {
+            Ok(path) => Some(path),
+            Err(reason) if std::env::var_os("KNOCK_TESTS_MUST_RUN").is_some() => panic!("{reason:#}"),
+            Err(reason) => {
+                println!("skipped: no Go ragep2p to talk to: {reason:#}");
+                None
+            }
+        })
+        .as_deref()
+}
+
+fn build(directory: &Path) -> Result<PathBuf> {
+    let version = Command::new("go")
+        .args(["env", "GOVERSION"])
+        .output()
+        .context("Go 1.24 or newer is needed")?;
+    let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
+    let minor = version.strip_prefix("go1.").and_then(|rest| rest.split('.').next());
+    if minor
+        .and_then(|minor| minor.parse().ok())
+        .is_none_or(|minor: u32| minor < 24)
+    {
+        bail!("Go 1.24 or newer is needed, this is {version}");
+    }
+    let path = directory.join("ragep2p-peer");
+    let built = Command::new("go")
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("go/ragep2p-peer"))
+        .args(["build", "-trimpath", "-o"])
+        .arg(&path)
+        .arg(".")
+        .output()?;
+    if !built.status.success() {
+        bail!("go build: {}", String::from_utf8_lossy(&built.stderr));
+    }
+    Ok(path)
+}
