@@ -24,3 +24,7 @@ pub(crate) mod prefix;
 pub(crate) mod replay;
 pub(crate) mod summary;
 
+#[cfg(test)]
+mod grid;
+#[cfg(test)]
+mod simulation;
