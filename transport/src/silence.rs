@@ -23,3 +23,8 @@ pub(crate) mod pool;
 pub(crate) mod prefix;
 pub(crate) mod replay;
 pub(crate) mod summary;
+
+#[cfg(test)]
+mod grid;
+#[cfg(test)]
+mod simulation;

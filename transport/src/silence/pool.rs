@@ -227,10 +227,12 @@ impl<T> Pool<T> {
     }
 
     /// How many have a buffer.
+    #[cfg(test)]
     pub(crate) fn flights(&self) -> usize {
         self.flights.len()
     }
 
+    #[cfg(test)]
     pub(super) fn held_by(&self, prefix: Prefix) -> usize {
         self.places.held_by(prefix)
     }

@@ -23,8 +23,6 @@ use web_time::Instant;
 
 /// How far a knock's time may be from ours, in milliseconds.
 pub(crate) const WINDOW: u64 = 120_000;
-/// Knocks remembered in a second, at most. Not fewer than can be opened.
-pub(crate) const REMEMBERED_PER_SECOND: u32 = super::budget::OPENINGS_PER_SECOND;
 /// For how many seconds' worth there is room: 240 from the most that a dialer's clock may be ahead to the most that it
 /// may lag behind, one as whole seconds are forgotten, one for the burst that a budget allows.
 const KEPT: usize = 242;

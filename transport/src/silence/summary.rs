@@ -159,12 +159,6 @@ impl Notices {
     }
 }
 
-/// How many seconds a knock's time is ahead of ours. Both in milliseconds.
-pub(crate) fn skew(time: u64, wall: u64) -> i64 {
-    let seconds = i64::try_from(time.abs_diff(wall) / 1000).unwrap_or(i64::MAX);
-    if time < wall { -seconds } else { seconds }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,13 +227,5 @@ mod tests {
             assert!(notices.pass(start + seconds(1000 + 60 * u64::from(n)), &peer, Notice::Replayed));
         }
         assert_eq!(notices.replayed.len(), PEERS.get());
-    }
-
-    #[test]
-    fn skew_is_in_whole_seconds_and_has_a_sign() {
-        assert_eq!(skew(10_000, 140_999), -130);
-        assert_eq!(skew(140_999, 10_000), 130);
-        assert_eq!(skew(u64::MAX, 0), i64::MAX.min((u64::MAX / 1000) as i64));
-        assert_eq!(skew(5, 5), 0);
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::silence::budget::OPENINGS_PER_SECOND;
 use proptest::prelude::*;
 use std::collections::HashMap;
 
@@ -146,8 +147,8 @@ fn a_clock_that_was_set_back_can_fill_it_and_then_nothing_new_is_taken_until_it_
 
 #[test]
 fn remembering_takes_34_bytes_an_entry_8_megabytes_in_all() {
-    let (set, _) = set(REMEMBERED_PER_SECOND);
-    let capacity = REMEMBERED_PER_SECOND as usize * KEPT;
+    let (set, _) = set(OPENINGS_PER_SECOND);
+    let capacity = OPENINGS_PER_SECOND as usize * KEPT;
     assert_eq!(
         set.memory.bytes().div_ceil(capacity),
         35,
