@@ -56,7 +56,8 @@ impl Default for Settings {
 pub fn listener_config(key: &Keypair, settings: Settings) -> Result<libp2p_knock::Config> {
     Ok(libp2p_knock::Config::new(key)?
         .with_max_waiting(settings.max_waiting)
-        .with_knock_timeout(settings.close_time))
+        .dangerous()
+        .with_close_time(settings.close_time))
 }
 
 /// How an honest dialer of that listener is set up; the counterpart of [`listener_config`].

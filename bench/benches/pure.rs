@@ -2,8 +2,8 @@
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use libp2p_identity::{Keypair, ed25519};
-use libp2p_knock::internals::{self, Boxed, Callee, Fresh, Gate, HEAD, Hedged, StaticKey};
-use libp2p_knock::knock::{Reader, v2};
+use libp2p_knock::internals::{self, Boxed, Callee, Fresh, Gate, HEAD, Hedged, Reader, StaticKey};
+use libp2p_knock::knock::v2;
 use libp2p_knock::{Identity, Mode, Network, Refusal, SignError};
 use std::hint::black_box;
 
@@ -133,13 +133,17 @@ fn read_in_pieces(criterion: &mut Criterion) {
     for size in [1, 16, v2::SIZE] {
         group.bench_function(format!("pieces of {size}"), |b| {
             b.iter_batched(
-                Reader::new,
+                || Reader::new(true),
                 |mut reader| {
-                    for piece in black_box(&knock).chunks(size) {
-                        reader.space()[..piece.len()].copy_from_slice(piece);
-                        reader.advance(piece.len());
+                    let mut rest = &black_box(&knock)[..];
+                    while !rest.is_empty() {
+                        let space = reader.space();
+                        let n = size.min(rest.len()).min(space.len());
+                        space[..n].copy_from_slice(&rest[..n]);
+                        reader.advance(n, |_| true);
+                        rest = &rest[n..];
                     }
-                    assert!(reader.is_complete());
+                    assert!(reader.gathered().is_some());
                     reader
                 },
                 BatchSize::SmallInput,

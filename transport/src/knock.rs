@@ -10,6 +10,7 @@
 //!
 //! A knock is a filter against strangers, not authentication: who the peer is gets proven by TLS right after it.
 
+#[cfg_attr(not(feature = "internals"), allow(unreachable_pub))]
 pub(crate) mod reader;
 pub mod v2;
 // Reachable from outside only through `internals`.

@@ -58,16 +58,7 @@ pub use stream::{Role, TlsStream};
 pub use tls::CertificateRefusal;
 pub use transport::Transport;
 
-/// The pure pieces of the sealed knock, for this workspace's benchmarks and fuzzers. Unstable.
+/// For this workspace's benchmarks and fuzzers. Unstable.
 #[cfg(feature = "internals")]
 #[doc(hidden)]
-pub mod internals {
-    pub use crate::knock::v3::*;
-    pub use crate::random::{Hedged, NoRandomness};
-
-    /// The identity that [`Config::new`](crate::Config::new) makes of a key pair; `None` if it is not Ed25519.
-    pub fn local(keypair: &libp2p_identity::Keypair) -> Option<std::sync::Arc<dyn crate::Identity>> {
-        let local = crate::identity::Local::new(keypair).ok()?;
-        Some(std::sync::Arc::new(local))
-    }
-}
+pub mod internals;

@@ -9,7 +9,7 @@ const CLAIM: usize = 33;
 /// Gathers one v2 knock, or the head of one v3 knock, from a byte stream, in whatever pieces it arrives. Never takes a byte
 /// more: what follows belongs to TLS, or to the flight.
 #[derive(Debug, Clone)]
-pub(crate) struct Reader {
+pub struct Reader {
     bytes: [u8; HEAD],
     filled: u8,
     wanted: u8,
@@ -17,14 +17,16 @@ pub(crate) struct Reader {
 
 /// What a [`Reader`] has gathered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Gathered<'a> {
+pub enum Gathered<'a> {
+    /// A v2 knock.
     V2(&'a [u8; v2::SIZE]),
+    /// The head of a v3 knock.
     V3(&'a [u8; HEAD]),
 }
 
 impl Reader {
     /// `v2` says whether anybody at all may knock with version 2.
-    pub(crate) fn new(v2: bool) -> Self {
+    pub fn new(v2: bool) -> Self {
         Self {
             bytes: [0; HEAD],
             filled: 0,
@@ -33,13 +35,13 @@ impl Reader {
     }
 
     /// Where the next bytes go.
-    pub(crate) fn space(&mut self) -> &mut [u8] {
+    pub fn space(&mut self) -> &mut [u8] {
         &mut self.bytes[self.filled.into()..self.wanted.into()]
     }
 
     /// Says that the first `n` bytes of [`Reader::space`] have been filled. `may_v2` is asked, once, whether this key may
     /// knock with version 2. A v3 knock that looks like such a one turns up once in 2^256.
-    pub(crate) fn advance(&mut self, n: usize, may_v2: impl FnOnce(&[u8; 32]) -> bool) {
+    pub fn advance(&mut self, n: usize, may_v2: impl FnOnce(&[u8; 32]) -> bool) {
         self.filled = self.wanted.min(self.filled.saturating_add(n.min(HEAD) as u8));
         if usize::from(self.filled) == CLAIM && usize::from(self.wanted) == CLAIM {
             let [version, claimed @ ..] = self.bytes.first_chunk::<CLAIM>().expect("a head is longer");
@@ -49,7 +51,7 @@ impl Reader {
     }
 
     /// What has been gathered, once it is complete.
-    pub(crate) fn gathered(&self) -> Option<Gathered<'_>> {
+    pub fn gathered(&self) -> Option<Gathered<'_>> {
         if self.filled != self.wanted {
             return None;
         }
