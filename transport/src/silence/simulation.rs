@@ -1,12 +1,13 @@
 //! Months of a listener's life in seconds, on our own clocks: floods, replays, clocks that are set, restarts.
 //!
 //! Every run follows from a seed, which a failure names. `SEED=n` repeats that one; `SEEDS=n` runs so many (200 unless
-//! told). The listener below does what the real one does, in the same order; what it decides is compared with a
-//! model that forgets nothing.
+//! told).
+
+mod listener;
 
 use super::budget::Budget;
 use super::known::KnownPrefixes;
-use super::pool::{Action, Event, Pool, Slot};
+use super::pool::{Action, Event, Pool};
 use super::prefix::Prefix;
 use super::replay::{Moment, Refused, ReplaySet, WINDOW};
 use std::collections::{HashMap, HashSet};
@@ -175,181 +176,6 @@ impl World {
         Knock { id: self.next, time }
     }
 
-    /// Lets time pass, and sees everybody out at his time exactly.
-    fn pass(&mut self, time: Duration) {
-        let until = self.elapsed + time;
-        while let Some(at) = self.process.pool.next_timeout().map(|at| at - self.origin)
-            && at <= until
-        {
-            assert_eq!(
-                self.process
-                    .pool
-                    .pop_expired(self.origin + at - Duration::from_nanos(1)),
-                None
-            );
-            let id = self
-                .process
-                .pool
-                .pop_expired(self.origin + at)
-                .expect("its time has come");
-            let (came, _) = self.process.inside.remove(&id).expect("was inside");
-            assert_eq!(at, came + T, "left at another time than accept + T");
-            self.tally.expired += 1;
-        }
-        self.elapsed = until;
-        let overdue = self.process.inside.values().find(|(came, _)| *came + T <= until);
-        assert_eq!(overdue, None, "stayed longer than T");
-    }
-
-    fn accept(&mut self, prefix: Prefix) -> (Slot, u64) {
-        self.next += 1;
-        let (id, now, draw) = (self.next, self.now(), self.chance.next());
-        let Process {
-            pool, known, inside, ..
-        } = &mut self.process;
-        let is_known = known.contains(now, prefix);
-        let strangers = inside.values().any(|(_, of)| !known.contains(now, *of));
-        let (len, own) = (pool.len(), pool.held_by(prefix));
-        let over_share = len >= CAPACITY / 2 && own >= pool.share();
-        let (slot, evicted) = pool.on_accept(now, prefix, is_known, id, draw);
-        assert_eq!(evicted.is_some(), len == CAPACITY || over_share);
-        if let Some(gone) = evicted {
-            let (_, of) = inside.remove(&gone).expect("was inside");
-            assert!(!over_share || of == prefix, "somebody else paid");
-            assert!(
-                over_share || !strangers || !known.contains(now, of),
-                "a known one went for a stranger"
-            );
-            self.tally.evicted += 1;
-        }
-        inside.insert(id, (self.elapsed, prefix));
-        assert!(pool.len() <= CAPACITY && pool.len() == inside.len());
-        self.tally.accepted += 1;
-        (slot, id)
-    }
-
-    /// The listener, from accept to answer. `between` lets others in while the knock is on the way.
-    fn dial(&mut self, prefix: Prefix, knock: Knock, between: u64) -> Fate {
-        let (slot, id) = self.accept(prefix);
-        for _ in 0..between {
-            let other = self.stranger();
-            self.accept(other);
-        }
-        if self.process.pool.on_event(slot, Event::Head) != Action::Open {
-            return Fate::Evicted;
-        }
-        let (now, moment) = (self.now(), self.moment());
-        let process = &mut self.process;
-        let known = process.known.contains(now, prefix);
-        let fate = if process.replays.contains(&knock.ephemeral()) {
-            Some(Fate::Seen)
-        } else if !process.openings.charge(now, prefix, known) {
-            Some(Fate::NoOpening)
-        } else {
-            process.replays.check_time(knock.time, moment).err().map(Fate::Refused)
-        };
-        if let Some(fate) = fate {
-            return self.refuse(slot, knock, fate);
-        }
-        assert_eq!(
-            process.pool.on_event(slot, Event::Admitted),
-            Action::ReadFlight { displaced: None }
-        );
-        if self.chance.below(4) == 0 {
-            // The flight comes later: in between others, maybe with the same knock, and with another time.
-            let (wait, other) = (self.chance.below(3000), self.stranger());
-            if between > 0 {
-                self.pass(Duration::from_millis(wait));
-                if self.chance.below(8) == 0 {
-                    // Who sits on the path can play a copy first: one of the two is answered, the dialer tries anew.
-                    if self.dial(other, knock, 0) == Fate::Answered {
-                        self.overtaken = Some(knock.id);
-                    }
-                }
-            }
-        }
-        if self.process.pool.get_mut(slot).is_none() {
-            return Fate::Displaced;
-        }
-        let moment = self.moment();
-        let process = &mut self.process;
-        let answer = process
-            .replays
-            .insert(&knock.ephemeral(), knock.time, moment, prefix, known);
-        process.latest_wall = process.latest_wall.max(moment.wall);
-        self.check_floor();
-        if let Err(refused) = answer {
-            return self.refuse(slot, knock, Fate::Refused(refused));
-        }
-        self.check_answer(knock, moment);
-        assert_eq!(self.process.pool.on_event(slot, Event::Knocked), Action::Answer);
-        assert_eq!(self.process.pool.remove(slot), Some(id), "authenticated at once");
-        self.process.inside.remove(&id);
-        Fate::Answered
-    }
-
-    fn refuse(&mut self, slot: Slot, knock: Knock, fate: Fate) -> Fate {
-        assert_eq!(self.process.pool.on_event(slot, Event::Refused), Action::Drain);
-        let (moment, process) = (self.moment(), &self.process);
-        match fate {
-            Fate::Seen | Fate::Refused(Refused::Replayed) => {
-                assert!(
-                    process.answered.contains_key(&knock.id),
-                    "taken for one that was answered"
-                );
-            }
-            Fate::Refused(Refused::TooOld) if knock.time >= moment.wall - WINDOW && knock.time > moment.boot => {
-                assert!(
-                    knock.time <= process.replays.not_before(moment),
-                    "refused for no reason"
-                );
-                assert!(
-                    !process.calm,
-                    "the floor reached into the window of a clock that was left alone"
-                );
-            }
-            Fate::NoOpening | Fate::Refused(Refused::OverBudget) => self.tally.over_budget += 1,
-            Fate::Refused(Refused::TooNew) => assert!(knock.time > moment.wall + WINDOW),
-            _ => {}
-        }
-        self.tally.refused += 1;
-        fate
-    }
-
-    fn check_answer(&mut self, knock: Knock, moment: Moment) {
-        let process = &mut self.process;
-        assert!(knock.time.abs_diff(moment.wall) <= WINDOW && knock.time > moment.boot);
-        assert_eq!(
-            process.answered.insert(knock.id, knock.time),
-            None,
-            "a replay was answered"
-        );
-        process.times.insert(knock.time);
-        self.tally.answered += 1;
-        // The exception: a process knows nothing of what the one before it has answered, except by the time. So this
-        // one came from a clock that was ahead of that process's end, or ours was set back in between.
-        if !self.ever_answered.insert(knock.id) {
-            assert!(self.tally.restarts > 0);
-            self.tally.exceptions += 1;
-        }
-    }
-
-    fn check_floor(&mut self) {
-        let process = &mut self.process;
-        let floor = process.replays.not_before(Moment {
-            wall: 0,
-            boot: 0,
-            monotonic: self.origin,
-        });
-        assert!(floor >= process.floor, "the floor fell");
-        assert!(
-            floor == 0 || process.times.contains(&floor),
-            "a floor that no knock had"
-        );
-        assert!(floor == 0 || floor < process.latest_wall - WINDOW, "forgotten too soon");
-        process.floor = floor;
-    }
-
     /// From one of three prefixes whose peers come and go, by clocks up to 100 s off.
     fn honest(&mut self) {
         // No faster than a prefix's own allowance, so that only others can be in the way.
@@ -400,7 +226,13 @@ impl World {
         if self.recorded.is_empty() {
             return;
         }
-        let back = self.chance.below(self.recorded.len().min(40) as u64) as usize;
+        // Mostly the latest, which are still within the window.
+        let among = if self.chance.below(4) == 0 {
+            self.recorded.len()
+        } else {
+            self.recorded.len().min(40)
+        };
+        let back = self.chance.below(among as u64) as usize;
         let knock = self.recorded[self.recorded.len() - 1 - back];
         let prefix = self.stranger();
         self.dial(prefix, knock, 0);
@@ -440,6 +272,26 @@ impl World {
         self.shift = if self.chance.below(3) == 0 { 0 } else { self.shift + by };
     }
 
+    /// The clock leaps ahead for a moment, in which somebody is answered, and comes back: what was forgotten in that
+    /// moment is played back.
+    fn leap(&mut self) {
+        if !self.is_clock_set {
+            return;
+        }
+        self.process.calm = false;
+        let shift = self.shift;
+        self.shift += 3_600_000;
+        for _ in 0..3 {
+            let (wall, prefix) = (self.moment().wall, self.stranger());
+            let knock = self.knock(wall);
+            self.dial(prefix, knock, 0);
+        }
+        self.shift = shift;
+        for _ in 0..20 {
+            self.replay();
+        }
+    }
+
     fn restart(&mut self) {
         self.tally.restarts += 1;
         let wait = self.chance.below(5000);
@@ -476,7 +328,8 @@ impl World {
                     assert!(self.process.inside.remove(&gone).is_some());
                 }
             }
-            94..97 => self.set_clock(),
+            94..96 => self.set_clock(),
+            96 => self.leap(),
             97..99 => self.authenticate(Prefix::V4([1, 2, 0])),
             _ => self.restart(),
         }
