@@ -86,6 +86,13 @@ pub(crate) async fn run(options: &Options, dials: Option<usize>, redial_only: bo
             ("rawtls", Kind::RawTls),
         ] {
             report.ratio(&format!("{prefix}_vs_{theirs}"), &samples, metric, Kind::Knock, kind);
+            report.ratio(
+                &format!("{prefix}_v2_vs_{theirs}"),
+                &samples,
+                metric,
+                Kind::KnockV2,
+                kind,
+            );
         }
         report.ratio(
             &format!("{prefix}_x25519_vs_rawtls"),

@@ -52,7 +52,7 @@ impl Options {
 
     /// The stacks to measure. Fast Open is about round trips; on loopback it is TCP like any other.
     fn kinds(&self) -> Vec<Kind> {
-        self.kinds_where(|kind| kind != Kind::KnockFastOpen)
+        self.kinds_where(|kind| !matches!(kind, Kind::KnockFastOpen | Kind::KnockFastOpenHybrid))
     }
 
     /// Those that satisfy `usual`, or those that were asked for.

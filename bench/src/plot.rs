@@ -157,15 +157,20 @@ fn bars((_, _, title, panels, note): &Chart, stacks: &Value) -> Svg {
 }
 
 fn is_ours(kind: Kind) -> bool {
-    matches!(kind, Kind::Knock | Kind::KnockX25519 | Kind::KnockFastOpen)
+    matches!(
+        kind,
+        Kind::Knock | Kind::KnockV2 | Kind::KnockX25519 | Kind::KnockFastOpen | Kind::KnockFastOpenHybrid
+    )
 }
 
 /// Shorter than in the tables.
 fn name(kind: Kind) -> &'static str {
     match kind {
         Kind::Knock => "knock, X25519MLKEM768",
+        Kind::KnockV2 => "knock v2, X25519MLKEM768",
         Kind::KnockX25519 => "knock, X25519",
         Kind::KnockFastOpen => "knock, X25519, Fast Open",
+        Kind::KnockFastOpenHybrid => "knock, X25519MLKEM768, Fast Open",
         Kind::RawTls => "mutual TLS, X25519MLKEM768",
         Kind::RawTlsX25519 => "mutual TLS, X25519",
         Kind::Tls => "tcp+tls+yamux, no resumption",

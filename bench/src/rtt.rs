@@ -46,6 +46,12 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     report.table(&title, &samples, &kinds, &columns);
     report.value("rtt_echo", &samples, "echo_rtts", Kind::Knock);
     report.value("rtt_echo_fast_open", &samples, "echo_rtts", Kind::KnockFastOpen);
+    report.value(
+        "rtt_echo_fast_open_hybrid",
+        &samples,
+        "echo_rtts",
+        Kind::KnockFastOpenHybrid,
+    );
     report.value("rtt_echo_noise", &samples, "echo_rtts", Kind::Noise);
     report.value("rtt_echo_tls", &samples, "echo_rtts", Kind::TlsShipped);
     report.value("rtt_echo_quic", &samples, "echo_rtts", Kind::Quic);

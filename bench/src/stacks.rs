@@ -20,8 +20,10 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
 pub(crate) enum Kind {
     Knock,
+    KnockV2,
     KnockX25519,
     KnockFastOpen,
+    KnockFastOpenHybrid,
     Noise,
     Tls,
     TlsShipped,
@@ -32,10 +34,12 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Knock,
+        Self::KnockV2,
         Self::KnockX25519,
         Self::KnockFastOpen,
+        Self::KnockFastOpenHybrid,
         Self::Noise,
         Self::Tls,
         Self::TlsShipped,
@@ -49,8 +53,10 @@ impl Kind {
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Knock => "knock",
+            Self::KnockV2 => "knock-v2",
             Self::KnockX25519 => "knock-x25519",
             Self::KnockFastOpen => "knock-fast-open",
+            Self::KnockFastOpenHybrid => "knock-fast-open-hybrid",
             Self::Noise => "noise",
             Self::Tls => "tls",
             Self::TlsShipped => "tls-shipped",
@@ -65,8 +71,10 @@ impl Kind {
     pub(crate) fn about(self) -> &'static str {
         match self {
             Self::Knock => "**knock** (X25519MLKEM768)",
+            Self::KnockV2 => "**knock** version 2 (X25519MLKEM768)",
             Self::KnockX25519 => "**knock**, X25519 alone",
             Self::KnockFastOpen => "**knock**, X25519, TCP Fast Open",
+            Self::KnockFastOpenHybrid => "**knock** (X25519MLKEM768), TCP Fast Open",
             Self::Noise => "libp2p tcp+noise+yamux",
             Self::Tls => "libp2p tcp+tls+yamux, no resumption",
             Self::TlsShipped => "libp2p tcp+tls+yamux, as shipped",
@@ -81,8 +89,10 @@ impl Kind {
     pub(crate) fn endpoint(self) -> Result<Endpoint> {
         Ok(match self {
             Self::Knock => Endpoint::Libp2p(libp2p::knock(&[])?),
+            Self::KnockV2 => Endpoint::Libp2p(libp2p::knock_v2()?),
             Self::KnockX25519 => Endpoint::Libp2p(libp2p::knock(&[KeyExchange::X25519])?),
-            Self::KnockFastOpen => Endpoint::Libp2p(libp2p::knock_fast_open()?),
+            Self::KnockFastOpen => Endpoint::Libp2p(libp2p::knock_fast_open(&[KeyExchange::X25519])?),
+            Self::KnockFastOpenHybrid => Endpoint::Libp2p(libp2p::knock_fast_open(&[KeyExchange::X25519MlKem768])?),
             Self::Noise => Endpoint::Libp2p(libp2p::noise()?),
             Self::Tls => Endpoint::Libp2p(libp2p::tls_without_resumption()?),
             Self::TlsShipped => Endpoint::Libp2p(libp2p::tls_as_shipped()?),

@@ -45,9 +45,9 @@ impl Guard {
             state: Mutex::new(State {
                 replays: ReplaySet::new(key, per_second, now),
                 openings: Budget::new(per_second, now),
-                verifications: Verifications::new(now),
+                verifications: Verifications::new(per_second, now),
                 verified: VerifiedKnocks::new(),
-                handshakes: Handshakes::new(),
+                handshakes: Handshakes::new(per_second),
                 known: KnownPrefixes::new(),
                 counts: Counts::default(),
                 notices: Notices::new(),

@@ -3,6 +3,9 @@
 use crate::x25519::Secret;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use libp2p_identity::{KeyType, Keypair, PeerId};
+use lru::LruCache;
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The host's Ed25519 identity. The key behind it may live in this process, in an agent or in hardware.
 ///
@@ -81,6 +84,33 @@ impl Identity for Local {
     /// With the scalar that signs, as RFC 8032 takes it from the seed. `None` for a `peer` of small order.
     fn agree(&self, peer: &[u8; 32]) -> Option<[u8; 32]> {
         self.secret.agree(peer)
+    }
+}
+
+/// What our static key and those of peers agree on: always the same, and a third of the work of a knock. A peer that
+/// is forgotten costs that work again.
+pub(crate) struct Agreed(Mutex<LruCache<[u8; 32], [u8; 32]>>);
+
+/// Peers remembered, at most: some 150 kB.
+const AGREED: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
+
+impl Default for Agreed {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(AGREED)))
+    }
+}
+
+impl Agreed {
+    pub(crate) fn get(&self, peer: &[u8; 32]) -> Option<[u8; 32]> {
+        self.lock().get(peer).copied()
+    }
+
+    pub(crate) fn put(&self, peer: [u8; 32], shared: [u8; 32]) {
+        self.lock().put(peer, shared);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LruCache<[u8; 32], [u8; 32]>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -71,6 +71,11 @@ impl Inbound {
         let n = self.plain.len().min(buf.len());
         buf[..n].copy_from_slice(&self.bytes[self.plain.start..self.plain.start + n]);
         self.plain.start += n;
+        if self.plain.is_empty() && self.sealed.is_empty() {
+            // At once: the next stream on this thread would have to ask the allocator.
+            give_back(std::mem::take(&mut self.bytes));
+            (self.plain, self.sealed) = (0..0, 0..0);
+        }
         Ok(Taken::Data(n))
     }
 
@@ -103,8 +108,14 @@ impl Inbound {
             self.bytes = room;
         } else {
             self.bytes = room[..waiting].to_vec();
-            SPARE.set(room);
+            give_back(room);
         }
         Poll::Ready(Ok(ready!(polled)?))
+    }
+}
+
+fn give_back(room: Vec<u8>) {
+    if room.len() == ROOM {
+        SPARE.set(room);
     }
 }

@@ -62,24 +62,46 @@ fn tcp() -> libp2p_tcp::tokio::Transport {
 /// With the default groups when `groups` is empty.
 pub(super) fn knock(groups: &[KeyExchange]) -> Result<Endpoint> {
     let key = Keypair::generate_ed25519();
-    let mut config = libp2p_knock::Config::new(&key)?;
+    let mut config = config(&key)?;
     if !groups.is_empty() {
         config = config.with_key_exchange(groups)?;
     }
-    let transport = libp2p_knock::Transport::new(tcp(), config);
-    Ok(Endpoint::new(&key, transport, |socket| {
-        over_tcp(socket).with(Protocol::Tls)
-    }))
+    Ok(over(&key, tcp(), config))
 }
 
-/// With X25519 alone, so that the first flight fits the SYN.
-pub(super) fn knock_fast_open() -> Result<Endpoint> {
+pub(super) fn knock_v2() -> Result<Endpoint> {
     let key = Keypair::generate_ed25519();
-    let config = libp2p_knock::Config::new(&key)?.with_key_exchange(&[KeyExchange::X25519])?;
-    let transport = libp2p_knock::Transport::new(libp2p_knock::tokio::FastOpen::default(), config);
-    Ok(Endpoint::new(&key, transport, |socket| {
-        over_tcp(socket).with(Protocol::Tls)
-    }))
+    let config = config(&key)?.with_version(libp2p_knock::Version::V2)?;
+    Ok(over(&key, tcp(), config))
+}
+
+/// With X25519 alone the first flight fits the SYN.
+pub(super) fn knock_fast_open(groups: &[KeyExchange]) -> Result<Endpoint> {
+    let key = Keypair::generate_ed25519();
+    let config = config(&key)?.with_key_exchange(groups)?;
+    Ok(over(&key, libp2p_knock::tokio::FastOpen::default(), config))
+}
+
+/// A listener that opens as many knocks as it is sent, and holds as many sockets as come: what a measurement asks for is
+/// not to be refused as a flood.
+fn config(key: &Keypair) -> Result<libp2p_knock::Config> {
+    const PLENTY: u32 = 100_000;
+    Ok(libp2p_knock::Config::new(key)?
+        .with_max_openings(PLENTY.try_into()?)
+        .with_max_waiting((PLENTY as usize).try_into()?))
+}
+
+fn over<T>(key: &Keypair, inner: T, config: libp2p_knock::Config) -> Endpoint
+where
+    T: Transport + Send + Unpin + 'static,
+    T::Output: futures::AsyncRead + futures::AsyncWrite + Send + Unpin + 'static,
+    T::Error: Send + Sync + 'static,
+    T::Dial: Send + 'static,
+    T::ListenerUpgrade: Send + 'static,
+{
+    // As `libp2p_knock::tokio::Transport` does it.
+    let transport = libp2p_knock::Transport::new(inner, config).with_executor(|task| drop(tokio::spawn(task)));
+    Endpoint::new(key, transport, |socket| over_tcp(socket).with(Protocol::Tls))
 }
 
 pub(super) fn noise() -> Result<Endpoint> {

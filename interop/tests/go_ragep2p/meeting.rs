@@ -90,8 +90,13 @@ impl Go {
 type Inner = tcp::tokio::Transport;
 type Stream = TlsStream<tcp::tokio::TcpStream>;
 
+/// As the Go original; the mode is then set apart, to see what a wrong one does.
+fn config(seed: u8) -> Config {
+    Config::new(&keypair(seed)).unwrap().ragep2p_compatible()
+}
+
 fn ours(seed: u8, mode: Mode) -> Authenticated<Inner> {
-    Authenticated::new(Inner::default(), Config::new(&keypair(seed)).unwrap().with_mode(mode))
+    Authenticated::new(Inner::default(), config(seed).with_mode(mode))
 }
 
 async fn dial(mut transport: Authenticated<Inner>, listen: &str) -> Result<(PeerId, Stream), Failure> {

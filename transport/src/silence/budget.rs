@@ -96,6 +96,7 @@ impl Budget {
 /// Signature checks of v2 knocks, asked only for claimed keys that are configured and not remembered.
 #[derive(Debug)]
 pub(crate) struct Verifications {
+    limit: Limit,
     overall: Bucket,
     /// Only who is served has an entry, which is full again after a quarter of a second. In that time 2,500 are served
     /// at most, so what the table forgets for lack of room is always full.
@@ -103,17 +104,21 @@ pub(crate) struct Verifications {
 }
 
 impl Verifications {
-    pub(crate) fn new(now: Instant) -> Self {
+    /// As many as `openings` of sealed knocks a second leave room for: the figures above are for the default of those.
+    pub(crate) fn new(openings: u32, now: Instant) -> Self {
+        let limit = VERIFICATIONS.scaled(openings);
         Self {
-            overall: Bucket::full(VERIFICATIONS, now),
-            prefixes: PerKey::new(VERIFICATIONS_OF_A_PREFIX, TABLE),
+            limit,
+            overall: Bucket::full(limit, now),
+            prefixes: PerKey::new(VERIFICATIONS_OF_A_PREFIX.scaled(openings), TABLE),
         }
     }
 
     pub(crate) fn charge(&mut self, now: Instant, prefix: Prefix) -> bool {
-        let both = self.overall.has_one(VERIFICATIONS, now) && self.prefixes.has_one(now, prefix);
+        let limit = self.limit;
+        let both = self.overall.has_one(limit, now) && self.prefixes.has_one(now, prefix);
         if both {
-            self.overall.take(VERIFICATIONS, now);
+            self.overall.take(limit, now);
             self.prefixes.take(now, prefix);
         }
         both
@@ -129,8 +134,8 @@ impl Verifications {
 pub(crate) struct Handshakes(PerKey<([u8; 32], Prefix)>);
 
 impl Handshakes {
-    pub(crate) fn new() -> Self {
-        Self(PerKey::new(HANDSHAKES_OF_A_PAIR, TABLE))
+    pub(crate) fn new(openings: u32) -> Self {
+        Self(PerKey::new(HANDSHAKES_OF_A_PAIR.scaled(openings), TABLE))
     }
 
     pub(crate) fn charge(&mut self, now: Instant, peer: &[u8; 32], prefix: Prefix) -> bool {
@@ -152,6 +157,15 @@ struct Limit {
 }
 
 impl Limit {
+    /// For somebody who has allowed more openings than are the default, in the same proportion. Never less.
+    fn scaled(self, openings: u32) -> Self {
+        let times = (openings / OPENINGS_PER_SECOND).max(1);
+        Self {
+            per_second: self.per_second.saturating_mul(times),
+            burst: self.burst.saturating_mul(times),
+        }
+    }
+
     fn cap(self) -> u64 {
         u64::from(self.burst) * ONE
     }

@@ -31,12 +31,12 @@ impl Memory {
         let capacity = capacity.clamp(1, NOBODY as usize / 2);
         Self {
             capacity,
-            digests: Vec::with_capacity(capacity),
-            times: Vec::with_capacity(capacity),
-            next: Vec::with_capacity(capacity),
+            digests: Vec::new(),
+            times: Vec::new(),
+            next: Vec::new(),
             free: NOBODY,
             len: 0,
-            index: vec![0; capacity + capacity / 2 + 1],
+            index: Vec::new(),
             seconds: BTreeMap::new(),
         }
     }
@@ -50,11 +50,17 @@ impl Memory {
     }
 
     pub(super) fn contains(&self, digest: &Digest) -> bool {
-        self.find(digest).is_ok()
+        !self.index.is_empty() && self.find(digest).is_ok()
     }
 
     /// Takes one in. Says no if it is there already or there is no room.
     pub(super) fn insert(&mut self, digest: Digest, time: u64) -> bool {
+        if self.index.is_empty() {
+            self.digests.reserve_exact(self.capacity);
+            self.times.reserve_exact(self.capacity);
+            self.next.reserve_exact(self.capacity);
+            self.index = vec![0; self.capacity + self.capacity / 2 + 1];
+        }
         let Err(cell) = self.find(&digest) else {
             return false;
         };

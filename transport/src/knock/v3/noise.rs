@@ -3,7 +3,7 @@
 
 use super::aead::{Aead, TAG};
 use super::{SealError, payload};
-use crate::identity::{Identity, Key, UnsupportedKey};
+use crate::identity::{Agreed, Identity, Key, UnsupportedKey};
 use crate::x25519::{self, Secret};
 use blake2::{Blake2s256, Digest};
 use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
@@ -30,6 +30,7 @@ pub struct StaticKey {
     identity: Arc<dyn Identity>,
     key: Key,
     x25519: [u8; 32],
+    agreed: Arc<Agreed>,
 }
 
 /// An identity that cannot make or open sealed knocks.
@@ -59,7 +60,12 @@ impl StaticKey {
         match identity.agree(&x25519::BASE_POINT) {
             None => Err(StaticKeyError::CannotAgree),
             Some(agreed) if agreed != x25519 => Err(StaticKeyError::Mismatch),
-            Some(_) => Ok(Self { identity, key, x25519 }),
+            Some(_) => Ok(Self {
+                identity,
+                key,
+                x25519,
+                agreed: Arc::default(),
+            }),
         }
     }
 
@@ -86,7 +92,7 @@ pub(super) fn write(
 ) -> Result<[u8; SIZE], SealError> {
     let prologue = prologue(listener);
     let mut message = [0; SIZE];
-    let written = builder(own, Some(*ephemeral), psk, &prologue)
+    let written = builder(own, Some(*ephemeral), None, psk, &prologue)
         .and_then(|builder| builder.remote_public_key(listener_x25519)?.build_initiator())
         .and_then(|mut noise| noise.write_message(payload, &mut message))
         // All else is of the right form and size by construction.
@@ -102,7 +108,7 @@ pub(super) fn read(
     message: &[u8; SIZE],
 ) -> Result<([u8; payload::SIZE], [u8; 32]), Error> {
     let prologue = prologue(&own.key);
-    let mut noise = builder(own, None, psk, &prologue)?.build_responder()?;
+    let mut noise = builder(own, None, message.first_chunk().copied(), psk, &prologue)?.build_responder()?;
     let mut payload = [0; payload::SIZE];
     noise.read_message(message, &mut payload)?;
     let remote = noise.get_remote_static().and_then(|key| key.try_into().ok());
@@ -119,12 +125,14 @@ fn prologue(listener: &Key) -> [u8; PROLOGUE.len() + 32] {
 fn builder<'a>(
     own: &StaticKey,
     ephemeral: Option<[u8; 32]>,
+    once: Option<[u8; 32]>,
     psk: &'a [u8; 32],
     prologue: &'a [u8],
 ) -> Result<Builder<'a>, Error> {
     let primitives = Primitives {
         own: own.clone(),
         ephemeral,
+        once,
     };
     Builder::with_resolver(PARAMS.clone(), Box::new(primitives))
         .prologue(prologue)?
@@ -136,6 +144,8 @@ fn builder<'a>(
 struct Primitives {
     own: StaticKey,
     ephemeral: Option<[u8; 32]>,
+    /// The ephemeral key of a message that is read.
+    once: Option<[u8; 32]>,
 }
 
 impl CryptoResolver for Primitives {
@@ -148,6 +158,7 @@ impl CryptoResolver for Primitives {
             own: self.own.clone(),
             ephemeral: None,
             public: [0; 32],
+            once: self.once,
         };
         matches!(choice, DHChoice::Curve25519).then(|| Box::new(pair) as Box<dyn Dh>)
     }
@@ -177,6 +188,27 @@ struct Pair {
     own: StaticKey,
     ephemeral: Option<Secret>,
     public: [u8; 32],
+    /// A key of the peer's that will never be seen again.
+    once: Option<[u8; 32]>,
+}
+
+impl Pair {
+    /// With our static key. Only what is the same every time is remembered.
+    fn agree_static(&self, peer: &[u8; 32]) -> Option<[u8; 32]> {
+        if self.once == Some(*peer) {
+            return self.own.identity.agree(peer);
+        }
+        if let Some(shared) = self.own.agreed.get(peer) {
+            return Some(shared);
+        }
+        let shared = self
+            .own
+            .identity
+            .agree(peer)
+            .filter(|shared| !x25519::is_zero(shared))?;
+        self.own.agreed.put(*peer, shared);
+        Some(shared)
+    }
 }
 
 impl Dh for Pair {
@@ -221,7 +253,7 @@ impl Dh for Pair {
         let peer = peer.first_chunk::<32>().ok_or(Error::Dh)?;
         let shared = match &self.ephemeral {
             Some(secret) => secret.agree(peer),
-            None => self.own.identity.agree(peer),
+            None => self.agree_static(peer),
         };
         let shared = shared.filter(|shared| !x25519::is_zero(shared)).ok_or(Error::Dh)?;
         out.get_mut(..32).ok_or(Error::Dh)?.copy_from_slice(&shared);

@@ -6,6 +6,7 @@ use super::{HEAD, MAX_FLIGHT, Network, StaticKey, noise};
 use crate::identity::{Key, UnsupportedKey};
 use crate::knock::Mode;
 use crate::x25519;
+#[cfg(any(test, feature = "internals"))]
 use libp2p_identity::PeerId;
 
 /// Whom a knock is addressed to: a key that is a point of the curve, in both of its forms.
@@ -19,6 +20,7 @@ impl Callee {
     /// # Errors
     ///
     /// If the PeerId carries no key that a knock can be addressed to.
+    #[cfg(any(test, feature = "internals"))]
     pub fn of_peer(peer: &PeerId) -> Result<Self, UnsupportedKey> {
         Self::new(Key::of_peer(peer)?)
     }

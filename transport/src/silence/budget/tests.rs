@@ -114,7 +114,7 @@ fn nothing_is_lost_in_rounding_and_time_that_stands_still_or_goes_back_gives_not
 #[test]
 fn verifications_stop_at_five_for_a_prefix_and_two_thousand_in_all() {
     let start = Instant::now();
-    let mut budget = Verifications::new(start);
+    let mut budget = Verifications::new(OPENINGS_PER_SECOND, start);
     assert_eq!((0..100).filter(|_| budget.charge(start, net(1))).count(), 5);
     assert_eq!((0..10_000).filter(|n| budget.charge(start, net(2 + n))).count(), 1995);
     assert!(!budget.charge(start + ms(49), net(1)), "a prefix gets one in 50 ms");
@@ -124,7 +124,7 @@ fn verifications_stop_at_five_for_a_prefix_and_two_thousand_in_all() {
 #[test]
 fn a_replay_from_elsewhere_does_not_use_up_the_peers_own_handshakes() {
     let start = Instant::now();
-    let mut budget = Handshakes::new();
+    let mut budget = Handshakes::new(OPENINGS_PER_SECOND);
     assert_eq!((0..100).filter(|_| budget.charge(start, &[1; 32], net(1))).count(), 4);
     assert!(budget.charge(start, &[1; 32], net(2)));
     assert!(budget.charge(start, &[2; 32], net(1)));
@@ -135,7 +135,7 @@ fn a_replay_from_elsewhere_does_not_use_up_the_peers_own_handshakes() {
 #[test]
 fn the_tables_of_buckets_stay_within_their_bounds() {
     let start = Instant::now();
-    let mut pairs = Handshakes::new();
+    let mut pairs = Handshakes::new(OPENINGS_PER_SECOND);
     for n in 0..100_000 {
         pairs.charge(start, &[1; 32], net(n));
     }

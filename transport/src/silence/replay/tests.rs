@@ -147,8 +147,11 @@ fn a_clock_that_was_set_back_can_fill_it_and_then_nothing_new_is_taken_until_it_
 
 #[test]
 fn remembering_takes_34_bytes_an_entry_8_megabytes_in_all() {
-    let (set, _) = set(OPENINGS_PER_SECOND);
+    let (mut set, clock) = set(OPENINGS_PER_SECOND);
     let capacity = OPENINGS_PER_SECOND as usize * KEPT;
+    assert_eq!(set.memory.bytes(), 0, "who only dials pays nothing");
+    let moment = clock.at_wall(0, DAY);
+    set.insert(&id(1), DAY, moment, net(1), true).expect("the first");
     assert_eq!(
         set.memory.bytes().div_ceil(capacity),
         35,
