@@ -33,6 +33,7 @@ mod error;
 mod guard;
 mod identity;
 mod metrics;
+mod network_file;
 #[cfg_attr(not(feature = "internals"), allow(unreachable_pub))]
 mod random;
 mod timer;
@@ -54,6 +55,7 @@ pub use identity::{Identity, SignError, UnsupportedKey};
 pub use knock::v3::{Network, NetworkError};
 pub use knock::{Mode, Refusal, Version};
 pub use muxed::{MuxExt, Muxed, Muxer, Muxing};
+pub use network_file::NetworkFileError;
 pub use stream::{Role, TlsStream};
 pub use tls::CertificateRefusal;
 pub use transport::Transport;

@@ -100,9 +100,14 @@ pub(crate) async fn demo(json: bool) -> Result<bool> {
 
 async fn enter(dir: &Path) -> Result<[Player; 4]> {
     let key = Keypair::generate_ed25519;
+    let silent = |name| {
+        let key = key();
+        let config = libp2p_knock::Config::new(&key)?;
+        swarm::silent(key, name, config)
+    };
     Ok([
-        Player::enter("alice", swarm::silent(key(), "alice")?, dir, &["/tls"]).await?,
-        Player::enter("bob", swarm::silent(key(), "bob")?, dir, &["/tls"]).await?,
+        Player::enter("alice", silent("alice")?, dir, &["/tls"]).await?,
+        Player::enter("bob", silent("bob")?, dir, &["/tls"]).await?,
         Player::enter("carol", swarm::stock(key(), "carol")?, dir, &[""]).await?,
         Player::enter("dave", swarm::both(key(), "dave")?, dir, &["", "/tls"]).await?,
     ])

@@ -54,20 +54,21 @@ fn create(path: &Path) -> Result<Keypair> {
     let key = Keypair::generate_ed25519();
     let bytes = key.to_protobuf_encoding()?;
     let shown = path.display();
-    // The mode is set as the file comes into being: at no moment could somebody else have opened it.
+    write_new(path, &bytes).with_context(|| format!("cannot create the key file {shown}"))?;
+    Ok(key)
+}
+
+/// The mode is set as the file comes into being: at no moment could somebody else have opened it.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options
-        .open(path)
-        .with_context(|| format!("cannot create the key file {shown}"))?;
-    if let Err(error) = file.write_all(&bytes).and_then(|()| file.sync_all()) {
-        // Half a key would be refused at the next start.
+    let mut file = options.open(path)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).inspect_err(|_| {
+        // Half of it would be refused at the next start.
         let _ = std::fs::remove_file(path);
-        return Err(error).with_context(|| format!("cannot write the key file {shown}"));
-    }
-    Ok(key)
+    })
 }
 
 /// Asks the open file and not the path: what is checked is what is read.

@@ -10,6 +10,7 @@ mod node;
 mod probe;
 mod random;
 mod run;
+mod seed;
 mod swarm;
 mod term;
 mod transfer;

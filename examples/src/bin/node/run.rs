@@ -6,7 +6,7 @@ use crate::inbox::Inbox;
 use crate::link::{Event, Link};
 use crate::node;
 use crate::swarm::{self, Behaviour};
-use crate::{explain, key, term};
+use crate::{explain, key, seed, term};
 use anyhow::{Context as _, Result, bail};
 use chat::Chat;
 use libp2p::identity::Keypair;
@@ -35,6 +35,10 @@ pub(crate) struct Options {
     /// A node to connect to: /ip4/192.0.2.7/tcp/4001/tls/p2p/PEER. Repeatable.
     #[arg(long, value_name = "ADDR")]
     dial: Vec<Multiaddr>,
+    /// The file with a private network's name and secret: `name: …`, `secret: <64 hex digits>`, mode 0600. Nodes outside
+    /// of it are strangers. [default: the open network]
+    #[arg(long, value_name = "FILE")]
+    network: Option<PathBuf>,
     /// Where received files go.
     #[arg(long, value_name = "DIR", default_value = "received")]
     dir: PathBuf,
@@ -54,7 +58,11 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     {
         bail!("{wrong}");
     }
-    let mut swarm = swarm(&key)?;
+    // Strangers' sockets and friends' take a descriptor each, and the usual soft limit is a thousand.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+    let mut swarm = swarm(&key, config(&key, &options)?)?;
     listen(&mut swarm, &options.listen)?;
     let inbox = Inbox::new(options.dir, u64::from(options.max_mib) << 20);
     let (link, mut events) = node::spawn(swarm, inbox);
@@ -91,10 +99,19 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     }
 }
 
-fn swarm(key: &Keypair) -> Result<Swarm<Behaviour>> {
-    swarm::silent_with_dns(key.clone(), "run").or_else(|error| {
+fn swarm(key: &Keypair, config: libp2p_knock::Config) -> Result<Swarm<Behaviour>> {
+    swarm::silent_with_dns(key.clone(), "run", config.clone()).or_else(|error| {
         tracing::warn!("no /dns addresses here: {error:#}");
-        swarm::silent(key.clone(), "run")
+        swarm::silent(key.clone(), "run", config)
+    })
+}
+
+/// How this node knocks: in its network, and with one close time for strangers, restarts or not.
+fn config(key: &Keypair, options: &Options) -> Result<libp2p_knock::Config> {
+    let config = libp2p_knock::Config::new(key)?.with_close_time_seed(&seed::load_or_create(&options.key)?);
+    Ok(match &options.network {
+        Some(path) => config.with_network(libp2p_knock::Network::from_file(path)?),
+        None => config,
     })
 }
 

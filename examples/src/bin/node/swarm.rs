@@ -25,20 +25,20 @@ pub(crate) fn topic() -> gossipsub::IdentTopic {
 }
 
 /// Knock only: no byte for anybody who does not know this node's peer id.
-pub(crate) fn silent(key: Keypair, name: &str) -> Result<Swarm<Behaviour>> {
+pub(crate) fn silent(key: Keypair, name: &str, config: knock::Config) -> Result<Swarm<Behaviour>> {
     Ok(SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_other_transport(|key| Ok(knock::tokio::Transport::new(knock::Config::new(key)?)))?
+        .with_other_transport(|_| knock::tokio::Transport::new(config))?
         .with_behaviour(|key| behaviour(key, name))?
         .with_swarm_config(tuned)
         .build())
 }
 
 /// The same, and `/dns…` addresses can be dialled. Fails where the system has no resolver configuration.
-pub(crate) fn silent_with_dns(key: Keypair, name: &str) -> Result<Swarm<Behaviour>> {
+pub(crate) fn silent_with_dns(key: Keypair, name: &str, config: knock::Config) -> Result<Swarm<Behaviour>> {
     Ok(SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_other_transport(|key| Ok(knock::tokio::Transport::new(knock::Config::new(key)?)))?
+        .with_other_transport(|_| knock::tokio::Transport::new(config))?
         .with_dns()?
         .with_behaviour(|key| behaviour(key, name))?
         .with_swarm_config(tuned)
