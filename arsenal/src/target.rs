@@ -157,15 +157,13 @@ impl Drop for Target {
 type Any = Boxed<(PeerId, StreamMuxerBox)>;
 
 fn transport(kind: Kind, key: &Keypair, settings: Settings) -> Result<Any> {
-    let tcp = libp2p_tcp::tokio::Transport::new(libp2p_tcp::Config::default());
     Ok(match kind.version() {
-        // As `libp2p_knock::tokio::Transport` does it.
-        Some(version) => libp2p_knock::Transport::new(tcp, listener_config(key, version, settings)?)
-            .with_executor(|task| drop(tokio::spawn(task)))
+        // Its listening side has a task of its own.
+        Some(version) => libp2p_knock::tokio::Transport::new(listener_config(key, version, settings)?)
             .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
             .boxed(),
         None => {
-            let stack = tcp
+            let stack = libp2p_tcp::tokio::Transport::new(libp2p_tcp::Config::default())
                 .upgrade(upgrade::Version::V1Lazy)
                 .authenticate(libp2p_noise::Config::new(key)?)
                 .multiplex(libp2p_yamux::Config::default())
