@@ -99,8 +99,10 @@ pub struct Scenario {
     pub honest_prefixes: u16,
     /// Whether those have authenticated before the flood begins.
     pub authenticated_before: bool,
-    /// Honest dials, in the flood and once before it.
+    /// Honest dials in the flood.
     pub dials: usize,
+    /// And before it.
+    pub idle_dials: usize,
     /// Honest dials a second.
     pub dial_rate: f64,
     /// Most unauthenticated sockets of the listener.
@@ -121,6 +123,7 @@ impl Scenario {
             honest_prefixes: 32,
             authenticated_before: false,
             dials: 1000,
+            idle_dials: 500,
             dial_rate: 50.0,
             max_waiting: 8192,
             close_time_ms: 120_000,
@@ -162,6 +165,7 @@ impl Scenario {
         Self {
             half_open: 100,
             dials: 40,
+            idle_dials: 40,
             honest_prefixes: 4,
             ..self
         }
@@ -193,18 +197,30 @@ pub struct FloodReport {
     pub idle_p99_ms: f64,
     /// CPU time of the listener, as a share of one core.
     pub listener_cpu_share: f64,
+    /// Time in which it could have run and other programs had its core, as a share; where the kernel says so. When this
+    /// is more than nothing, the times of the dialers are the machine's as well.
+    pub listener_waited_share: Option<f64>,
     /// Memory of the listener's process: the most that was seen, less what it had before.
     pub rss_mib: f64,
     /// The kernel's, both ends of every connection: the most that was seen, less what there was before.
     pub kernel_mib: f64,
+    /// The listener's part of that, by the number of its sockets among all.
+    pub listener_kernel_mib: f64,
     /// Open descriptors of the listener: the most that was seen.
     pub open_files: usize,
+}
+
+impl FloodReport {
+    /// What the flood costs the machine of the listener, in process and kernel.
+    pub fn listener_mib(&self) -> f64 {
+        self.rss_mib + self.listener_kernel_mib
+    }
 }
 
 /// A program that does not answer in this time has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs one scenario. Blocks for some seconds more than twice `dials / dial_rate`.
+/// Runs one scenario. Blocks for some seconds more than all its dials take.
 ///
 /// # Errors
 ///
@@ -215,9 +231,11 @@ pub fn flood(tools: &Tools, scenario: &Scenario) -> Result<FloodReport> {
     let (listener_core, other_core) = (0, 1 % cores);
 
     let mut listener = Listener::start(tools, scenario, listener_core)?;
-    let mut honest = Honest::start(tools, scenario, &listener, other_core, false)?;
+    let idle_dials = scenario.idle_dials;
+    let mut honest = Honest::start(tools, scenario, &listener, other_core, (idle_dials, false))?;
     let (idle, _) = honest.serve(&mut listener)?;
-    let mut honest = Honest::start(tools, scenario, &listener, other_core, scenario.authenticated_before)?;
+    let dials = (scenario.dials, scenario.authenticated_before);
+    let mut honest = Honest::start(tools, scenario, &listener, other_core, dials)?;
 
     let before = listener.figures()?;
     let mut flooder = start_flooder(tools, scenario, &listener, other_core)?;
@@ -232,6 +250,9 @@ pub fn flood(tools: &Tools, scenario: &Scenario) -> Result<FloodReport> {
     let flooded = flooder.wait_for(|event| event["event"] == "done", PATIENCE)?;
     let share = |part: usize| part as f64 / served.dials.max(1) as f64;
     let kib_over = |now: u64, then: u64| now.saturating_sub(then) as f64 / 1024.0;
+    let kernel_mib = (most.kernel_tcp.mib() - before.kernel_tcp.mib()).max(0.0);
+    let opened = most.usage.open_files.saturating_sub(before.usage.open_files);
+    let sockets = most.kernel_tcp.sockets.saturating_sub(before.kernel_tcp.sockets);
     Ok(FloodReport {
         scenario: scenario.name.clone(),
         rate: flooded["rate"].as_f64().context("no rate")?,
@@ -244,8 +265,10 @@ pub fn flood(tools: &Tools, scenario: &Scenario) -> Result<FloodReport> {
         idle_p50_ms: idle.p50_ms,
         idle_p99_ms: idle.p99_ms,
         listener_cpu_share: sys::share(&start.usage, &end.usage, elapsed),
+        listener_waited_share: sys::waited_share(&start.usage, &end.usage, elapsed),
         rss_mib: kib_over(most.usage.rss_kib, before.usage.rss_kib),
-        kernel_mib: (most.kernel_tcp.mib() - before.kernel_tcp.mib()).max(0.0),
+        kernel_mib,
+        listener_kernel_mib: kernel_mib * (opened as f64 / sockets.max(1) as f64).min(1.0),
         open_files: most.usage.open_files,
     })
 }
@@ -264,6 +287,7 @@ impl Figures {
             usage: Usage {
                 rss_kib: a.rss_kib.max(b.rss_kib),
                 cpu_ms: a.cpu_ms.max(b.cpu_ms),
+                waited_ms: a.waited_ms.max(b.waited_ms),
                 open_files: a.open_files.max(b.open_files),
             },
             kernel_tcp: if self.kernel_tcp.mib() >= other.kernel_tcp.mib() {
@@ -315,7 +339,7 @@ impl Honest {
         scenario: &Scenario,
         listener: &Listener,
         core: usize,
-        authenticated: bool,
+        (dials, authenticated): (usize, bool),
     ) -> Result<Self> {
         let mut command = Command::new(&tools.honest);
         command
@@ -325,14 +349,14 @@ impl Honest {
         option(&mut command, "--stack", scenario.stack.name());
         option(&mut command, "--core", core);
         option(&mut command, "--prefixes", scenario.honest_prefixes);
-        option(&mut command, "--dials", scenario.dials);
+        option(&mut command, "--dials", dials);
         option(&mut command, "--rate", scenario.dial_rate);
         if authenticated {
             command.arg("--after-authenticated");
         }
         let process = Process::spawn("honest", &mut command)?;
         process.wait_for(|event| event["event"] == "ready", PATIENCE)?;
-        let lasts = Duration::try_from_secs_f64(scenario.dials as f64 / scenario.dial_rate).context("the dial rate")?;
+        let lasts = Duration::try_from_secs_f64(dials as f64 / scenario.dial_rate).context("the dial rate")?;
         Ok(Self { process, lasts })
     }
 

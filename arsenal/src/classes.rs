@@ -27,7 +27,8 @@ pub struct Outcome {
     pub close: CloseKind,
     /// When, since the connection stood.
     pub since_connect_us: u64,
-    /// When, since the probe's own FIN. Equal to the former for other endings; 0 if the listener was first.
+    /// When, since the probe's own FIN, and then more than 0. Equal to the former for other endings; 0 if the listener
+    /// was first.
     pub since_end_us: u64,
 }
 
@@ -52,6 +53,20 @@ pub struct Record {
     pub outcome: Outcome,
 }
 
+impl Record {
+    /// The ending that took place. A probe that the listener closed before its own ending came has held all the time.
+    pub fn ending(&self) -> Ending {
+        let Outcome {
+            close, since_end_us, ..
+        } = self.outcome;
+        match self.probe.ending {
+            Ending::Rst | Ending::Close if close != CloseKind::None => Ending::Hold,
+            Ending::Fin if close != CloseKind::None && since_end_us == 0 => Ending::Hold,
+            own => own,
+        }
+    }
+}
+
 /// Outcomes that nobody would tell apart, under one ending.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Class {
@@ -72,11 +87,12 @@ pub struct Class {
 /// The classes of `records`. Close times more than `gap` apart, with none between them, are different times.
 pub fn classes(records: &[Record], gap: Duration) -> Vec<Class> {
     let mut groups: BTreeMap<(Ending, bool, CloseKind), Vec<(Duration, usize)>> = BTreeMap::new();
-    for Record { probe, outcome } in records {
-        let key = (probe.ending, outcome.answered > 0, outcome.close);
+    for record in records {
+        let (Record { probe, outcome }, ending) = (record, record.ending());
+        let key = (ending, outcome.answered > 0, outcome.close);
         let time = match outcome.close {
             CloseKind::None => Duration::ZERO,
-            CloseKind::Fin | CloseKind::Rst => outcome.time(probe.ending),
+            CloseKind::Fin | CloseKind::Rst => outcome.time(ending),
         };
         groups.entry(key).or_default().push((time, probe.length));
     }
@@ -146,6 +162,23 @@ mod tests {
         assert_eq!((classes.len(), worst(&classes)), (3, 1));
         assert_eq!(classes[0].span_ms, Some((2000.0, 2099.0)));
         assert_eq!(classes[0].lengths, [97]);
+    }
+
+    #[test]
+    fn a_probe_that_was_slower_than_the_deadline_has_held() {
+        let mut slow_fin = record(Ending::Fin, 0, CloseKind::Fin, 2000);
+        slow_fin.outcome.since_end_us = 0;
+        let records = [
+            record(Ending::Hold, 0, CloseKind::Fin, 2001),
+            record(Ending::Rst, 0, CloseKind::Fin, 2002),
+            record(Ending::Close, 0, CloseKind::Fin, 2003),
+            slow_fin,
+        ];
+        let found = classes(&records, GAP);
+        assert_eq!((found.len(), found[0].probes), (1, 4), "{found:?}");
+        // Early is another kind, whatever the probe was about to do.
+        let early = [records[0], record(Ending::Rst, 0, CloseKind::Fin, 3)];
+        assert_eq!(worst(&classes(&early, GAP)), 2);
     }
 
     #[test]

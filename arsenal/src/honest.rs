@@ -9,8 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use libp2p_core::multiaddr::Protocol;
 use libp2p_core::muxing::StreamMuxerBox;
 use libp2p_core::transport::{Boxed, DialOpts, PortUse};
-use libp2p_core::upgrade::Version;
-use libp2p_core::{Endpoint, Multiaddr, Transport as _};
+use libp2p_core::{Endpoint, Multiaddr, Transport as _, upgrade};
 use libp2p_identity::{Keypair, PeerId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -67,7 +66,7 @@ impl Honest {
     /// When the stack cannot be set up.
     pub fn new(kind: Kind, target: SocketAddr, peer: PeerId, sources: Sources) -> Result<Self> {
         let mut address = Multiaddr::from(target.ip()).with(Protocol::Tcp(target.port()));
-        if kind == Kind::Knock {
+        if kind.version().is_some() {
             address.push(Protocol::Tls);
         }
         let address = address.with(Protocol::P2p(peer));
@@ -160,12 +159,12 @@ impl Dialer {
 
 fn transport(kind: Kind, source: IpAddr) -> Result<Boxed<(PeerId, StreamMuxerBox)>> {
     let key = Keypair::generate_ed25519();
-    Ok(match kind {
-        Kind::Knock => libp2p_knock::Transport::new(BoundTcp(source), dialer_config(&key)?)
+    Ok(match kind.version() {
+        Some(version) => libp2p_knock::Transport::new(BoundTcp(source), dialer_config(&key, version)?)
             .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
             .boxed(),
-        Kind::Noise => BoundTcp(source)
-            .upgrade(Version::V1Lazy)
+        None => BoundTcp(source)
+            .upgrade(upgrade::Version::V1Lazy)
             .authenticate(libp2p_noise::Config::new(&key)?)
             .multiplex(libp2p_yamux::Config::default())
             .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))

@@ -43,8 +43,11 @@ pub enum Mode {
     Delay(Duration),
     /// Both connections are cut once the flight is there.
     Drop,
-    /// Of two dials, each goes on with the other's flight.
-    Swap,
+    /// Of two dials, each keeps the first bytes of its flight and goes on with the rest of the other's.
+    Swap {
+        /// How many; 0 swaps them whole.
+        keep: usize,
+    },
     /// The first bytes of the flight go on, and the attacker's own behind them.
     Replace {
         /// How many of the dialer's.
@@ -79,7 +82,7 @@ pub struct InPath {
     task: JoinHandle<()>,
 }
 
-/// The dial that waits to swap: its flight, and where the other one goes.
+/// The dial that waits to swap: what it gives, and where the other one goes.
 type Waiting = Mutex<Option<(Vec<u8>, oneshot::Sender<Vec<u8>>)>>;
 
 #[derive(Debug)]
@@ -237,7 +240,11 @@ async fn attack(mut client: TcpStream, meter: &Meter<'_>) -> io::Result<u64> {
         Mode::Withhold => Vec::new(),
         Mode::Cut(length) => flight[..flight.len().min(*length)].to_vec(),
         Mode::Replace { keep, with } => [&flight[..flight.len().min(*keep)], with].concat(),
-        Mode::Swap => swap(flight, &meter.shared.waiting).await?,
+        Mode::Swap { keep } => {
+            let (head, rest) = flight.split_at(flight.len().min(*keep));
+            let rest = swap(rest.to_vec(), &meter.shared.waiting).await?;
+            [head, &rest].concat()
+        }
     };
     match mode {
         Mode::Delay(wait) => sleep(*wait).await,

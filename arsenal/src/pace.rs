@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-/// Says when the next thing is due. One that falls behind catches up, but by no more than a tenth of a second's worth.
+/// Says when the next thing is due. One that falls behind catches up, but by no more than a few milliseconds' worth: a
+/// thread that was kept waiting must not turn a flood into a burst.
 #[derive(Debug)]
 pub struct Pace {
     step: Duration,
     next: Instant,
 }
 
-const SLACK: Duration = Duration::from_millis(100);
+const SLACK: Duration = Duration::from_millis(5);
 
 impl Pace {
     /// So many a second; as fast as can be when that is not a positive number.
@@ -54,10 +55,10 @@ mod tests {
     #[test]
     fn things_are_due_at_the_rate_and_a_pause_is_not_made_up_for() {
         let start = Instant::now();
-        let mut pace = Pace::new(10.0);
+        let mut pace = Pace::new(250.0);
         pace.next = start;
         let waits: Vec<_> = (0..3).map(|_| pace.take(start).as_millis()).collect();
-        assert_eq!(waits, [0, 100, 200]);
+        assert_eq!(waits, [0, 4, 8]);
         let later = start + Duration::from_secs(60);
         let at_once = (0..10).filter(|_| pace.take(later).is_zero()).count();
         assert_eq!(at_once, 2);

@@ -87,7 +87,7 @@ pub async fn run(
     }
     let micros = |since: Instant| u64::try_from((now - since).as_micros()).unwrap_or(u64::MAX);
     let since_end_us = match probe.ending {
-        Ending::Fin => ended.get().copied().map_or(0, micros),
+        Ending::Fin => ended.get().copied().map_or(0, |ended| micros(ended).max(1)),
         Ending::Hold | Ending::Rst | Ending::Close => micros(connected),
     };
     Ok(Outcome {

@@ -57,6 +57,8 @@ pub struct Usage {
     pub rss_kib: u64,
     /// CPU time so far, user and system, all threads.
     pub cpu_ms: u64,
+    /// Time so far in which its first thread could have run and others had the core, where the kernel says so.
+    pub waited_ms: Option<u64>,
     /// Open descriptors.
     pub open_files: usize,
 }
@@ -75,6 +77,7 @@ pub fn usage(pid: u32) -> Result<Usage> {
     Ok(Usage {
         rss_kib: field_kib(&read("status")?, "VmRSS:").context("no VmRSS")?,
         cpu_ms: cpu_ms(&read("stat")?, rustix::param::clock_ticks_per_second()).context("no CPU time")?,
+        waited_ms: read("schedstat").ok().and_then(|text| waited_ms(&text)),
         open_files: std::fs::read_dir(&files)
             .with_context(|| format!("cannot read {files}"))?
             .count(),
@@ -92,6 +95,12 @@ fn cpu_ms(stat: &str, ticks_per_second: u64) -> Option<u64> {
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     ((user + system) * 1000).checked_div(ticks_per_second)
+}
+
+/// Time on a core, time waiting for one, both in nanoseconds, and how often.
+fn waited_ms(schedstat: &str) -> Option<u64> {
+    let nanos: u64 = schedstat.split_whitespace().nth(1)?.parse().ok()?;
+    Some(nanos / 1_000_000)
 }
 
 /// What the kernel spends on TCP, of all processes and both ends of each connection.
@@ -163,6 +172,12 @@ pub fn share(before: &Usage, after: &Usage, elapsed: Duration) -> f64 {
     used / elapsed.as_secs_f64().max(1e-3)
 }
 
+/// Time spent waiting for a core as a share of `elapsed`.
+pub fn waited_share(before: &Usage, after: &Usage, elapsed: Duration) -> Option<f64> {
+    let waited = after.waited_ms?.saturating_sub(before.waited_ms?) as f64 / 1e3;
+    Some(waited / elapsed.as_secs_f64().max(1e-3))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +187,7 @@ mod tests {
         let stat = "12 (a) b (c) S 1 1 1 0 -1 4194560 1 0 0 0 250 50 0 0 20 0 1 0 100 1000 10 0";
         assert_eq!(cpu_ms(stat, 100), Some(3000));
         assert_eq!(cpu_ms("12 (a", 100), None);
+        assert_eq!(waited_ms("9000000 5000000 3\n"), Some(5));
     }
 
     #[test]

@@ -9,9 +9,9 @@ use libp2p_core::multiaddr::Protocol;
 use libp2p_core::muxing::StreamMuxerBox;
 use libp2p_core::transport::timeout::TransportTimeout;
 use libp2p_core::transport::{Boxed, ListenerId, TransportEvent};
-use libp2p_core::upgrade::Version;
-use libp2p_core::{Multiaddr, Transport as _};
+use libp2p_core::{Multiaddr, Transport as _, upgrade};
 use libp2p_identity::{Keypair, PeerId};
+use libp2p_knock::{Config, Version};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
@@ -23,17 +23,49 @@ use tokio::task::JoinHandle;
 /// Which listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
-    /// libp2p-knock.
+    /// libp2p-knock, with sealed knocks.
     Knock,
+    /// libp2p-knock, with knocks of version 2.
+    #[value(skip)]
+    KnockV2,
     /// Stock libp2p: TCP, Noise, yamux.
     Noise,
+}
+
+impl Kind {
+    /// The same, with knocks of version 2 if so wanted. Stock libp2p does not knock.
+    #[must_use]
+    pub fn with_v2(self, v2: bool) -> Self {
+        match self {
+            Self::Knock if v2 => Self::KnockV2,
+            other => other,
+        }
+    }
+
+    /// How it knocks, if it does.
+    pub fn version(self) -> Option<Version> {
+        match self {
+            Self::Knock => Some(Version::V3),
+            Self::KnockV2 => Some(Version::V2),
+            Self::Noise => None,
+        }
+    }
+}
+
+/// When our listener closes a socket that has not knocked.
+#[derive(Debug, Clone, Copy)]
+pub enum Close {
+    /// After so long: for attacks that cannot wait for minutes.
+    After(Duration),
+    /// After minutes, worked out from this as an installation does it.
+    Seed([u8; 32]),
 }
 
 /// What an attack needs to set. Stock libp2p takes none of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// When a socket that has not knocked is closed.
-    pub close_time: Duration,
+    pub close: Close,
     /// How many of those there may be. A prober that holds more sees evictions.
     pub max_waiting: NonZeroUsize,
 }
@@ -41,23 +73,23 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            close_time: Duration::from_secs(2),
+            close: Close::After(Duration::from_secs(2)),
             max_waiting: NonZeroUsize::new(8192).unwrap_or(NonZeroUsize::MIN),
         }
     }
 }
 
-/// How our listener is set up: here and nowhere else. What a newer knock needs (a close time by that name, a version for
-/// each peer) is to be set here.
+/// How our listener is set up: here and nowhere else.
 ///
 /// # Errors
 ///
 /// For a key that is not Ed25519.
-pub fn listener_config(key: &Keypair, settings: Settings) -> Result<libp2p_knock::Config> {
-    Ok(libp2p_knock::Config::new(key)?
-        .with_max_waiting(settings.max_waiting)
-        .dangerous()
-        .with_close_time(settings.close_time))
+pub fn listener_config(key: &Keypair, version: Version, settings: Settings) -> Result<Config> {
+    let config = dialer_config(key, version)?.with_max_waiting(settings.max_waiting);
+    Ok(match settings.close {
+        Close::After(time) => config.dangerous().with_close_time(time),
+        Close::Seed(seed) => config.with_close_time_seed(&seed),
+    })
 }
 
 /// How an honest dialer of that listener is set up; the counterpart of [`listener_config`].
@@ -65,8 +97,8 @@ pub fn listener_config(key: &Keypair, settings: Settings) -> Result<libp2p_knock
 /// # Errors
 ///
 /// For a key that is not Ed25519.
-pub fn dialer_config(key: &Keypair) -> Result<libp2p_knock::Config> {
-    Ok(libp2p_knock::Config::new(key)?)
+pub fn dialer_config(key: &Keypair, version: Version) -> Result<Config> {
+    Ok(Config::new(key)?.with_version(version)?)
 }
 
 /// A running listener. It ends when this is dropped.
@@ -89,7 +121,7 @@ impl Target {
     pub async fn start(kind: Kind, key: &Keypair, listen: SocketAddr, settings: Settings) -> Result<Self> {
         let mut transport = transport(kind, key, settings)?;
         let mut address = Multiaddr::from(listen.ip()).with(Protocol::Tcp(listen.port()));
-        if kind == Kind::Knock {
+        if kind.version().is_some() {
             address.push(Protocol::Tls);
         }
         transport.listen_on(ListenerId::next(), address)?;
@@ -125,14 +157,14 @@ impl Drop for Target {
 type Any = Boxed<(PeerId, StreamMuxerBox)>;
 
 fn transport(kind: Kind, key: &Keypair, settings: Settings) -> Result<Any> {
-    let tcp = libp2p_tcp::tokio::Transport::new(libp2p_tcp::Config::default());
-    Ok(match kind {
-        Kind::Knock => libp2p_knock::Transport::new(tcp, listener_config(key, settings)?)
+    Ok(match kind.version() {
+        // Its listening side has a task of its own.
+        Some(version) => libp2p_knock::tokio::Transport::new(listener_config(key, version, settings)?)
             .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
             .boxed(),
-        Kind::Noise => {
-            let stack = tcp
-                .upgrade(Version::V1Lazy)
+        None => {
+            let stack = libp2p_tcp::tokio::Transport::new(libp2p_tcp::Config::default())
+                .upgrade(upgrade::Version::V1Lazy)
                 .authenticate(libp2p_noise::Config::new(key)?)
                 .multiplex(libp2p_yamux::Config::default())
                 .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));

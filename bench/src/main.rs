@@ -1,5 +1,6 @@
 //! What libp2p-knock costs beside the stacks one would pick instead, all in one run. See the README.
 
+mod close_times;
 mod delay;
 mod handshake;
 mod idle;
@@ -10,13 +11,15 @@ mod report;
 mod rtt;
 mod samples;
 mod service;
+mod silence;
 mod stacks;
 mod svg;
 mod sys;
 mod throughput;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
+use close_times::Probed;
 use stacks::{Kind, Target};
 use std::path::{Path, PathBuf};
 
@@ -102,11 +105,16 @@ enum Command {
     Ladder,
     /// All of the above.
     All,
+    /// Honest dialers while the listener is flooded. Needs the programs of the arsenal beside this one.
+    Silence,
     /// Draws what `--json` has stored.
     Plot {
         /// Where the SVG files go.
         #[arg(long, default_value = ".")]
         out: PathBuf,
+        /// Close times that the arsenal's prober has stored, to be drawn side by side (may be given again).
+        #[arg(long, value_name = "NAME=FILE")]
+        close_times: Vec<Probed>,
     },
     #[command(hide = true)]
     IdleChild {
@@ -152,7 +160,8 @@ async fn run(command: Command, options: Options) -> Result<()> {
             ladder::run(&options).await?;
             rtt::run(&options).await
         }
-        Command::Plot { out } => plot::run(options.json().context("plot reads --json FILE")?, &out),
+        Command::Silence => silence::run(&options).await,
+        Command::Plot { out, close_times } => plot::run(options.json(), &out, &close_times),
         Command::IdleChild {
             kind,
             connections,

@@ -1,5 +1,6 @@
 //! Charts of stored results.
 
+use crate::close_times::{self, Probed};
 use crate::ladder::{Flight, STACKS as LADDERS};
 use crate::stacks::Kind;
 use crate::svg::{Anchor, Svg};
@@ -70,11 +71,25 @@ const CHARTS: [Chart; 4] = [
     ),
 ];
 
-pub(crate) fn run(json: &Path, out: &Path) -> Result<()> {
+pub(crate) fn run(json: Option<&Path>, out: &Path, probed: &[Probed]) -> Result<()> {
+    ensure!(
+        json.is_some() || !probed.is_empty(),
+        "plot reads --json FILE, or --close-times NAME=FILE"
+    );
+    std::fs::create_dir_all(out)?;
+    if let Some(json) = json {
+        results(json, out)?;
+    }
+    if !probed.is_empty() {
+        save(out, "close-times", close_times::draw(probed)?)?;
+    }
+    Ok(())
+}
+
+fn results(json: &Path, out: &Path) -> Result<()> {
     let text = std::fs::read_to_string(json).with_context(|| format!("cannot read {}", json.display()))?;
     let results: Value =
         serde_json::from_str(&text).with_context(|| format!("{} is no result file", json.display()))?;
-    std::fs::create_dir_all(out)?;
     let mut drawn = 0;
     for chart in &CHARTS {
         if let Some(stacks) = results.pointer(&format!("/{}/stacks", chart.1)) {

@@ -6,10 +6,10 @@ const STYLE: &str = "\
 text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,Helvetica,Arial,sans-serif;font-size:13px;fill:#1f2328}\
 .title{font-size:16px;font-weight:600}.small{font-size:11.5px;fill:#59636e}.head{font-weight:600}.ours-text{font-weight:600}\
 .back{fill:#ffffff}.ours{fill:#1a7f5a}.theirs{fill:#9aa7b4}.limit{fill:#d3dae1}\
-.line{stroke:#59636e;stroke-width:1;fill:none}.faint{stroke:#d3dae1;stroke-width:1;fill:none}.cut{stroke:#ffffff;stroke-width:4}\
+.line{stroke:#59636e;stroke-width:1;fill:none}.reset{fill:#b5542c}.faint{stroke:#d3dae1;stroke-width:1;fill:none}.cut{stroke:#ffffff;stroke-width:4}\
 .ours-line{stroke:#1a7f5a;stroke-width:1.6;fill:none}.ours-tip{fill:#1a7f5a}.tip{fill:#59636e}\
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.small{fill:#9198a1}.back{fill:#0d1117}.ours{fill:#3fb68b}\
-.theirs{fill:#6b7785}.limit{fill:#3a434d}.line{stroke:#9198a1}.faint{stroke:#3a434d}.cut{stroke:#0d1117}\
+.theirs{fill:#6b7785}.reset{fill:#e08a5f}.limit{fill:#3a434d}.line{stroke:#9198a1}.faint{stroke:#3a434d}.cut{stroke:#0d1117}\
 .ours-line{stroke:#3fb68b}.ours-tip{fill:#3fb68b}.tip{fill:#9198a1}}";
 
 pub(crate) struct Svg {

@@ -19,6 +19,9 @@ mod fast_open;
 #[cfg_attr(docsrs, doc(cfg(all(feature = "fast-open", target_os = "linux"))))]
 pub use fast_open::{FastOpen, FastOpenStream};
 
+/// Linux allows no more by default.
+const BACKLOG: u32 = 4096;
+
 type Inner = crate::Transport<libp2p_tcp::tokio::Transport>;
 
 /// Knock, TLS and yamux over TCP. Addresses: `/ip4/…/tcp/N/tls`, `/ip6/…/tcp/N/tls`, with `/p2p/<peer>` behind it in a
@@ -53,9 +56,12 @@ type Inner = crate::Transport<libp2p_tcp::tokio::Transport>;
 pub struct Transport(Inner);
 
 impl Transport {
-    /// The stack that `config` describes, over TCP as `libp2p-tcp` sets it up by default.
+    /// The stack that `config` describes, over TCP as `libp2p-tcp` sets it up by default, but for the queue of
+    /// connections that nobody has accepted yet: it holds 4096, or as many as the system allows. In a flood a shorter one
+    /// is full as soon as the listener is kept from running for some hundredths of a second, and whoever comes then
+    /// waits for a second.
     pub fn new(config: Config) -> Self {
-        Self::with_tcp(libp2p_tcp::Config::default(), config)
+        Self::with_tcp(libp2p_tcp::Config::default().listen_backlog(BACKLOG), config)
     }
 
     /// The same over TCP as `tcp` says.

@@ -21,6 +21,9 @@ struct Args {
     /// What it speaks.
     #[arg(long, default_value = "knock")]
     stack: Kind,
+    /// Ours: with knocks of version 2.
+    #[arg(long)]
+    v2: bool,
     /// Networks, 127.a.b.0/24, with one dialer each.
     #[arg(long, default_value_t = 32)]
     prefixes: u16,
@@ -51,7 +54,12 @@ fn main() -> Result<()> {
 }
 
 async fn run(args: Args) -> Result<()> {
-    let honest = Honest::new(args.stack, args.target, args.peer, Sources::honest(args.prefixes))?;
+    let honest = Honest::new(
+        args.stack.with_v2(args.v2),
+        args.target,
+        args.peer,
+        Sources::honest(args.prefixes),
+    )?;
     if args.after_authenticated {
         honest.authenticate().await?;
     }

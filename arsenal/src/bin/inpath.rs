@@ -37,8 +37,11 @@ enum What {
     Delay { milliseconds: u64 },
     /// Cuts the connection when the flight is there.
     Drop,
-    /// Gives each of two dials the other's flight.
-    Swap,
+    /// Gives each of two dials the other's flight, or what comes behind its first bytes.
+    Swap {
+        #[arg(default_value_t = 0)]
+        keep: usize,
+    },
     /// Keeps the first bytes of the flight, and puts a ClientHello of its own behind them.
     Replace { keep: usize },
     /// Lets the first bytes of the flight through and nothing after them.
@@ -56,7 +59,7 @@ async fn main() -> Result<()> {
         What::ReplayFirst => Mode::ReplayFirst,
         What::Delay { milliseconds } => Mode::Delay(Duration::from_millis(milliseconds)),
         What::Drop => Mode::Drop,
-        What::Swap => Mode::Swap,
+        What::Swap { keep } => Mode::Swap { keep },
         What::Replace { keep } => Mode::Replace {
             keep,
             with: client_hello()?,

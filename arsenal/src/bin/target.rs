@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use arsenal::sys;
-use arsenal::target::{Kind, Settings, Target};
+use arsenal::target::{Close, Kind, Settings, Target};
 use clap::Parser;
 use libp2p_identity::Keypair;
 use serde_json::json;
@@ -16,6 +16,9 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 struct Args {
     /// Which listener.
     kind: Kind,
+    /// Ours: with knocks of version 2.
+    #[arg(long)]
+    v2: bool,
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
     /// Ed25519 seed, 64 hexadecimal digits; a fresh identity without.
@@ -27,6 +30,9 @@ struct Args {
     /// Milliseconds until a socket that has not knocked is closed.
     #[arg(long, default_value_t = 2000)]
     close_time: u64,
+    /// Close it after some minutes instead, worked out from this as an installation does it: 64 hexadecimal digits.
+    #[arg(long)]
+    close_time_seed: Option<String>,
     /// Sockets that may wait for their knock.
     #[arg(long, default_value = "8192")]
     max_waiting: NonZeroUsize,
@@ -46,17 +52,17 @@ fn main() -> Result<()> {
 
 async fn run(args: Args) -> Result<()> {
     let key = match &args.seed {
-        Some(seed) => {
-            let seed = hex::decode(seed).context("--seed is hexadecimal")?;
-            Keypair::ed25519_from_bytes(seed).context("--seed is 32 bytes")?
-        }
+        Some(seed) => Keypair::ed25519_from_bytes(bytes(seed).context("--seed")?)?,
         None => Keypair::generate_ed25519(),
     };
     let settings = Settings {
-        close_time: Duration::from_millis(args.close_time),
+        close: match &args.close_time_seed {
+            Some(seed) => Close::Seed(bytes(seed).context("--close-time-seed")?),
+            None => Close::After(Duration::from_millis(args.close_time)),
+        },
         max_waiting: args.max_waiting,
     };
-    let target = Target::start(args.kind, &key, args.listen, settings).await?;
+    let target = Target::start(args.kind.with_v2(args.v2), &key, args.listen, settings).await?;
     let pid = std::process::id();
     let ready = json!({
         "event": "ready", "address": target.address, "peer": target.peer.to_string(), "pid": pid,
@@ -76,4 +82,10 @@ async fn run(args: Args) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn bytes(text: &str) -> Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(text, &mut bytes).context("64 hexadecimal digits are needed")?;
+    Ok(bytes)
 }

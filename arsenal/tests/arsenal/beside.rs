@@ -93,9 +93,7 @@ async fn the_go_original_is_told_by_its_close_times_and_answers_a_replay() {
 
 /// One dial of a peer that Go knows, and its end.
 async fn knock_at_go(address: SocketAddr) {
-    let config = Config::new(&keypair(OUR_SEED))
-        .unwrap()
-        .with_mode(libp2p_knock::Mode::Frames);
+    let config = Config::new(&keypair(OUR_SEED)).unwrap().ragep2p_compatible();
     let mut transport = Authenticated::new(BoundTcp([127, 0, 0, 1].into()), config);
     let to: Multiaddr = format!(
         "/ip4/127.0.0.1/tcp/{}/tls/p2p/{}",
