@@ -105,12 +105,12 @@ mod tests {
     fn who_goes_is_of_the_prefix_that_has_the_most() {
         let (slots, mut answering) = (slots(3 * MAX_HANDSHAKES), Answering::new());
         // One from each of a few prefixes, long before the many from one.
-        for n in 0..MAX_HANDSHAKES {
+        for (n, slot) in slots.iter().enumerate().take(MAX_HANDSHAKES) {
             let prefix = if n < 10 { net(n as u16) } else { net(99) };
-            assert_eq!(answering.start(slots[n], prefix, false, n), None);
+            assert_eq!(answering.start(*slot, prefix, false, n), None);
         }
-        for n in MAX_HANDSHAKES..3 * MAX_HANDSHAKES {
-            let gone = answering.start(slots[n], net(99), false, n);
+        for (n, slot) in slots.iter().enumerate().skip(MAX_HANDSHAKES) {
+            let gone = answering.start(*slot, net(99), false, n);
             assert_eq!(gone, Some(n - MAX_HANDSHAKES + 10), "the oldest of the busiest");
         }
     }
@@ -118,10 +118,10 @@ mod tests {
     #[test]
     fn a_stranger_goes_before_whoever_is_known_however_many_those_are() {
         let (slots, mut answering) = (slots(MAX_HANDSHAKES + 3), Answering::new());
-        for n in 0..MAX_HANDSHAKES {
+        for (n, slot) in slots.iter().enumerate().take(MAX_HANDSHAKES) {
             let stranger = n == 100 || n == 200;
             let prefix = if stranger { net(n as u16) } else { net(1) };
-            assert_eq!(answering.start(slots[n], prefix, !stranger, n), None);
+            assert_eq!(answering.start(*slot, prefix, !stranger, n), None);
         }
         let mut known = |n: usize| answering.start(slots[MAX_HANDSHAKES + n], net(1), true, 1000);
         assert_eq!(known(0), Some(100));
