@@ -200,6 +200,7 @@ where
             io,
             invited,
             prefix,
+            displaced,
             listener,
             local_addr,
             send_back_addr,
@@ -210,8 +211,14 @@ where
             local_addr: local_addr.clone(),
             send_back_addr: send_back_addr.clone(),
         };
+        let displaced = async {
+            if displaced.await.is_err() {
+                // The listener has gone, and needs no places.
+                futures::future::pending().await
+            }
+        };
         let upgrade = async move {
-            match shared.answer(io, invited, prefix, &point).await {
+            match shared.answer(io, invited, prefix, displaced, &point).await {
                 Ok(secured) => {
                     ticket.authenticated();
                     Ok(secured)

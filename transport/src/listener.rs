@@ -6,6 +6,7 @@
 use crate::knock::reader::Reader;
 use crate::knock::v3::Opened;
 use crate::metrics::KnockOutcome;
+use crate::silence::answering::Answering;
 use crate::silence::pool::{Action, EVICTED_FOR_DESCRIPTORS, Event, Pool, Slot};
 use crate::silence::prefix::Prefix;
 use crate::silence::summary::Cause;
@@ -13,7 +14,7 @@ use crate::socket::{Signal, Socket, Step};
 use crate::timer::Deadline;
 use crate::upgrade::{Invited, Judged, Shared, Turned};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
-use futures::channel::mpsc;
+use futures::channel::{mpsc, oneshot};
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -31,14 +32,13 @@ const OPENINGS_PER_TURN: usize = 8;
 /// head to show and its end to report.
 const STEPS_PER_TURN: usize = 128;
 
-/// Callers that are in their TLS handshake, at most. Who comes next is drained like a stranger.
-pub(crate) const MAX_HANDSHAKES: usize = 256;
-
 /// A socket whose caller may come in.
 pub(crate) struct Knocked<S> {
     pub(crate) io: S,
     pub(crate) invited: Invited,
     pub(crate) prefix: Prefix,
+    /// Says when others need its place.
+    pub(crate) displaced: oneshot::Receiver<()>,
     pub(crate) listener: ListenerId,
     pub(crate) local_addr: Multiaddr,
     pub(crate) send_back_addr: Multiaddr,
@@ -102,7 +102,7 @@ pub(crate) struct Lobby<S> {
     shared: Arc<Shared>,
     pool: Pool<Place>,
     sockets: FuturesUnordered<Socket<S>>,
-    answering: usize,
+    answering: Answering<oneshot::Sender<()>>,
     outcomes: mpsc::UnboundedReceiver<(Slot, Outcome<S>)>,
     ticket: mpsc::UnboundedSender<(Slot, Outcome<S>)>,
     lots: SystemRandom,
@@ -121,7 +121,7 @@ where
         Self {
             pool: Pool::new(shared.config.max_waiting, shared.config.close_time),
             sockets: FuturesUnordered::new(),
-            answering: 0,
+            answering: Answering::new(),
             outcomes,
             ticket,
             lots: SystemRandom::new(),
@@ -237,9 +237,6 @@ where
 
     fn judge_flight(&mut self, slot: Slot, opened: &Opened, sealed: &[u8]) -> Result<Invited, Turned> {
         let place = self.pool.get_mut(slot).ok_or(Turned::Gone)?;
-        if self.answering >= MAX_HANDSHAKES {
-            return Err(crate::Refusal::Budget.into());
-        }
         self.shared.judge_flight(opened, sealed, place.prefix)
     }
 
@@ -263,21 +260,23 @@ where
     }
 
     fn answer(&mut self, slot: Slot, io: S, invited: Invited) -> Option<Knocked<S>> {
-        if self.answering >= MAX_HANDSHAKES {
-            self.turn_away(slot, io, crate::Refusal::Budget.into());
-            return None;
-        }
         let Action::Answer = self.pool.on_event(slot, Event::Knocked) else {
             return None;
         };
         self.shared.count(Ok(()));
-        self.answering += 1;
         let place = self.pool.get_mut(slot)?;
         place.counted = true;
+        let known = self.shared.config.guard.is_known(place.prefix);
+        let (displace, displaced) = oneshot::channel();
+        if let Some(other) = self.answering.start(slot, place.prefix, known, displace) {
+            // It may be through already, and its word of that on the way.
+            let _ = other.send(());
+        }
         Some(Knocked {
             io,
             invited,
             prefix: place.prefix,
+            displaced,
             listener: place.listener,
             local_addr: place.local_addr.clone(),
             send_back_addr: place.send_back_addr.clone(),
@@ -316,7 +315,7 @@ where
     /// Hears what became of those that were answered.
     fn poll_outcomes(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some((slot, outcome))) = self.outcomes.poll_next_unpin(cx) {
-            self.answering -= 1;
+            self.answering.end(slot);
             match outcome {
                 Outcome::In => {
                     if let Some(place) = self.pool.remove(slot) {

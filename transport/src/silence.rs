@@ -14,6 +14,7 @@
 //! sent. Every socket is closed at one and the same time after it was accepted, unless its owner ends it first, or it
 //! is evicted, by chance and by how much its prefix holds.
 
+pub(crate) mod answering;
 pub(crate) mod budget;
 pub(crate) mod known;
 pub(crate) mod limits;

@@ -22,7 +22,7 @@ use crate::silence::summary::Cause;
 use crate::stream::{About, Role, TlsStream};
 use crate::timer::Deadline;
 use crate::tls::{self, Tls};
-use futures::future::{Either, select};
+use futures::future::{Either, pending, select};
 use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use libp2p_core::ConnectedPoint;
 use libp2p_identity::PeerId;
@@ -225,13 +225,14 @@ impl Shared {
         self.config.guard.count(cause);
     }
 
-    /// Answers a caller and becomes the TLS server. Whoever does not authenticate is to see no more than a stranger, so
-    /// his socket is given back. Whoever did, and is not wanted, sees it closed.
+    /// Answers a caller and becomes the TLS server. Whoever does not authenticate, before `displaced` at that, is to see no
+    /// more than a stranger, so his socket is given back. Whoever did, and is not wanted, sees it closed.
     pub(crate) async fn answer<S>(
         &self,
         mut io: S,
         invited: Invited,
         prefix: Prefix,
+        displaced: impl Future<Output = ()>,
         point: &ConnectedPoint,
     ) -> Result<(PeerId, TlsStream<S>), (Failure, Option<S>)>
     where
@@ -241,7 +242,13 @@ impl Shared {
         self.config.metrics.read(invited.size);
         let server = self.tls.server(peer, dialect.alpn());
         let done = match server.and_then(UnbufferedServerConnection::new) {
-            Ok(server) => self.shake(&mut io, server, Vec::new(), &invited.flight).await,
+            Ok(server) => {
+                let shaking = pin!(self.shake(&mut io, server, Vec::new(), &invited.flight));
+                match select(shaking, pin!(displaced)).await {
+                    Either::Left((done, _)) => done,
+                    Either::Right(((), _)) => Err(Error::Knock(Refusal::Budget)),
+                }
+            }
             Err(error) => Err(error.into()),
         };
         let authenticated = done.is_ok();
@@ -282,7 +289,7 @@ impl Shared {
         };
         let awaited = within(limit, awaiting).await;
         let invited = awaited.map_err(|error| turned.unwrap_or(error).at(Stage::Knock))?;
-        let answered = self.answer(io, invited, prefix, point).await;
+        let answered = self.answer(io, invited, prefix, pending(), point).await;
         answered.map_err(|(failure, _)| failure)
     }
 

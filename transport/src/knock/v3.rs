@@ -27,7 +27,9 @@ pub use hello::check as check_hello;
 pub use network::{Network, NetworkError};
 pub use noise::{StaticKey, StaticKeyError};
 pub use open::{Boxed, Gate, Late, Opened, Refused, check_time};
-pub use seal::{Callee, Fresh, SealError, seal, wrap};
+#[cfg(feature = "internals")]
+pub use seal::rewrap;
+pub use seal::{Callee, Fresh, SealError, seal, seal_payload, wrap};
 
 /// The size in bytes of all that comes before the flight.
 pub const HEAD: usize = 12 + noise::SIZE + TAG;

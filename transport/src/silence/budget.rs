@@ -129,7 +129,7 @@ impl Verifications {
 /// would keep the true peer out.
 ///
 /// Somebody with more than 4,096 prefixes can have a pair forgotten before its two seconds are over, and it starts
-/// anew with four. What bounds all of them together is the number of handshakes at once.
+/// anew with four.
 #[derive(Debug)]
 pub(crate) struct Handshakes(PerKey<([u8; 32], Prefix)>);
 

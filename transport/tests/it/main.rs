@@ -3,6 +3,9 @@
 //! `cfg(test)` is always on here. It tells clippy that the helpers are test code too, and may unwrap.
 
 #[cfg(test)]
+#[cfg(all(feature = "internals", feature = "metrics"))]
+mod attacks;
+#[cfg(test)]
 mod closing;
 #[cfg(test)]
 mod common;

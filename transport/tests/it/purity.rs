@@ -17,6 +17,7 @@ fn the_pure_files_know_no_clock_no_socket_no_randomness_and_no_runtime() {
         ("knock/v3/open.rs", include_str!("../../src/knock/v3/open.rs")),
         ("knock/v3/payload.rs", include_str!("../../src/knock/v3/payload.rs")),
         ("knock/v3/seal.rs", include_str!("../../src/knock/v3/seal.rs")),
+        ("silence/answering.rs", include_str!("../../src/silence/answering.rs")),
         ("silence/budget.rs", include_str!("../../src/silence/budget.rs")),
         ("silence/known.rs", include_str!("../../src/silence/known.rs")),
         ("silence/limits.rs", include_str!("../../src/silence/limits.rs")),

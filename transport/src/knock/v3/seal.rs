@@ -89,7 +89,11 @@ pub fn seal(
 }
 
 /// As [`seal`], and says whatever one wants it to say.
-pub(super) fn seal_payload(
+///
+/// # Errors
+///
+/// If the identity does not do its part.
+pub fn seal_payload(
     own: &StaticKey,
     listener: &Callee,
     network: &Network,
@@ -117,4 +121,20 @@ pub fn wrap(listener: &Callee, network: &Network, fresh: &Fresh, noise: &[u8; no
     // A key that seals once may always take the same nonce.
     Aead::new(&fresh.flight_key).seal([0; 12], b"", flight, &mut knock[HEAD..]);
     knock
+}
+
+/// What anybody who knows the listener's PeerID can do to a knock that he has seen: take the Noise message out of its
+/// box and put it into another, under a nonce of his own. `None` for what is no knock at this listener.
+#[cfg(feature = "internals")]
+pub fn rewrap(listener: &Callee, network: &Network, nonce: [u8; 12], knock: &[u8]) -> Option<Vec<u8>> {
+    let gate = Aead::new(&network.gate_key(&listener.key.bytes()));
+    let (head, flight) = knock.split_first_chunk::<HEAD>()?;
+    let (old, sealed) = head.split_first_chunk::<12>()?;
+    let mut noise = [0; noise::SIZE];
+    gate.open(*old, b"", sealed, &mut noise)?;
+    let mut knock = vec![0; HEAD];
+    knock[..12].copy_from_slice(&nonce);
+    gate.seal(nonce, b"", &noise, &mut knock[12..]);
+    knock.extend_from_slice(flight);
+    Some(knock)
 }
