@@ -121,7 +121,7 @@ where
         Self {
             pool: Pool::new(shared.config.max_waiting, shared.config.close_time),
             sockets: FuturesUnordered::new(),
-            answering: Answering::new(),
+            answering: Answering::new(shared.config.max_waiting.get()),
             outcomes,
             ticket,
             lots: SystemRandom::new(),

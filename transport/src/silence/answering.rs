@@ -9,12 +9,15 @@ use super::places::Slot;
 use super::prefix::Prefix;
 use std::collections::VecDeque;
 
-/// How many there are at once, at most. Each has some 10 kB for its handshake.
-pub(crate) const MAX_HANDSHAKES: usize = 256;
+/// How many there may be at once, at least. Each has some 10 kB for its handshake.
+const MAX_HANDSHAKES: usize = 256;
+/// What part of a large pool they may be.
+const SHARE: usize = 16;
 
 /// See the module. `T` is how a caller is told that it has to go.
 #[derive(Debug)]
 pub(crate) struct Answering<T> {
+    most: usize,
     /// The longest so first.
     callers: VecDeque<Answered<T>>,
 }
@@ -28,15 +31,17 @@ struct Answered<T> {
 }
 
 impl<T> Answering<T> {
-    pub(crate) fn new() -> Self {
+    /// Beside a pool of so many.
+    pub(crate) fn new(pool: usize) -> Self {
         Self {
+            most: (pool / SHARE).max(MAX_HANDSHAKES),
             callers: VecDeque::new(),
         }
     }
 
     /// Takes one more in, and returns the one that goes for it.
     pub(crate) fn start(&mut self, slot: Slot, prefix: Prefix, known: bool, caller: T) -> Option<T> {
-        let displaced = if self.callers.len() >= MAX_HANDSHAKES {
+        let displaced = if self.callers.len() >= self.most {
             self.victim().and_then(|n| self.callers.remove(n))
         } else {
             None
@@ -89,7 +94,7 @@ mod tests {
 
     #[test]
     fn there_is_room_until_there_are_too_many_and_whoever_ends_makes_room() {
-        let (slots, mut answering) = (slots(MAX_HANDSHAKES + 2), Answering::new());
+        let (slots, mut answering) = (slots(MAX_HANDSHAKES + 2), Answering::new(0));
         for (n, slot) in slots.iter().enumerate().take(MAX_HANDSHAKES) {
             assert_eq!(answering.start(*slot, net(1), false, n), None);
         }
@@ -102,8 +107,14 @@ mod tests {
     }
 
     #[test]
+    fn a_large_pool_has_more_of_them() {
+        assert_eq!(Answering::<()>::new(64).most, 256);
+        assert_eq!(Answering::<()>::new(8192).most, 512);
+    }
+
+    #[test]
     fn who_goes_is_of_the_prefix_that_has_the_most() {
-        let (slots, mut answering) = (slots(3 * MAX_HANDSHAKES), Answering::new());
+        let (slots, mut answering) = (slots(3 * MAX_HANDSHAKES), Answering::new(0));
         // One from each of a few prefixes, long before the many from one.
         for (n, slot) in slots.iter().enumerate().take(MAX_HANDSHAKES) {
             let prefix = if n < 10 { net(n as u16) } else { net(99) };
@@ -117,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_stranger_goes_before_whoever_is_known_however_many_those_are() {
-        let (slots, mut answering) = (slots(MAX_HANDSHAKES + 3), Answering::new());
+        let (slots, mut answering) = (slots(MAX_HANDSHAKES + 3), Answering::new(0));
         for (n, slot) in slots.iter().enumerate().take(MAX_HANDSHAKES) {
             let stranger = n == 100 || n == 200;
             let prefix = if stranger { net(n as u16) } else { net(1) };

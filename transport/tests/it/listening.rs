@@ -213,14 +213,14 @@ async fn a_removed_listener_takes_its_waiters_along_and_lets_running_upgrades_fi
     assert!(refused.is_err(), "the port is closed");
 }
 
-#[cfg(feature = "metrics")]
+#[cfg(all(feature = "internals", feature = "metrics"))]
 /// An inner transport at which callers never cease to arrive, each with `bytes` to say.
 struct Flood {
     bytes: Vec<u8>,
     arrived: Arc<AtomicUsize>,
 }
 
-#[cfg(feature = "metrics")]
+#[cfg(all(feature = "internals", feature = "metrics"))]
 impl libp2p_core::Transport for Flood {
     type Output = futures::io::AllowStdIo<std::io::Cursor<Vec<u8>>>;
     type Error = std::io::Error;
@@ -258,17 +258,28 @@ impl libp2p_core::Transport for Flood {
     }
 }
 
-#[cfg(feature = "metrics")]
+#[cfg(all(feature = "internals", feature = "metrics"))]
 #[tokio::test]
 async fn one_turn_accepts_at_most_64_sockets_and_opens_at_most_8_knocks_and_asks_to_be_woken() {
+    use libp2p_knock::internals;
     let arrived = Arc::new(AtomicUsize::new(0));
+    // Boxes that open, and a Diffie-Hellman for what is in them.
+    let callee = internals::Callee::of_peer(&peer(2)).unwrap();
+    let fresh = internals::Fresh {
+        nonce: [1; 12],
+        ephemeral: [2; 32],
+        flight_key: [3; 32],
+    };
     let flood = Flood {
-        bytes: vec![7; 300],
+        bytes: internals::wrap(&callee, &libp2p_knock::Network::open(), &fresh, &[9; 176], &[0; 176]),
         arrived: arrived.clone(),
     };
     let mut registry = prometheus_client::registry::Registry::default();
-    let mut transport = libp2p_knock::Authenticated::new(flood, config(2).with_metrics(&mut registry));
-    let opened = |registry: &_| crate::metrics::value(registry, "libp2p_knock_knocks_total{outcome=\"refused_box\"}");
+    let config = config(2)
+        .with_max_openings(100_000.try_into().unwrap())
+        .with_metrics(&mut registry);
+    let mut transport = libp2p_knock::Authenticated::new(flood, config);
+    let opened = |registry: &_| crate::metrics::value(registry, "libp2p_knock_knocks_total{outcome=\"refused_noise\"}");
     for turn in 0..100 {
         let before = (arrived.load(Ordering::Relaxed), opened(&registry));
         let waker = Arc::new(Woken::default());
@@ -282,11 +293,11 @@ async fn one_turn_accepts_at_most_64_sockets_and_opens_at_most_8_knocks_and_asks
     assert!(opened(&registry) > 256.0, "the flood was worked off");
 }
 
-#[cfg(feature = "metrics")]
+#[cfg(all(feature = "internals", feature = "metrics"))]
 #[derive(Default)]
 struct Woken(AtomicBool);
 
-#[cfg(feature = "metrics")]
+#[cfg(all(feature = "internals", feature = "metrics"))]
 impl std::task::Wake for Woken {
     fn wake(self: Arc<Self>) {
         self.0.store(true, Ordering::Relaxed);

@@ -112,8 +112,9 @@ async fn an_insider_whose_knocks_are_remembered_for_longest_keeps_no_peer_out_th
 /// Somebody with keys of his own, which cost nothing, knocks in order and then leaves TLS where it is.
 #[tokio::test]
 async fn callers_that_never_finish_tls_keep_no_honest_peer_out() {
-    const KNOCKS: usize = 400;
-    const AT_ONCE: usize = 256;
+    const KNOCKS: usize = 650;
+    /// A sixteenth of the pool.
+    const AT_ONCE: usize = 8192 / 16;
     let close = Duration::from_secs(60);
     let mut target = Target::closing_after(close, patient(5000).with_handshake_timeout(close)).await;
     let hello = client_hello();
