@@ -73,7 +73,7 @@ fn place(length: usize) -> f64 {
     ((length + 1) as f64).log2() / LONGEST
 }
 
-/// As powers of two: the longest that is drawn.
+/// As a power of two: the longest that is drawn.
 const LONGEST: f64 = 20.0;
 const LENGTHS: [(usize, &str); 6] = [
     (0, "0"),
@@ -99,7 +99,8 @@ pub(crate) fn draw(probed: &[Probed]) -> Result<Svg> {
         let left = LEFT + PANEL * column as f64;
         let longest = panel.points.iter().map(|point| point.ms).max().unwrap_or(0) as f64 / 1e3;
         let step = step(longest);
-        let most = (longest / step).ceil().max(1.0) * step;
+        // What is a moment late needs no line of its own.
+        let most = (longest / step - 0.02).ceil().max(1.0) * step;
         svg.text(left, TOP - 26.0, &one.name, "head", Anchor::Start);
         svg.text(
             left + WIDTH,

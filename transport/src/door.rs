@@ -129,10 +129,13 @@ where
     T::ListenerUpgrade: Send + 'static,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event<T::Output>> {
-        // Callers that have knocked go before sockets that have not. But some of those are taken in every turn: from the
-        // kernel's queue, once it is full, whoever comes is turned away, and tries again a second later.
+        // Callers that have knocked go before sockets that have not: those can wait in the kernel's queue, where they
+        // take nobody's place.
         if let Poll::Ready(knocked) = self.lobby.poll(cx) {
             return Poll::Ready(self.incoming(knocked));
+        }
+        if self.lobby.is_busy() {
+            return Poll::Pending;
         }
         let mut accepted = 0;
         while let Poll::Ready(event) = Pin::new(&mut *lock(&self.inner)).poll(cx) {
@@ -188,7 +191,7 @@ where
                 }
             }
         }
-        if accepted == 0 || self.lobby.is_busy() {
+        if accepted == 0 {
             return Poll::Pending;
         }
         self.lobby.poll(cx).map(|knocked| self.incoming(knocked))

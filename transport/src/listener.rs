@@ -25,12 +25,11 @@ use std::task::{Context, Poll};
 use web_time::Instant;
 
 /// Heads opened in one turn, at most: each may cost two Diffie-Hellman, and a flood of them must not keep whoever
-/// polls from its other work. One that the gate refuses costs next to nothing, and is not counted.
+/// polls from its other work.
 const OPENINGS_PER_TURN: usize = 8;
 
-/// Sockets that have something to say and are heard in one turn, at most: twice as many as are accepted, as each has its
-/// head to show and its end to report.
-const STEPS_PER_TURN: usize = 128;
+/// Sockets that have something to say and are heard in one turn, at most.
+const STEPS_PER_TURN: usize = 64;
 
 /// A socket whose caller may come in.
 pub(crate) struct Knocked<S> {
@@ -200,8 +199,8 @@ where
                     continue;
                 }
                 Step::Head(slot, io, reader) => {
+                    openings += 1;
                     let judged = self.judge_head(slot, &reader);
-                    openings += usize::from(was_opened(&judged));
                     (io, slot, judged)
                 }
                 Step::Flight(slot, io, opened, sealed) => {
@@ -369,15 +368,6 @@ where
         let _ = self.lots.fill(&mut bytes);
         u64::from_le_bytes(bytes)
     }
-}
-
-/// Whether a public-key operation stands behind it, or may.
-fn was_opened(judged: &Result<Judged, Turned>) -> bool {
-    use crate::Refusal::{Box, Budget, Replayed, Version};
-    !matches!(
-        judged,
-        Err(Turned::Gone | Turned::Refused(Box | Budget | Replayed | Version(_)))
-    )
 }
 
 impl Place {
