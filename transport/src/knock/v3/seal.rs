@@ -19,6 +19,7 @@ impl Callee {
     /// # Errors
     ///
     /// If the PeerId carries no key that a knock can be addressed to.
+    #[cfg_attr(not(feature = "internals"), allow(dead_code))]
     pub fn of_peer(peer: &PeerId) -> Result<Self, UnsupportedKey> {
         Self::new(Key::of_peer(peer)?)
     }
