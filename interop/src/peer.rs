@@ -118,6 +118,11 @@ impl Peer {
         Ok(format!("{}/p2p/{}", self.stock()?, self.id))
     }
 
+    /// Its process id.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Gives it a command, see the program's `commands` module.
     ///
     /// # Errors

@@ -71,6 +71,9 @@ mod held {
 
     /// A knock of seed 1 at seed 2 that would be answered, with its ClientHello.
     fn flight() -> Vec<u8> {
+        // It has to be younger than the process that it is for, by a millisecond or two.
+        let _ = config(2);
+        std::thread::sleep(Duration::from_millis(5));
         let mut hello = Vec::new();
         let mut client = gullible_client(&rustls::version::TLS13, Some((1, 1)));
         client.write_tls(&mut hello).unwrap();

@@ -8,7 +8,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use std::time::Duration;
 
-fn rendered(registry: &Registry) -> String {
+pub(crate) fn rendered(registry: &Registry) -> String {
     let mut text = String::new();
     encode(&mut text, registry).unwrap();
     text

@@ -141,7 +141,8 @@ async fn a_hello_that_would_be_asked_again_is_refused_in_the_sealed_knock() {
         drive(&old, client(), v2, |_| vec![0xaa; 50])
     );
     seen.is_silence();
-    assert_eq!((sealed.knocks("refused_flight"), sealed.knocks("accepted")), (1, 0));
+    let counted = (sealed.knocks("refused_flight"), sealed.knocks("accepted"));
+    assert_eq!(counted, (1, 0), "{}", sealed.all());
     seen_by_old.is_one_flight_and_a_quiet_end();
     assert!(old.listener.upgraded().await.is_err());
 }
