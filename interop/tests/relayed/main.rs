@@ -1,0 +1,4 @@
+//! The knock over relay circuits, through a real relay.
+
+#[cfg(test)]
+mod circuits;
