@@ -156,7 +156,7 @@ mod tests {
         let mut records: Vec<_> = (0..100)
             .map(|i| record(Ending::Hold, 0, CloseKind::Fin, 2000 + i))
             .collect();
-        records.extend((0..100).map(|i| record(Ending::Fin, 0, CloseKind::Fin, i % 3)));
+        records.extend((0..100).map(|i| record(Ending::Fin, 0, CloseKind::Fin, 1 + i % 3)));
         records.extend((0..100).map(|_| record(Ending::Rst, 0, CloseKind::None, 20)));
         let classes = classes(&records, GAP);
         assert_eq!((classes.len(), worst(&classes)), (3, 1));
