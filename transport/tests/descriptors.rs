@@ -185,35 +185,47 @@ mod held {
     }
 
     /// A socket that has to go is closed then, and not when its listener finds the time: also when all come at once, which
-    /// they do here, as nothing else runs while they connect.
+    /// they do here, as nothing else runs while they connect. A machine that does something else for a second is no
+    /// reason to fail, so one of a few attempts has to be in time; and none may hold more than it has places.
     #[test]
     fn a_full_pool_holds_no_more_descriptors_than_it_has_places() {
-        const PLACES: usize = 200;
         let flight = flight();
         for said in [b"".as_slice(), b"\x01", &[7; 300], &flight[..204], &flight[..300]] {
-            alone(async {
-                let config = config(2)
-                    .with_max_openings(100_000.try_into().unwrap())
-                    .with_max_waiting(PLACES.try_into().unwrap());
-                let listener = victim(config).await;
-                let (to, before) = (listener.socket.unwrap(), descriptors());
-                let connect = || {
-                    let mut socket = std::net::TcpStream::connect(to).unwrap();
-                    std::io::Write::write_all(&mut socket, said).unwrap();
-                    socket
-                };
-                let sockets: Vec<_> = (0..4 * PLACES).map(|_| connect()).collect();
-                // Each of them has its turn: who is still there is not just one that nobody has accepted.
-                let ends = sockets.iter().filter(|socket| {
-                    socket.set_nonblocking(true).unwrap();
-                    matches!(socket.peek(&mut [0]), Ok(0))
-                });
-                let gone = || ends.clone().count() >= 3 * PLACES;
-                within(Duration::from_secs(1), "the evicted", gone).await;
-                let held = descriptors() - before - sockets.len();
-                assert!(held <= PLACES, "{held} descriptors for {PLACES} places");
-            });
+            let mut took = Vec::new();
+            while took.last().is_none_or(|last| *last > Duration::from_secs(1)) {
+                assert!(took.len() < 4, "late each time: {took:?}");
+                alone(async { took.push(evictions(said).await) });
+            }
         }
+    }
+
+    /// How long a full pool takes to let everybody go whom it has no place for, once all have come and said this.
+    async fn evictions(said: &[u8]) -> Duration {
+        const PLACES: usize = 200;
+        let config = config(2)
+            .with_max_openings(100_000.try_into().unwrap())
+            .with_max_waiting(PLACES.try_into().unwrap());
+        let listener = victim(config).await;
+        let (to, before) = (listener.socket.unwrap(), descriptors());
+        let connect = || {
+            let mut socket = std::net::TcpStream::connect(to).unwrap();
+            std::io::Write::write_all(&mut socket, said).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            socket
+        };
+        let sockets: Vec<_> = (0..4 * PLACES).map(|_| connect()).collect();
+        let started = Instant::now();
+        // Their ends are counted too: who takes no descriptor may be one whom nobody has accepted.
+        let ended = || {
+            sockets
+                .iter()
+                .filter(|socket| matches!(socket.peek(&mut [0]), Ok(0)))
+                .count()
+        };
+        within(PATIENCE, "the evicted", || ended() >= 3 * PLACES).await;
+        let held = descriptors() - before - sockets.len();
+        assert!(held <= PLACES, "{held} descriptors for {PLACES} places");
+        started.elapsed()
     }
 
     /// Takes every descriptor that is left.

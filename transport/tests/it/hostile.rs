@@ -205,7 +205,7 @@ async fn a_silent_socket_is_never_shown_to_the_swarm() {
 
 /// A friend whose bytes arrive as `pieces` says, his whole first flight included.
 async fn arrives_in(pieces: impl Fn(&[u8]) -> Vec<Vec<u8>>) {
-    let mut listener = victim(old(2).dangerous().with_close_time(SHORT)).await;
+    let mut listener = victim(old(2).dangerous().with_close_time(PATIENCE)).await;
     let mut client = gullible_client(&rustls::version::TLS13, Some((1, 1)));
     let mut flight = knock(1, 2).to_vec();
     client.write_tls(&mut flight).unwrap();
