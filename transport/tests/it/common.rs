@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Long enough for anything that is going to happen, on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -346,9 +346,18 @@ pub(crate) type Stream = libp2p_knock::TlsStream<libp2p::tcp::tokio::TcpStream>;
 pub(crate) type Victim = Listening<(PeerId, Stream)>;
 
 impl Victim {
-    /// A raw connection.
+    /// A raw connection. Closed from this end, it holds its port for a minute; for listeners that want to dial from that
+    /// port as well, which are all of ours, it does so only unless it says that it may be shared.
     pub(crate) async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.socket.expect("TCP")).await.expect("connects")
+        let to = self.socket.expect("TCP");
+        let socket = if to.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        };
+        let socket = socket.expect("a socket");
+        socket.set_reuseaddr(true).expect("may be shared");
+        socket.connect(to).await.expect("connects")
     }
 
     /// A raw connection that sends `bytes`, then reads to its end: what came back, and how long after the connect
