@@ -22,6 +22,12 @@ pub fn local(keypair: &libp2p_identity::Keypair) -> Option<Arc<dyn crate::Identi
     Some(Arc::new(local))
 }
 
+/// The certificate of a key pair; `None` if it is not Ed25519.
+pub fn certificate(keypair: &libp2p_identity::Keypair) -> Option<Vec<u8>> {
+    let local = crate::identity::Local::new(keypair).ok()?;
+    crate::certificate::make(&local).ok().map(|der| der.to_vec())
+}
+
 /// Reads the key in a certificate as the TLS verifier does; `None` for what it refuses.
 pub fn certificate_key(der: &[u8]) -> Option<[u8; 32]> {
     crate::certificate::key_of(&der.into()).ok()

@@ -106,8 +106,9 @@ impl Line {
         Ok(last)
     }
 
-    /// Ends a quarrel: what was half heard is forgotten, and both ends have one key and the first number.
+    /// Ends a quarrel: what was half heard is forgotten, and both ends go over to one new key.
     pub fn settle(&mut self) {
+        self.change_key();
         while self.changes.0 < self.changes.1 {
             self.change_key();
         }
@@ -115,11 +116,15 @@ impl Line {
             self.hearer.follow().expect("TLS 1.3");
             self.changes.1 += 1;
         }
-        self.speaker.sealing.sequence = 0;
-        let opening = &mut self.hearer.opening;
-        (opening.sequence, opening.updates) = (0, 0);
-        opening.handshake.clear();
         self.hearer.sealing.update_requested = false;
+        let opening = &mut self.hearer.opening;
+        opening.updates = 0;
+        opening.handshake.clear();
+        // Long before its suite's limit, where an answer would take a record more.
+        if self.hearer.sealing.sequence > 1 << 16 {
+            self.hearer.update(&mut VecDeque::new()).expect("TLS 1.3");
+            self.speaker.follow().expect("TLS 1.3");
+        }
     }
 }
 
