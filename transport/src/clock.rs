@@ -8,7 +8,7 @@ use web_time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The wall clock, which may be wrong and may be set, and how long this process has run, which cannot.
 #[derive(Clone)]
-pub(crate) struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
+pub(crate) struct Clock(Arc<dyn Fn() -> Moment + Send + Sync>);
 
 impl Clock {
     pub(crate) fn system() -> Self {
@@ -18,13 +18,23 @@ impl Clock {
     pub(crate) fn of(wall: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         // The process begins now at the latest.
         let _ = age();
-        Self(Arc::new(wall))
+        Self(Arc::new(move || {
+            Moment::new(milliseconds(wall()), age(), Instant::now())
+        }))
+    }
+
+    /// Nothing of it is the system's: `time` says what the wall clock shows and how long this process has run.
+    #[cfg(feature = "internals")]
+    pub(crate) fn of_both(time: impl Fn() -> (SystemTime, Duration) + Send + Sync + 'static) -> Self {
+        let start = Instant::now();
+        Self(Arc::new(move || {
+            let (wall, age) = time();
+            Moment::new(milliseconds(wall), age, start + age)
+        }))
     }
 
     pub(crate) fn now(&self) -> Moment {
-        let wall = (self.0)().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let wall = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
-        Moment::new(wall, age(), Instant::now())
+        (self.0)()
     }
 }
 
@@ -32,6 +42,11 @@ impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Clock")
     }
+}
+
+fn milliseconds(wall: SystemTime) -> u64 {
+    let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How long ago this process first asked, time asleep included where the system can tell. Where it cannot, the answer

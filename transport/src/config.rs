@@ -361,7 +361,14 @@ impl Config {
         self
     }
 
-    fn renew_guard(&mut self) {
+    pub(crate) fn judging_by(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self.renew_guard();
+        self
+    }
+
+    /// Forgets which knocks were answered.
+    pub(crate) fn renew_guard(&mut self) {
         self.guard = Arc::new(Guard::new(self.clock.clone(), self.openings_per_second));
     }
 
@@ -432,10 +439,8 @@ impl Dangerous {
 
     /// The wall clock that knocks are made and judged by. Forgets which knocks were answered. For tests, and for
     /// machines with a better clock than the system's.
-    pub fn with_clock(mut self, wall: impl Fn() -> SystemTime + Send + Sync + 'static) -> Config {
-        self.0.clock = Clock::of(wall);
-        self.0.renew_guard();
-        self.0
+    pub fn with_clock(self, wall: impl Fn() -> SystemTime + Send + Sync + 'static) -> Config {
+        self.0.judging_by(Clock::of(wall))
     }
 
     /// Hands the secrets of every connection to `log`, so that captures can be decrypted. Never on by itself: the

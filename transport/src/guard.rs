@@ -35,7 +35,7 @@ struct State {
 
 impl Guard {
     pub(crate) fn new(clock: Clock, openings_per_second: NonZeroU32) -> Self {
-        let now = Instant::now();
+        let now = clock.now().monotonic;
         let mut key = [0; 32];
         // Should there be no randomness, nothing else here will work either, and will say so.
         let _ = SystemRandom::new().fill(&mut key);
@@ -113,7 +113,7 @@ impl Guard {
     pub(crate) fn open_v2(&self, own: &Key, knock: &[u8; v2::SIZE], prefix: Prefix) -> Result<Caller, Refusal> {
         let own = own.bytes();
         let key = v2::claimed(knock, &own)?;
-        let now = Instant::now();
+        let now = self.clock.now().monotonic;
         let remembered = {
             let mut state = self.state();
             let remembered = state.verified.contains(&key.bytes(), knock);
@@ -137,12 +137,14 @@ impl Guard {
     }
 
     pub(crate) fn is_known(&self, prefix: Prefix) -> bool {
-        self.state().known.contains(Instant::now(), prefix)
+        let now = self.clock.now().monotonic;
+        self.state().known.contains(now, prefix)
     }
 
     /// A peer has authenticated from there: its certificate was verified, not just its knock.
     pub(crate) fn authenticated(&self, prefix: Prefix) {
-        self.state().known.on_authenticated(Instant::now(), prefix);
+        let now = self.clock.now().monotonic;
+        self.state().known.on_authenticated(now, prefix);
     }
 
     /// Counts one for the summary of the minute.

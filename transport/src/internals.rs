@@ -3,7 +3,9 @@
 pub use crate::knock::reader::{Gathered, Reader};
 pub use crate::knock::v3::*;
 pub use crate::random::{Hedged, NoRandomness};
+pub use crate::records::line::{Heard, Line};
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::knock::Refusal;
 use crate::silence::prefix::Prefix;
@@ -11,11 +13,19 @@ use crate::upgrade::{Judged, Shared, Turned};
 use libp2p_core::{ConnectedPoint, Multiaddr};
 use libp2p_identity::PeerId;
 use std::sync::Arc;
+use std::time::Duration;
+use web_time::SystemTime;
 
 /// The identity that [`Config::new`] makes of a key pair; `None` if it is not Ed25519.
 pub fn local(keypair: &libp2p_identity::Keypair) -> Option<Arc<dyn crate::Identity>> {
     let local = crate::identity::Local::new(keypair).ok()?;
     Some(Arc::new(local))
+}
+
+/// The certificate of a key pair; `None` if it is not Ed25519.
+pub fn certificate(keypair: &libp2p_identity::Keypair) -> Option<Vec<u8>> {
+    let local = crate::identity::Local::new(keypair).ok()?;
+    crate::certificate::make(&local).ok().map(|der| der.to_vec())
 }
 
 /// Reads the key in a certificate as the TLS verifier does; `None` for what it refuses.
@@ -43,6 +53,17 @@ impl Doorkeeper {
     /// The listener that `config` describes.
     pub fn new(config: Config) -> Self {
         Self(Shared::new(config, false))
+    }
+
+    /// The same, with no clock but `time`: what the wall clock shows, and how long the process has run.
+    pub fn with_time(config: Config, time: impl Fn() -> (SystemTime, Duration) + Send + Sync + 'static) -> Self {
+        Self::new(config.judging_by(Clock::of_both(time)))
+    }
+
+    /// Forgets whatever it has heard, as if it had just been made.
+    pub fn forget(&mut self) {
+        let shared = Arc::get_mut(&mut self.0).expect("nobody else has it");
+        shared.config.renew_guard();
     }
 
     /// Hears `pieces` from `remote`, one read each at most. Says what became of it, and how many bytes were taken.

@@ -176,6 +176,17 @@ impl Records {
         Ok(())
     }
 
+    /// Changes our opening key, as the other end has changed its own.
+    fn follow(&mut self) -> Result<(), Error> {
+        let (sequence, secrets) = match &mut self.keys {
+            Keys::Client(keys) => keys.update_rx_secret()?,
+            Keys::Server(keys) => keys.update_rx_secret()?,
+        };
+        self.opening.cipher = decrypter(self.algorithm, secrets)?;
+        self.opening.sequence = sequence;
+        Ok(())
+    }
+
     /// Opens the record at the start of `bytes`, in place. `None` while part of it is missing.
     ///
     /// # Errors
@@ -253,12 +264,7 @@ impl Records {
                         1 => self.sealing.update_requested = true,
                         _ => return Err(InvalidMessage::InvalidKeyUpdate.into()),
                     }
-                    let (sequence, secrets) = match &mut self.keys {
-                        Keys::Client(keys) => keys.update_rx_secret()?,
-                        Keys::Server(keys) => keys.update_rx_secret()?,
-                    };
-                    self.opening.cipher = decrypter(self.algorithm, secrets)?;
-                    self.opening.sequence = sequence;
+                    self.follow()?;
                 }
                 // For a session that we will not resume. Go sends one.
                 (NEW_SESSION_TICKET, Keys::Client(_)) => {}
@@ -344,5 +350,8 @@ pub(crate) fn alert_for(error: &Error) -> AlertDescription {
     }
 }
 
+#[cfg(any(test, feature = "internals"))]
+#[cfg_attr(not(feature = "internals"), allow(unreachable_pub, dead_code))]
+pub(crate) mod line;
 #[cfg(test)]
 mod tests;

@@ -274,31 +274,7 @@ fn records_in_clear_out_of_order_or_too_long_are_refused() {
 /// Both ends ours, the dialer's first: one of them may then lie to the other.
 fn both() -> [Records; 2] {
     let ((dialer, dialer_key), (listener, listener_key)) = (tls(1), tls(2));
-    let mut client =
-        UnbufferedClientConnection::new(dialer.client(listener_key, None), no_server_name()).expect("starts");
-    let server = listener.server(dialer_key, None).expect("configures");
-    let mut server = UnbufferedServerConnection::new(server).expect("starts");
-    let (mut at_client, mut at_server) = (handshake::Received::default(), handshake::Received::default());
-    for _ in 0..3 {
-        let mut flight = Vec::new();
-        handshake::step(&mut client, &mut at_client, &mut flight).expect("no fault");
-        give(&mut at_server, &flight);
-        flight.clear();
-        handshake::step(&mut server, &mut at_server, &mut flight).expect("no fault");
-        give(&mut at_client, &flight);
-    }
-    [
-        client.into_records().expect("through"),
-        server.into_records().expect("through"),
-    ]
-}
-
-fn give(received: &mut handshake::Received, flight: &[u8]) {
-    for piece in flight.chunks(1000) {
-        let space = received.space().expect("room");
-        space[..piece.len()].copy_from_slice(piece);
-        received.end += piece.len();
-    }
+    line::connect(&dialer, dialer_key, &listener, listener_key)
 }
 
 /// A type and what is sealed under it.
