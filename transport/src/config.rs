@@ -277,6 +277,13 @@ impl Config {
         self.peers.get(peer).copied().unwrap_or(self.dialect)
     }
 
+    /// Whether a sealed knock may begin as any knock of version 2 does: version 2 is the rule, so that every key will do,
+    /// and somebody has version 3 all the same.
+    pub(crate) fn is_ambiguous(&self) -> bool {
+        let sealed = |dialect: &Dialect| dialect.version == Version::V3;
+        self.dialect.version == Version::V2 && self.peers.values().any(sealed)
+    }
+
     /// Whether anybody may knock with version 2.
     pub(crate) fn speaks_v2(&self) -> bool {
         let all = || self.peers.values().chain([&self.dialect]);

@@ -101,6 +101,7 @@ impl Doorkeeper {
                 match self.0.judge_head(gathered, prefix, &point) {
                     Ok(Judged::Invited(invited)) => return (Verdict::Answered(invited.caller.peer()), taken),
                     Ok(Judged::Awaited(opened)) => awaited = Some((opened, Vec::new())),
+                    Ok(Judged::Undecided) => reader.go_on(),
                     Err(turned) => return (refused(turned), taken),
                 }
             }

@@ -201,16 +201,17 @@ where
                 Step::Head(slot, io, reader) => {
                     openings += 1;
                     let judged = self.judge_head(slot, &reader);
-                    (io, slot, judged)
+                    (io, slot, judged.map(|judged| (judged, Some(reader))))
                 }
                 Step::Flight(slot, io, opened, sealed) => {
                     let judged = self.judge_flight(slot, &opened, &sealed);
-                    (io, slot, judged.map(Judged::Invited))
+                    (io, slot, judged.map(|invited| (Judged::Invited(invited), None)))
                 }
             };
             match judged {
-                Ok(Judged::Awaited(opened)) => self.await_flight(slot, io, opened),
-                Ok(Judged::Invited(invited)) => {
+                Ok((Judged::Awaited(opened), _)) => self.await_flight(slot, io, opened),
+                Ok((Judged::Undecided, reader)) => self.gather_on(slot, io, reader),
+                Ok((Judged::Invited(invited), _)) => {
                     if let Some(knocked) = self.answer(slot, io, invited) {
                         return Poll::Ready(knocked);
                     }
@@ -232,6 +233,18 @@ where
         };
         let place = self.pool.get_mut(slot).ok_or(Turned::Gone)?;
         self.shared.judge_head(gathered, place.prefix, &place.point())
+    }
+
+    fn gather_on(&mut self, slot: Slot, io: S, reader: Option<Reader>) {
+        let (Action::ReadHead, Some(mut reader)) = (self.pool.on_event(slot, Event::Undecided), reader) else {
+            return;
+        };
+        if let Some(place) = self.pool.get_mut(slot) {
+            reader.go_on();
+            let signal = place.signal.clone();
+            self.sockets
+                .push(Socket::gathering(slot, signal, self.shared.clone(), io, reader));
+        }
     }
 
     fn judge_flight(&mut self, slot: Slot, opened: &Opened, sealed: &[u8]) -> Result<Invited, Turned> {

@@ -84,6 +84,11 @@ impl<S> Socket<S> {
         Self::new(slot, signal, shared, State::Connecting(socket))
     }
 
+    /// One whose head is longer than it looked.
+    pub(crate) fn gathering(slot: Slot, signal: Arc<Signal>, shared: Arc<Shared>, io: S, reader: Reader) -> Self {
+        Self::new(slot, signal, shared, State::Head(io, reader))
+    }
+
     /// One whose head was in order.
     pub(crate) fn awaiting_flight(
         slot: Slot,

@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) for_muxer: bool,
     /// Whether anybody may knock with version 2.
     v2: bool,
+    /// See [`Config::is_ambiguous`].
+    ambiguous: bool,
     /// The code points of our key-exchange groups.
     groups: Vec<u16>,
 }
@@ -51,6 +53,8 @@ pub(crate) enum Judged {
     Invited(Invited),
     /// So it may once its flight is here.
     Awaited(Box<Opened>),
+    /// What looked like a v2 knock is none, and may be the beginning of a sealed one: see [`Reader::go_on`].
+    Undecided,
 }
 
 /// Who may be answered, and the bytes of TLS that came with the knock.
@@ -97,6 +101,7 @@ impl Shared {
         .expect("the provider has TLS 1.3 suites, and `Config` lets no empty list of groups through");
         Arc::new(Self {
             v2: config.speaks_v2(),
+            ambiguous: config.is_ambiguous(),
             groups: config.groups.iter().map(|group| group.code_point()).collect(),
             config,
             tls,
@@ -169,7 +174,10 @@ impl Shared {
         let config = &self.config;
         match gathered {
             Gathered::V2(knock) => {
-                let caller = config.guard.open_v2(&config.key, knock, prefix)?;
+                let caller = match config.guard.open_v2(&config.key, knock, prefix) {
+                    Err(Refusal::Signature) if self.ambiguous => return Ok(Judged::Undecided),
+                    opened => opened?,
+                };
                 let dialect = config.dialect(&caller.key());
                 self.admit(&caller, point)?;
                 Ok(Judged::Invited(Invited {
@@ -306,7 +314,10 @@ impl Shared {
         let mut reader = self.reader();
         let judged = loop {
             if let Some(gathered) = reader.gathered() {
-                break self.judge_head(gathered, prefix, point);
+                match self.judge_head(gathered, prefix, point) {
+                    Ok(Judged::Undecided) => reader.go_on(),
+                    judged => break judged,
+                }
             }
             match io.read(reader.space()).await? {
                 0 => return Err(Error::Closed),
@@ -320,6 +331,8 @@ impl Shared {
                 self.judge_flight(&opened, &sealed, prefix)
             }
             Ok(Judged::Invited(invited)) => Ok(invited),
+            // Gone on with above.
+            Ok(Judged::Undecided) => Err(Turned::Gone),
             Err(turned) => Err(turned),
         };
         self.count(judged.as_ref().map(|_| ()));

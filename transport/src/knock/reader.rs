@@ -40,7 +40,8 @@ impl Reader {
     }
 
     /// Says that the first `n` bytes of [`Reader::space`] have been filled. `may_v2` is asked, once, whether this key may
-    /// knock with version 2. A v3 knock that looks like such a one turns up once in 2^256.
+    /// knock with version 2. Where that is asked about peers one by one, a v3 knock that looks like such a one turns up
+    /// once in 2^256; where version 2 is the rule, once in 256: see [`Reader::go_on`].
     pub fn advance(&mut self, n: usize, may_v2: impl FnOnce(&[u8; 32]) -> bool) {
         self.filled = self.wanted.min(self.filled.saturating_add(n.min(HEAD) as u8));
         if usize::from(self.filled) == CLAIM && usize::from(self.wanted) == CLAIM {
@@ -48,6 +49,11 @@ impl Reader {
             let is_v2 = *version == v2::VERSION && may_v2(claimed);
             self.wanted = if is_v2 { v2::SIZE as u8 } else { HEAD as u8 };
         }
+    }
+
+    /// Says that the v2 knock which was gathered is none: it may be the beginning of a v3 one.
+    pub fn go_on(&mut self) {
+        self.wanted = HEAD as u8;
     }
 
     /// What has been gathered, once it is complete.
@@ -106,6 +112,22 @@ mod tests {
             stream[0] = first;
             assert_eq!(gather(&stream, 300, true, true).1, HEAD);
         }
+    }
+
+    #[test]
+    fn what_was_not_v2_after_all_goes_on_to_be_a_head() {
+        let stream: Vec<u8> = std::iter::once(2).chain((0..=255).cycle()).take(HEAD).collect();
+        let mut reader = Reader::new(true);
+        for (from, to) in [(0, 33), (33, v2::SIZE), (v2::SIZE, HEAD)] {
+            reader.space()[..to - from].copy_from_slice(&stream[from..to]);
+            reader.advance(to - from, |_| true);
+            if to == v2::SIZE {
+                assert!(matches!(reader.gathered(), Some(Gathered::V2(_))));
+                reader.go_on();
+                assert_eq!(reader.gathered(), None);
+            }
+        }
+        assert_eq!(reader.gathered(), stream.first_chunk().map(Gathered::V3));
     }
 
     #[test]

@@ -12,6 +12,8 @@
 //! in every state: FIN or RST ─► closed at once; accept + T ─► closed; evicted ─► closed
 //! ```
 //!
+//! From HeadIn a socket goes back to Waiting when its head turns out to be longer than it looked.
+//!
 //! "Closed" is always the same: shut down writing, read until there is no more, close.
 
 use super::limits::later;
@@ -39,6 +41,8 @@ pub(crate) enum Event {
     Head,
     /// A check has said no, whichever it was; or TLS has failed, after the answer.
     Refused,
+    /// It was not the head that it looked like, and more of it has to come.
+    Undecided,
     /// The head is in order and its sender may come in. The flight is still to come.
     Admitted,
     /// The knock is complete, was never seen before, and is remembered now.
@@ -52,6 +56,8 @@ pub(crate) enum Event {
 pub(crate) enum Action<T> {
     /// Look at the head when its turn comes.
     Open,
+    /// Go on reading the head.
+    ReadHead,
     /// Take a buffer and read the flight into it. Who is `displaced` gives its buffer back for that, and is read from
     /// and not listened to from now on.
     ReadFlight { displaced: Option<Slot> },
@@ -146,6 +152,10 @@ impl<T> Pool<T> {
             (State::Waiting, Event::Head) => {
                 entry.state = State::HeadIn;
                 Action::Open
+            }
+            (State::HeadIn, Event::Undecided) => {
+                entry.state = State::Waiting;
+                Action::ReadHead
             }
             (State::HeadIn, Event::Admitted) => {
                 entry.state = State::Admitted;

@@ -50,6 +50,39 @@ async fn strangers_get_no_byte_whatever_they_say_and_all_wait_equally_long() {
     listener.nothing_for(Duration::from_millis(50)).await;
 }
 
+/// Where version 2 is the rule and somebody has version 3, one sealed knock in 256 begins as every v2 knock does.
+#[cfg(feature = "internals")]
+#[tokio::test]
+async fn a_sealed_knock_that_begins_like_version_2_is_answered() {
+    use libp2p_knock::internals::{Callee, Fresh, StaticKey, local, seal};
+    use libp2p_knock::{Mode, Network, Version};
+    let own = StaticKey::new(local(&keypair(1)).unwrap()).unwrap();
+    let callee = Callee::of_peer(&peer(2)).unwrap();
+    for first in [3, 2] {
+        let config = old(2).with_peer(peer(1), Version::V3, Mode::Yamux).unwrap();
+        let listener = victim(config.dangerous().with_close_time(SHORT).with_handshake_timeout(SHORT)).await;
+        // A second ahead: what is as old as this process is refused.
+        let now = 1000 + std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+        let fresh = Fresh {
+            nonce: [first; 12],
+            ephemeral: [4; 32],
+            flight_key: [5; 32],
+        };
+        let knock = seal(
+            &own,
+            &callee,
+            &Network::open(),
+            Mode::Yamux,
+            now,
+            fresh,
+            &client_hello(),
+        )
+        .unwrap();
+        let (answer, _) = listener.probe(&knock).await;
+        assert_eq!(answer.first(), Some(&22), "a nonce that begins with {first}");
+    }
+}
+
 /// The first flight of a real TLS client, without a knock.
 fn client_hello() -> Vec<u8> {
     let mut client = gullible_client(&rustls::version::TLS13, None);

@@ -110,7 +110,8 @@ pub fn expected(
     (wall, age): (u64, u64),
 ) -> Vec<(Verdict, usize)> {
     let refused = |refusal, taken| (Verdict::Refused(refusal), taken);
-    let waiting = vec![(Verdict::Waiting, bytes.len())];
+    let mut waiting = vec![(Verdict::Waiting, bytes.len())];
+    let mut spent = Vec::new();
     if world.houses[house].speaks_v2() {
         let Some((&[version], claimed)) = bytes
             .split_first_chunk()
@@ -119,26 +120,33 @@ pub fn expected(
             return waiting;
         };
         if version == 2 && may_v2(world, house, claimed) {
-            return v2(world, house, past, bytes).map_or(waiting, |verdicts| {
-                verdicts.into_iter().map(|verdict| (verdict, v2::SIZE)).collect()
-            });
+            let Some(verdicts) = v2(world, house, past, bytes) else {
+                return waiting;
+            };
+            let verdicts: Vec<_> = verdicts.into_iter().map(|verdict| (verdict, v2::SIZE)).collect();
+            // Where version 2 is the rule, a sealed knock begins like any v2 knock once in 256 times.
+            let forged = refused(Refusal::Signature, v2::SIZE);
+            if !(world.houses[house].is_ambiguous() && verdicts.contains(&forged)) {
+                return verdicts;
+            }
+            spent.extend(verdicts.into_iter().filter(|verdict| *verdict != forged));
         }
     }
     if bytes.len() < HEAD {
+        waiting.extend(spent);
         return waiting;
     }
     if world.houses[house].network.is_none() {
         return vec![refused(Refusal::Version(bytes[0]), HEAD)];
     }
-    let Some(inside) = &sent.inside else {
-        return vec![refused(Refusal::Box, HEAD)];
+    let intact = |inside: &&Inside| inside.box_right && bytes[..HEAD] == sent.bytes[..HEAD];
+    let Some(inside) = sent.inside.as_ref().filter(intact) else {
+        spent.push(refused(Refusal::Box, HEAD));
+        return spent;
     };
-    if !inside.box_right || bytes[..HEAD] != sent.bytes[..HEAD] {
-        return vec![refused(Refusal::Box, HEAD)];
-    }
 
     let (verdict, taken) = unless_spent(world, house, inside, bytes, wall, age);
-    let mut may = vec![];
+    let mut may = spent;
     let before = past.answered.iter().find(|(key, _)| inside.message.starts_with(key));
     match before {
         // Once and never again.

@@ -251,6 +251,11 @@ impl House {
         of_its_own.map_or(self.dialect, |(_, version, mode)| (*version, *mode))
     }
 
+    /// Whether version 2 is the rule and has an exception.
+    pub fn is_ambiguous(&self) -> bool {
+        self.dialect.0 == Version::V2 && self.peers.iter().any(|(_, version, _)| *version == Version::V3)
+    }
+
     pub fn speaks_v2(&self) -> bool {
         let versions = self.peers.iter().map(|(_, version, _)| *version);
         versions.chain([self.dialect.0]).any(|version| version == Version::V2)

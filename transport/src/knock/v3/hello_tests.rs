@@ -175,6 +175,25 @@ fn exactly_one_record_with_exactly_one_hello() {
 }
 
 #[test]
+fn what_stands_in_front_of_the_extensions_has_its_form() {
+    let with = |session: &[u8], suites: &[u8], compressions: &[u8]| {
+        let mut body = vec![3, 3];
+        body.extend([9; 32]);
+        body.extend([list8(session), list16(suites), list8(compressions)].concat());
+        body.extend(list16(
+            &[versions(&[TLS13]), groups(&[X25519]), shares(&[X25519])].concat(),
+        ));
+        check(&record(&message(&body)), &OURS)
+    };
+    assert_eq!(with(&[8; 32], &[0x13, 1], &[0]), Ok(()));
+    assert_eq!(with(&[], &[0x13, 1, 0x13, 2], &[1, 0]), Ok(()));
+    assert_eq!(with(&[8; 33], &[0x13, 1], &[0]), Err(Refusal::Hello));
+    assert_eq!(with(&[8; 32], &[], &[0]), Err(Refusal::Hello));
+    assert_eq!(with(&[8; 32], &[0x13, 1, 0x13], &[0]), Err(Refusal::Hello));
+    assert_eq!(with(&[8; 32], &[0x13, 1], &[]), Err(Refusal::Hello));
+}
+
+#[test]
 fn two_of_a_kind_and_ragged_lists_are_refused() {
     let (v, g, s) = (versions(&[TLS13]), groups(&[X25519]), shares(&[X25519]));
     for twice in [&v, &g, &s] {

@@ -141,6 +141,13 @@ mod tests {
     }
 
     #[test]
+    fn only_a_private_network_has_a_name() {
+        let network = Network::private(b"net", &[3; 32]).expect("a network");
+        assert_eq!(network.name(), Some(&b"net"[..]));
+        assert_eq!(Network::open().name(), None);
+    }
+
+    #[test]
     fn name_and_secret_both_make_the_network() {
         let keys = [(b"a", 1), (b"b", 1), (b"a", 2)].map(|(name, secret)| {
             let network = Network::private(name, &[secret; 32]).expect("a network");

@@ -186,6 +186,9 @@ fn a_knock_goes_through_its_states_and_out() {
     assert_eq!(pool.on_event(slot, Event::Knocked), Action::Nothing);
     assert_eq!(pool.on_event(slot, Event::Head), Action::Open);
     assert_eq!(pool.on_event(slot, Event::Head), Action::Nothing);
+    assert_eq!(pool.on_event(slot, Event::Undecided), Action::ReadHead);
+    assert_eq!(pool.on_event(slot, Event::Undecided), Action::Nothing);
+    assert_eq!(pool.on_event(slot, Event::Head), Action::Open);
     assert_eq!(
         pool.on_event(slot, Event::Admitted),
         Action::ReadFlight { displaced: None }
