@@ -1,4 +1,5 @@
-//! Bytes of a stranger who knows nothing, in any pieces, at listeners that hear sealed knocks only, v2 only, and both.
+//! Bytes of a stranger who knows nothing, in any pieces, at listeners that hear sealed knocks only, v2 from one peer, v2
+//! from everybody, and v2 from everybody but one.
 
 use libp2p_core::Multiaddr;
 use libp2p_identity::Keypair;
@@ -25,6 +26,10 @@ impl World {
             config.with_peer(peer, Version::V2, Mode::Frames).expect("Ed25519")
         };
         let all_old = |config: Config| config.with_version(Version::V2).expect("can");
+        let one_new = |config: Config| {
+            let peer = keypair(3).public().to_peer_id();
+            config.with_peer(peer, Version::V3, Mode::Yamux).expect("Ed25519")
+        };
         let time = Arc::<AtomicU64>::default();
         let at = |config| {
             let time = time.clone();
@@ -34,7 +39,14 @@ impl World {
             })
         };
         Self {
-            doorkeepers: [config(), one_old(config()), all_old(config())].map(at).into(),
+            doorkeepers: [
+                config(),
+                one_old(config()),
+                all_old(config()),
+                one_new(all_old(config())),
+            ]
+            .map(at)
+            .into(),
             time,
             remote: "/ip4/192.0.2.1/tcp/1".parse().expect("an address"),
         }

@@ -39,9 +39,12 @@ pub fn run(data: &[u8]) -> Vec<Verdict> {
 
 fn play(world: &mut World, scenario: &Scenario) -> Vec<Verdict> {
     let number = usize::from(scenario.house) % world.houses.len();
+    let (mut wall, mut age) = (NOW, if scenario.young { 0 } else { 1_000_000_000 });
+    // What it remembers begins at this run's time, not at the end of the last one's.
+    world.clock.wall.store(wall, Ordering::Relaxed);
+    world.clock.age.store(age, Ordering::Relaxed);
     world.houses[number].doorkeeper.forget();
     let mut past = Past::default();
-    let (mut wall, mut age) = (NOW, if scenario.young { 0 } else { 1_000_000_000 });
     let mut verdicts = Vec::new();
     for step in &scenario.steps {
         age += u64::from(step.passes);

@@ -16,7 +16,7 @@ pub const LISTENER: usize = 6;
 pub const ANOTHER: usize = 7;
 
 /// Openings in a second: few, as what remembers them is made anew for each run.
-pub const OPENINGS: u64 = 8;
+pub const OPENINGS: u64 = 4;
 
 const X25519: u16 = 0x001d;
 const X25519MLKEM768: u16 = 0x11ec;
