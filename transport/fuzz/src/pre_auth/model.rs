@@ -74,8 +74,8 @@ impl Past {
             && inside.box_right
         {
             self.boxes += 1;
-            use Refusal::{Box, Budget, Replayed};
-            let spared = matches!(verdict, Verdict::Refused(Box | Budget | Replayed));
+            use Refusal::{Box, Budget, Replayed, Version};
+            let spared = matches!(verdict, Verdict::Refused(Version(_) | Box | Budget | Replayed));
             self.worked += u64::from(!spared);
             if matches!(verdict, Verdict::Answered(_)) {
                 self.answered.push((inside.message[..32].to_vec(), inside.time()));
