@@ -165,6 +165,7 @@ fn rendezvous_leads_to_a_peer_that_can_be_knocked_at() -> Result<()> {
     let mut host = peer("host", 2, "identify,ping,rendezvous-client")?;
     let mut guest = peer("guest", 3, "identify,ping,rendezvous-client")?;
     host.tell(&json!({"do": "external", "address": host.knock()?}))?;
+    host.hear("external_added")?;
     connect(&mut host, &point)?;
     host.tell(&json!({"do": "register", "at": point.id.to_string(), "namespace": "club"}))?;
     host.hear_with("registered", "at", point.id)?;
@@ -220,6 +221,7 @@ fn a_circuit_leads_through_a_relay_that_only_knocks() -> Result<()> {
     let mut dialer = peer("dialer", 3, "identify,ping")?;
     // A relay offers its external addresses in a reservation, and refuses one when it has none.
     relay.tell(&json!({"do": "external", "address": relay.knock()?}))?;
+    relay.hear("external_added")?;
 
     let circuit = format!("{}/p2p-circuit", relay.knock_dial()?);
     listener.tell(&json!({"do": "listen", "address": circuit}))?;

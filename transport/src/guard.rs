@@ -14,6 +14,7 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use web_time::Instant;
 
 /// See the module.
@@ -53,6 +54,15 @@ impl Guard {
                 notices: Notices::new(),
             }),
         }
+    }
+
+    /// How long our first knock has to wait. A listener refuses knocks as old as its process, and times are whole
+    /// milliseconds: one in this very process would refuse what was made in its first two.
+    pub(crate) fn too_young(&self) -> Option<Duration> {
+        const GROWN: u64 = 2;
+        let now = self.clock.now();
+        let age = now.wall.saturating_sub(now.boot);
+        (age < GROWN).then(|| Duration::from_millis(GROWN - age))
     }
 
     /// Our clock for knocks of our own, Unix time in milliseconds.

@@ -121,6 +121,9 @@ impl Shared {
     {
         let dialect = self.config.dialect(&peer);
         let started = Instant::now();
+        if let Some(wait) = self.config.guard.too_young() {
+            Deadline::after(wait).await;
+        }
         let tls = |error: Error| error.at(Stage::Tls);
         let client = UnbufferedClientConnection::new(self.tls.client(peer, dialect.alpn()), tls::no_server_name());
         let mut client = client.map_err(|error| tls(error.into()))?;

@@ -32,7 +32,7 @@ pub(crate) enum Command {
         #[serde(deserialize_with = "parsed")]
         peer: PeerId,
     },
-    /// Adds an address under which this peer believes to be reachable.
+    /// Adds an address under which this peer believes to be reachable. Told when it is done: from then on a relay is one.
     External {
         #[serde(deserialize_with = "parsed")]
         address: Multiaddr,
@@ -92,7 +92,10 @@ impl Command {
             Self::Disconnect { peer } => {
                 swarm.disconnect_peer_id(peer).ok().context("not connected")?;
             }
-            Self::External { address } => swarm.add_external_address(address),
+            Self::External { address } => {
+                swarm.add_external_address(address);
+                report(&json!({"event": "external_added"}));
+            }
             Self::KadJoin { peer, address } => {
                 let kad = swarm.behaviour_mut().kad.as_mut().context("no kad")?;
                 kad.add_address(&peer, address);

@@ -164,7 +164,7 @@ pub fn expected(
             kept |= time.saturating_add(WINDOW) >= past.latest.max(wall);
             same |= time == inside.time();
         }
-        if !kept && !(same && matches!(verdict, Verdict::Answered(_))) {
+        if !(kept || same && matches!(verdict, Verdict::Answered(_))) {
             may.push((verdict, taken));
         }
     }
