@@ -40,12 +40,16 @@ impl<'a> Facts<'a> {
         Some(!parts.is_relayed() && parts.ip.is_some_and(|ip| network.contains(ip)))
     }
 
+    /// The peers that the address names: its end and its relay. Nobody has proven them.
+    pub(super) fn named(&self) -> impl Iterator<Item = &'a PeerId> {
+        let parts = self.parts();
+        let end = parts.and_then(|parts| parts.peer.as_ref());
+        end.into_iter().chain(parts.and_then(|parts| parts.relay.as_ref()))
+    }
+
     /// Whether `peer` has part in it, as its end or as its relay, by proof or by what is said.
     pub(super) fn is_for(&self, peer: &PeerId) -> Option<bool> {
-        let said = self.parts().is_some_and(|parts| {
-            parts.peer.as_ref() == Some(peer) || parts.relay.as_ref() == Some(peer)
-        });
-        if said {
+        if self.named().any(|other| other == peer) {
             return Some(true);
         }
         self.peer.map(|other| other == peer)
