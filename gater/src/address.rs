@@ -76,6 +76,8 @@ pub fn canonical(ip: IpAddr) -> IpAddr {
 pub struct Parts {
     /// What it is reached over.
     pub kind: TransportKind,
+    /// Whether somebody knocks there: `/tls` with no WebSocket behind it, over whatever the transport is.
+    pub knocks: bool,
     /// The host that packets are exchanged with: of a relayed address the relay, if it says where that is. IPv4-mapped
     /// IPv6 is IPv4.
     pub ip: Option<IpAddr>,
@@ -97,6 +99,7 @@ impl Parts {
     /// Of an address of nothing.
     pub const EMPTY: Self = Self {
         kind: TransportKind::Other,
+        knocks: false,
         ip: None,
         port: None,
         named: false,
@@ -138,6 +141,8 @@ impl Parts {
                     // A second relay behind the first: the first is the one packets go to.
                     this.relay = this.relay.or(this.peer);
                     this.peer = None;
+                    // How the relay is reached says nothing about what is spoken through it.
+                    (tls, ws, other) = (false, false, false);
                     kind = Some(TransportKind::Relayed);
                 }
                 Protocol::P2p(peer) => this.peer = Some(peer),
@@ -148,7 +153,9 @@ impl Parts {
                 this.kind = TransportKind::Relayed;
             }
         }
+        this.knocks = tls && !ws && !other;
         this.kind = match kind {
+            Some(TransportKind::Memory) if this.knocks => TransportKind::Knock,
             Some(kind) => kind,
             None if other => TransportKind::Other,
             None if tcp && ws => TransportKind::WebSocket,

@@ -125,6 +125,7 @@ impl<'a> Link<'a> {
     /// With a transport that the addresses do not show.
     pub fn with_kind(mut self, kind: TransportKind) -> Self {
         self.parts.kind = kind;
+        self.parts.knocks = kind == TransportKind::Knock;
         self
     }
 

@@ -2,6 +2,22 @@
 
 // The map, from the top, which may import everything below it, to the bottom.
 
+// The parts that a gate hands out, and what they share.
+mod behaviour;
+mod event;
+mod gate;
+mod transport;
+mod upgrade;
+
+// What serves all of them.
+mod error;
+mod joins;
+mod metrics;
+mod wakers;
+
+// The ready-made policy.
+mod rules;
+
 // What a policy is, several as one, and how it says that it has changed its mind.
 mod changes;
 mod compose;
@@ -13,10 +29,20 @@ mod verdict;
 mod address;
 
 pub use address::{Parts, TransportKind, canonical};
+pub use behaviour::Behaviour;
 pub use changes::Changes;
 pub use compose::{AllMustAllow, FirstWins};
 pub use context::{
     Accept, AddrDial, Direction, Knock, Link, LiveConnection, PeerDial, PendingConnection, Secured, Upgraded,
 };
+pub use error::Error;
+pub use event::Event;
+pub use gate::{Closer, Gate};
 pub use gater::{ConnectionGater, Explanation, Observation};
+pub use rules::{
+    Admission, Caps, Change, Cidr, CidrError, FileError, LineError, Member, Prefixes, Rate, Rule, RuleError, Rules,
+    SaveError, Standing,
+};
+pub use transport::{Gated, Transport};
+pub use upgrade::{Asking, Upgrade};
 pub use verdict::{Denied, Reason, Stage, Verdict};

@@ -5,6 +5,7 @@ mod cidr;
 mod counts;
 mod explain;
 mod facts;
+mod file;
 mod key;
 mod limits;
 mod networks;
@@ -14,12 +15,15 @@ mod rule;
 mod sets;
 mod sharded;
 mod snapshot;
+mod text;
 
 pub use change::{Change, RuleError};
 pub use cidr::{Cidr, CidrError};
+pub use file::{FileError, SaveError};
 pub use limits::{Caps, Prefixes, Rate};
 pub use rule::Rule;
 pub use sets::{Admission, Member, Standing};
+pub use text::LineError;
 
 use crate::changes::Changes;
 use arc_swap::ArcSwap;
@@ -206,7 +210,10 @@ impl Rules {
                 return Err(error);
             }
         };
-        let coming = done.expiring.into_iter().map(|(at, rule)| Reverse(Expiring { at, rule }));
+        let coming = done
+            .expiring
+            .into_iter()
+            .map(|(at, rule)| Reverse(Expiring { at, rule }));
         writer.expiring.extend(coming);
         if let Some((_, prefixes)) = done.next.caps.as_ref().and_then(|caps| caps.per_prefix) {
             lock(&self.0.counts).resize(prefixes);
@@ -235,7 +242,8 @@ impl Rules {
     pub fn sets(&self) -> Vec<(String, Standing, usize)> {
         let now = self.0.current.load();
         let sets = now.sets.iter();
-        sets.map(|(name, set)| (name.clone(), set.standing, set.peers.len())).collect()
+        sets.map(|(name, set)| (name.clone(), set.standing, set.peers.len()))
+            .collect()
     }
 }
 
@@ -247,7 +255,8 @@ impl Shared {
 
 /// The wall clock; on the web it is another type than the standard library's.
 fn wall() -> SystemTime {
-    let since = web_time::SystemTime::now().duration_since(web_time::UNIX_EPOCH);
+    use web_time::{SystemTime as Time, UNIX_EPOCH};
+    let since = Time::now().duration_since(UNIX_EPOCH);
     SystemTime::UNIX_EPOCH + since.unwrap_or_default()
 }
 

@@ -152,11 +152,6 @@ impl Reason {
         &self.0.rule
     }
 
-    /// The rule's name as it was given.
-    pub(crate) fn rule_name(&self) -> Cow<'static, str> {
-        self.0.rule.clone()
-    }
-
     /// The sentence, if there is one.
     pub fn detail(&self) -> Option<&str> {
         self.0.detail.as_deref()

@@ -276,7 +276,10 @@ impl Change {
 
     /// Takes away what has expired by `now`, if it has not been replaced since.
     pub(super) fn expire(&mut self, rule: &Rule, now: u64) {
-        let due = |list: &List| list.iter().any(|other| other.same(rule) && other.until.is_some_and(|at| at <= now));
+        let due = |list: &List| {
+            list.iter()
+                .any(|other| other.same(rule) && other.until.is_some_and(|at| at <= now))
+        };
         let listed = match (rule.peer_key(), rule.network) {
             (Some(key), _) => self.next.peers.get(&key).is_some_and(due),
             (None, None) => due(&self.next.general),
@@ -374,8 +377,8 @@ fn same_as_plain(rule: &Rule) -> bool {
 
 fn with(list: &List, rule: &Arc<Rule>, what: &'static str, at_most: usize) -> Result<List, RuleError> {
     let mut rules = Vec::clone(list);
-    match rules.iter_mut().find(|other| other.same(rule)) {
-        Some(other) => *other = Arc::clone(rule),
+    match rules.iter().position(|other| other.same(rule)) {
+        Some(at) => rules[at] = Arc::clone(rule),
         None if rules.len() >= at_most => return Err(RuleError::TooMany { what, at_most }),
         None => rules.push(Arc::clone(rule)),
     }

@@ -229,14 +229,32 @@ mod tests {
             ("192.0.2.0/24/8", CidrError::Length { at_most: 32 }),
             ("2001:db8::/129", CidrError::Length { at_most: 128 }),
             ("2001:db8::/999", CidrError::Length { at_most: 128 }),
-            ("192.0.2.7/24", CidrError::HostBits { meant: range("192.0.2.0/24") }),
-            ("2001:db8::1/32", CidrError::HostBits { meant: range("2001:db8::/32") }),
-            ("::ffff:192.0.2.7/120", CidrError::HostBits { meant: range("192.0.2.0/24") }),
+            (
+                "192.0.2.7/24",
+                CidrError::HostBits {
+                    meant: range("192.0.2.0/24"),
+                },
+            ),
+            (
+                "2001:db8::1/32",
+                CidrError::HostBits {
+                    meant: range("2001:db8::/32"),
+                },
+            ),
+            (
+                "::ffff:192.0.2.7/120",
+                CidrError::HostBits {
+                    meant: range("192.0.2.0/24"),
+                },
+            ),
         ] {
             assert_eq!(text.parse::<Cidr>(), Err(error), "{text}");
         }
         // A mapped address with a prefix that ends before the mapping is a range of IPv6 with bits behind it.
-        assert!(matches!("::ffff:0:0/90".parse::<Cidr>(), Err(CidrError::HostBits { .. })));
+        assert!(matches!(
+            "::ffff:0:0/90".parse::<Cidr>(),
+            Err(CidrError::HostBits { .. })
+        ));
     }
 
     #[test]

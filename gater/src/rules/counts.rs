@@ -68,7 +68,9 @@ impl Counts {
             kind: parts.kind,
             ip: source(parts),
         };
-        let Entry::Vacant(place) = self.established.entry(id) else { return };
+        let Entry::Vacant(place) = self.established.entry(id) else {
+            return;
+        };
         place.insert(counted);
         self.inbound += u32::from(direction == Direction::Inbound);
         if let Some(kind) = self.kinds.get_mut(index(counted.kind)) {
@@ -82,7 +84,9 @@ impl Counts {
     }
 
     pub(super) fn closed(&mut self, id: ConnectionId) {
-        let Some(counted) = self.established.remove(&id) else { return };
+        let Some(counted) = self.established.remove(&id) else {
+            return;
+        };
         self.inbound -= u32::from(counted.direction == Direction::Inbound);
         if let Some(kind) = self.kinds.get_mut(index(counted.kind)) {
             *kind -= 1;
@@ -201,7 +205,11 @@ mod tests {
         let mut counts = Counts::default();
         let peers: Vec<PeerId> = (0..5).map(|_| PeerId::random()).collect();
         for n in 0..200 {
-            let direction = if n % 3 == 0 { Direction::Inbound } else { Direction::Outbound };
+            let direction = if n % 3 == 0 {
+                Direction::Inbound
+            } else {
+                Direction::Outbound
+            };
             counts.pending(id(n), direction);
             match n % 5 {
                 0 => counts.failed(id(n)),
@@ -239,6 +247,9 @@ mod tests {
         assert_eq!(full(&counts, narrow, "/ip4/192.0.2.9/tcp/1"), Some((Cap::PerPrefix, 1)));
         assert_eq!(full(&counts, narrow, "/ip4/192.0.3.9/tcp/1"), None);
         counts.resize(Prefixes::new(16, 48));
-        assert_eq!(full(&counts, Prefixes::new(16, 48), "/ip4/192.0.3.9/tcp/1"), Some((Cap::PerPrefix, 1)));
+        assert_eq!(
+            full(&counts, Prefixes::new(16, 48), "/ip4/192.0.3.9/tcp/1"),
+            Some((Cap::PerPrefix, 1))
+        );
     }
 }

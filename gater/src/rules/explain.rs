@@ -1,14 +1,14 @@
 //! Which rule would decide, in sentences.
 
+use super::Rules;
 use super::counts::Cap;
 use super::facts::Facts;
 use super::policy::Tokens;
 use super::rule::Rule;
 use super::snapshot::{Because, Found, Snapshot};
-use super::{Rules, rule};
 use crate::context::{Direction, Link};
 use crate::gater::Explanation;
-use crate::verdict::{Stage, Verdict};
+use crate::verdict::Stage;
 use libp2p_core::multiaddr::Protocol;
 use libp2p_core::{Endpoint, Multiaddr};
 use libp2p_identity::PeerId;
@@ -118,14 +118,18 @@ impl Snapshot {
     pub(super) fn rules(&self) -> Vec<Rule> {
         let mut all: Vec<Rule> = Vec::with_capacity(self.blocked.len() + self.networks.len());
         all.extend(self.blocked.iter().map(|(key, ())| Rule::block().peer(key.peer())));
-        all.extend(self.peers.iter().flat_map(|(_, rules)| rules.iter().map(|rule| Rule::clone(rule))));
+        all.extend(
+            self.peers
+                .iter()
+                .flat_map(|(_, rules)| rules.iter().map(|rule| Rule::clone(rule))),
+        );
         for (range, entry) in self.networks.iter() {
             if entry.blocked {
                 all.push(Rule::block().network(range));
             }
             // Those that name a peer as well stand under the peer, too.
             let own = entry.rules.iter().flat_map(|rules| rules.iter());
-            all.extend(own.filter(|rule| rule.peer.is_none()).map(|rule| rule::Rule::clone(rule)));
+            all.extend(own.filter(|rule| rule.peer.is_none()).map(|rule| Rule::clone(rule)));
         }
         all.extend(self.general.iter().map(|rule| Rule::clone(rule)));
         all

@@ -123,13 +123,16 @@ pub struct Rate {
     pub(super) prefixes: Prefixes,
 }
 
+/// In microseconds.
+const DAY: u64 = 86_400_000_000;
+
 impl Rate {
-    /// Of what is accepted. `interval` is at least a microsecond and at most a day.
+    /// Of what is accepted. `interval` is a whole number of microseconds, at least one and at most a day.
     pub fn accepts(interval: Duration, burst: NonZeroU32) -> Self {
         Self::new(Direction::Inbound, interval, burst)
     }
 
-    /// Of the addresses that are dialled. `interval` is at least a microsecond and at most a day.
+    /// Of the addresses that are dialled. `interval` is a whole number of microseconds, at least one and at most a day.
     pub fn dials(interval: Duration, burst: NonZeroU32) -> Self {
         Self::new(Direction::Outbound, interval, burst)
     }
@@ -137,7 +140,8 @@ impl Rate {
     fn new(direction: Direction, interval: Duration, burst: NonZeroU32) -> Self {
         Self {
             direction,
-            interval: interval.clamp(Duration::from_micros(1), Duration::from_secs(86_400)),
+            // A file has no finer unit.
+            interval: Duration::from_micros(u64::try_from(interval.as_micros()).unwrap_or(u64::MAX).clamp(1, DAY)),
             burst,
             prefixes: Prefixes::default(),
         }

@@ -182,7 +182,10 @@ fn link<K: Bits, V>(nodes: &mut [Node<K, V>]) {
     let mut open: Vec<u32> = Vec::new();
     for at in 0..nodes.len() {
         let bits = nodes[at].bits;
-        while open.last().is_some_and(|around| !nodes[*around as usize].contains(bits)) {
+        while open
+            .last()
+            .is_some_and(|around| !nodes[*around as usize].contains(bits))
+        {
             open.pop();
         }
         nodes[at].around = open.last().copied().unwrap_or(NONE);
@@ -223,12 +226,12 @@ impl<V: Clone> Networks<V> {
     #[inline]
     pub(crate) fn around<'a>(&'a self, ip: IpAddr, mut found: impl FnMut(Cidr, &'a V)) {
         match ip {
-            IpAddr::V4(ip) => self
-                .v4
-                .around(ip.to_bits(), |bits, length, value| found(Cidr::of_v4(bits, length), value)),
-            IpAddr::V6(ip) => self
-                .v6
-                .around(ip.to_bits(), |bits, length, value| found(Cidr::of_v6(bits, length), value)),
+            IpAddr::V4(ip) => self.v4.around(ip.to_bits(), |bits, length, value| {
+                found(Cidr::of_v4(bits, length), value)
+            }),
+            IpAddr::V6(ip) => self.v6.around(ip.to_bits(), |bits, length, value| {
+                found(Cidr::of_v6(bits, length), value)
+            }),
         }
     }
 
@@ -247,8 +250,15 @@ impl<V: Clone> Networks<V> {
 
     /// All of them, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Cidr, &V)> {
-        let four = self.v4.iter().map(|(bits, length, value)| (Cidr::of_v4(bits, length), value));
-        four.chain(self.v6.iter().map(|(bits, length, value)| (Cidr::of_v6(bits, length), value)))
+        let four = self
+            .v4
+            .iter()
+            .map(|(bits, length, value)| (Cidr::of_v4(bits, length), value));
+        four.chain(
+            self.v6
+                .iter()
+                .map(|(bits, length, value)| (Cidr::of_v6(bits, length), value)),
+        )
     }
 }
 
@@ -320,9 +330,13 @@ mod tests {
     fn what_is_said_last_about_a_range_holds() {
         let mut networks: Networks<u32> = Networks::default();
         let range: Cidr = "192.0.2.0/24".parse().expect("a range");
-        networks.apply(vec![(range, Some(1)), (range, None), (range, Some(2))], |_, value| value);
+        networks.apply(vec![(range, Some(1)), (range, None), (range, Some(2))], |_, value| {
+            value
+        });
         let mut found = Vec::new();
-        networks.around("192.0.2.1".parse().expect("an IP"), |range, value| found.push((range, *value)));
+        networks.around("192.0.2.1".parse().expect("an IP"), |range, value| {
+            found.push((range, *value))
+        });
         assert_eq!(found, [(range, 2)]);
     }
 }

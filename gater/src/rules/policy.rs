@@ -43,11 +43,13 @@ impl ConnectionGater for Rules {
     }
 
     fn intercept_secured(&self, secured: &Secured<'_>) -> Verdict {
-        self.0.verdict(&facts(Stage::Secured, Some(secured.peer), &secured.link))
+        self.0
+            .verdict(&facts(Stage::Secured, Some(secured.peer), &secured.link))
     }
 
     fn intercept_upgraded(&self, upgraded: &Upgraded<'_>) -> Verdict {
-        self.0.verdict(&facts(Stage::Upgraded, Some(upgraded.peer), &upgraded.link))
+        self.0
+            .verdict(&facts(Stage::Upgraded, Some(upgraded.peer), &upgraded.link))
     }
 
     fn judge_live(&self, live: &LiveConnection<'_>) -> Verdict {

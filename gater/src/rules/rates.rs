@@ -55,7 +55,9 @@ impl Buckets {
         now: Duration,
     ) -> Result<(), (u8, Duration)> {
         for (at, rate) in rates {
-            let Some(full) = self.0.peek(&(at, block(ip, rate.prefixes))) else { continue };
+            let Some(full) = self.0.peek(&(at, block(ip, rate.prefixes))) else {
+                continue;
+            };
             // A token is there while the bucket is less than `burst` intervals from full.
             let slack = nanoseconds(rate.interval).saturating_mul(u64::from(rate.burst.get()) - 1);
             let wait = full.saturating_sub(nanoseconds(now)).saturating_sub(slack);
@@ -132,7 +134,9 @@ mod tests {
             let _ = buckets.take(both.clone(), ip([192, 0, 2, 7]), at(1));
         }
         for other in 1..3 {
-            buckets.take(both.clone(), ip([192, 0, other + 2, 7]), at(1)).expect("two are left");
+            buckets
+                .take(both.clone(), ip([192, 0, other + 2, 7]), at(1))
+                .expect("two are left");
         }
         assert_eq!(buckets.take(both, ip([10, 0, 0, 1]), at(1)), Err((1, at(5))));
     }

@@ -121,13 +121,17 @@ impl Rule {
 
     /// Holds until then, to the second. A rule that has expired is as good as absent, and is dropped at a later change.
     pub fn until(mut self, until: SystemTime) -> Self {
-        self.until = Some(seconds(until));
+        self.until = Some(seconds(until).min(super::text::LAST_SECOND));
         self
     }
 
     /// A note for people: who asked for it, and why. One line: line breaks become spaces.
     pub fn note(mut self, note: impl AsRef<str>) -> Self {
-        let note = note.as_ref().split(|c: char| c.is_control()).collect::<Vec<_>>().join(" ");
+        let note = note
+            .as_ref()
+            .split(|c: char| c.is_control())
+            .collect::<Vec<_>>()
+            .join(" ");
         self.note = Some(note.into());
         self
     }
@@ -178,11 +182,17 @@ impl Rule {
         });
         let direction = self.direction.is_none_or(|direction| direction == facts.direction);
         let ports = self.ports.map_or(Holds::Yes, |(first, last)| {
-            of(facts.port().map(|port| port.is_some_and(|port| (first..=last).contains(&port))))
+            of(facts
+                .port()
+                .map(|port| port.is_some_and(|port| (first..=last).contains(&port))))
         });
-        let transport = self.transport.map_or(Holds::Yes, |transport| of(facts.is_over(transport)));
+        let transport = self
+            .transport
+            .map_or(Holds::Yes, |transport| of(facts.is_over(transport)));
         let listener = self.listener.as_ref().map_or(Holds::Yes, |pattern| {
-            of(facts.listener().map(|local| local.is_some_and(|local| is_at(local, pattern))))
+            of(facts
+                .listener()
+                .map(|local| local.is_some_and(|local| is_at(local, pattern))))
         });
         let direction = of(Some(direction));
         peer.min(network).min(direction).min(ports).min(transport).min(listener)

@@ -67,7 +67,10 @@ impl<K: Eq + Hash, V> Sharded<K, V> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.shards.iter().flat_map(|shard| shard.iter()).map(|(key, value)| (key, value))
+        self.shards
+            .iter()
+            .flat_map(|shard| shard.iter())
+            .map(|(key, value)| (key, value))
     }
 }
 
@@ -115,7 +118,10 @@ mod tests {
         assert_eq!(one.remove(&8), None);
         assert_eq!(one.insert(9999, 1), None);
         assert_eq!((one.get(&7), one.get(&8), one.get(&9999)), (Some(&70), None, Some(&1)));
-        assert_eq!((copy.get(&7), copy.get(&8), copy.get(&9999)), (Some(&7), Some(&8), None));
+        assert_eq!(
+            (copy.get(&7), copy.get(&8), copy.get(&9999)),
+            (Some(&7), Some(&8), None)
+        );
         assert_eq!((one.len(), copy.len()), (5000, 5000));
         let mut all: Vec<u32> = copy.iter().map(|(key, _)| *key).collect();
         all.sort_unstable();

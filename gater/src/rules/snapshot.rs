@@ -51,7 +51,9 @@ pub(super) struct Snapshot {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Because<'s> {
     /// The connection does not knock, and must.
-    NoKnock { everybody: bool },
+    NoKnock {
+        everybody: bool,
+    },
     Allowed(Found<'s>),
     Blocked(Found<'s>),
     /// The address has a name instead of an IP.
@@ -149,13 +151,7 @@ impl Snapshot {
         listed
     }
 
-    fn peer<'s>(
-        &'s self,
-        peer: &PeerId,
-        facts: &Facts<'_>,
-        now: &impl Fn() -> SystemTime,
-        listed: &mut Listed<'s>,
-    ) {
+    fn peer<'s>(&'s self, peer: &PeerId, facts: &Facts<'_>, now: &impl Fn() -> SystemTime, listed: &mut Listed<'s>) {
         let Some(key) = PeerKey::of(peer) else { return };
         if self.blocked.contains(&key) {
             listed.block(Found::Peer(*peer));

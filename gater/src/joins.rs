@@ -1,0 +1,256 @@
+//! What the parts of a gate tell each other, so that no stage is asked twice for one connection.
+//!
+//! A transport knows addresses and no ids, a security upgrade knows neither, and the Swarm's behaviour is asked last
+//! and knows both. So whoever asks a stage early leaves a note, and the behaviour, before it asks the same stage as a
+//! fallback, looks for the note that belongs to the connection. Notes are left only while a behaviour is there to take
+//! them, and the oldest go when there are too many. A lost note means that a stage is asked again; a note can be taken
+//! by another connection only if all that the question was about is the same, so none is spared its question.
+
+use crate::address::{Parts, TransportKind};
+use crate::context::{Direction, Link};
+use crate::verdict::Denied;
+use libp2p_core::multiaddr::Protocol;
+use libp2p_core::{Endpoint, Multiaddr};
+use libp2p_identity::PeerId;
+use libp2p_swarm::ConnectionId;
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+
+/// Notes of one sort that are kept, at most. Those of an accept are taken at once, the others when a handshake is over.
+const MOST: usize = 1024;
+
+/// One end of a link, as every layer of transports writes it: what stands behind the port differs between them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum End {
+    Socket { ip: IpAddr, port: u16, udp: bool },
+    Address(Multiaddr),
+}
+
+impl End {
+    fn of(address: &Multiaddr) -> Self {
+        let parts = Parts::of(address);
+        let udp = matches!(
+            parts.kind,
+            TransportKind::Quic | TransportKind::WebTransport | TransportKind::WebRtc
+        );
+        match (parts.ip, parts.port) {
+            (Some(ip), Some(port)) if !parts.is_relayed() => Self::Socket { ip, port, udp },
+            _ => Self::Address(base(address)),
+        }
+    }
+}
+
+/// Without the `/p2p` at its end, which some layers add and others take away, and without the `/tls` before it.
+fn base(address: &Multiaddr) -> Multiaddr {
+    let mut base = address.clone();
+    while matches!(base.iter().last(), Some(Protocol::P2p(_) | Protocol::Tls)) {
+        base.pop();
+    }
+    base
+}
+
+/// An address was judged, and the dial of it has come through.
+#[derive(Debug)]
+struct Dialled {
+    end: End,
+    kind: TransportKind,
+    peer: Option<PeerId>,
+    /// What the address says behind its host, for one that had a name.
+    tail: Multiaddr,
+}
+
+/// A proven peer was judged.
+#[derive(Debug)]
+struct Proven {
+    peer: PeerId,
+    direction: Direction,
+    role: Endpoint,
+    kind: TransportKind,
+    /// Absent where a security upgrade asked, which sees none.
+    remote: Option<End>,
+}
+
+/// The notes.
+#[derive(Debug, Default)]
+pub(crate) struct Joins {
+    accepted: VecDeque<(End, End)>,
+    dialled: VecDeque<Dialled>,
+    proven: VecDeque<Proven>,
+    /// Relayed addresses that a dial brought, judged before it began.
+    circuits: Vec<(ConnectionId, Multiaddr, Option<Denied>)>,
+    /// Where transports listen that ask before another transport has its say, and how many of them.
+    beneath: HashMap<(IpAddr, u16, TransportKind), usize>,
+}
+
+impl Joins {
+    /// The accept stage was asked about an inbound link, which the Swarm hears of next.
+    pub(crate) fn accepted(&mut self, local: &Multiaddr, remote: &Multiaddr) {
+        push(&mut self.accepted, (End::of(local), End::of(remote)));
+    }
+
+    /// Whether it was. Takes the note.
+    pub(crate) fn was_accepted(&mut self, local: &Multiaddr, remote: &Multiaddr) -> bool {
+        let parts = Parts::of(local);
+        if let (Some(ip), Some(port)) = (parts.ip, parts.port)
+            && self.beneath.contains_key(&(ip, port, parts.kind))
+        {
+            return true;
+        }
+        if self.accepted.is_empty() {
+            return false;
+        }
+        let wanted = (End::of(local), End::of(remote));
+        take(&mut self.accepted, |note| *note == wanted).is_some()
+    }
+
+    /// Somebody beneath a transport of that kind listens at `local`, and asks the accept stage for all that comes there.
+    pub(crate) fn listens_beneath(&mut self, local: &Multiaddr, kind: TransportKind) {
+        if let Some(key) = key(local, kind) {
+            *self.beneath.entry(key).or_default() += 1;
+        }
+    }
+
+    /// And no more.
+    pub(crate) fn listens_no_more(&mut self, local: &Multiaddr, kind: TransportKind) {
+        let Some(key) = key(local, kind) else { return };
+        if let Some(listeners) = self.beneath.get_mut(&key) {
+            *listeners -= 1;
+            if *listeners == 0 {
+                self.beneath.remove(&key);
+            }
+        }
+    }
+
+    /// The dial of an address that was judged has come through.
+    pub(crate) fn dialled(&mut self, address: &Multiaddr, kind: TransportKind, peer: Option<PeerId>) {
+        let (end, tail) = (End::of(address), tail(address));
+        push(&mut self.dialled, Dialled { end, kind, peer, tail });
+    }
+
+    /// Whether the address that a connection to `peer` has was judged. Takes the note.
+    pub(crate) fn was_dialled(&mut self, address: &Multiaddr, peer: &PeerId) -> bool {
+        if self.dialled.is_empty() {
+            return false;
+        }
+        let (end, parts) = (End::of(address), Parts::of(address));
+        let by_name = || tail(address);
+        let of_peer = |note: &Dialled| note.peer.is_none_or(|named| named == *peer);
+        if take(&mut self.dialled, |note| {
+            note.kind == parts.kind && note.end == end && of_peer(note)
+        })
+        .is_some()
+        {
+            return true;
+        }
+        if !parts.named {
+            return false;
+        }
+        // It was resolved in between. A name in `/dnsaddr` may have stood for a whole other address.
+        let tail = by_name();
+        let whole = address.iter().any(|protocol| matches!(protocol, Protocol::Dnsaddr(_)));
+        take(&mut self.dialled, |note| {
+            of_peer(note) && (note.tail == tail && note.kind == parts.kind || whole && note.peer.is_some())
+        })
+        .is_some()
+    }
+
+    /// The secured stage was asked about `peer`.
+    pub(crate) fn proven(&mut self, peer: &PeerId, link: &Link<'_>) {
+        let note = Proven {
+            peer: *peer,
+            direction: link.direction,
+            role: link.role,
+            kind: link.parts.kind,
+            remote: link.remote.map(End::of),
+        };
+        push(&mut self.proven, note);
+    }
+
+    /// Whether it was, for a connection with these ends. Takes the note.
+    pub(crate) fn was_proven(&mut self, peer: &PeerId, link: &Link<'_>) -> bool {
+        if self.proven.is_empty() {
+            return false;
+        }
+        let remote = link.remote.map(End::of);
+        take(&mut self.proven, |note| {
+            note.peer == *peer
+                && note.role == link.role
+                && note.kind == link.parts.kind
+                // An upgrade does not know who dialled, only who speaks first.
+                && (note.remote.is_none() || note.direction == link.direction && note.remote == remote)
+        })
+        .is_some()
+    }
+
+    /// A relayed address that a dial brings was judged before the dial began.
+    pub(crate) fn judged_circuit(&mut self, id: ConnectionId, address: &Multiaddr, denied: Option<Denied>) {
+        self.circuits.push((id, base(address), denied));
+    }
+
+    /// What was said of it, by whoever is asked next: the newest, which belongs to the dial that is being made.
+    pub(crate) fn circuit(&self, address: &Multiaddr) -> Option<Option<Denied>> {
+        if self.circuits.is_empty() {
+            return None;
+        }
+        let base = base(address);
+        let of_address = |note: &&(ConnectionId, Multiaddr, Option<Denied>)| note.1 == base;
+        self.circuits.iter().rev().find(of_address).map(|note| note.2.clone())
+    }
+
+    /// What was said of it, for one connection.
+    pub(crate) fn circuit_of(&self, id: ConnectionId, address: &Multiaddr) -> Option<Option<Denied>> {
+        let base = base(address);
+        let note = self.circuits.iter().find(|note| note.0 == id && note.1 == base)?;
+        Some(note.2.clone())
+    }
+
+    /// The attempt is over.
+    pub(crate) fn forget(&mut self, id: ConnectionId) {
+        if !self.circuits.is_empty() {
+            self.circuits.retain(|note| note.0 != id);
+        }
+    }
+
+    /// Nobody is there to take notes any more.
+    pub(crate) fn clear(&mut self) {
+        self.accepted.clear();
+        self.dialled.clear();
+        self.proven.clear();
+        self.circuits.clear();
+    }
+}
+
+fn key(local: &Multiaddr, kind: TransportKind) -> Option<(IpAddr, u16, TransportKind)> {
+    let parts = Parts::of(local);
+    Some((parts.ip?, parts.port?, kind))
+}
+
+/// What stands behind the host.
+fn tail(address: &Multiaddr) -> Multiaddr {
+    let host = |protocol: &Protocol<'_>| {
+        matches!(
+            protocol,
+            Protocol::Ip4(_)
+                | Protocol::Ip6(_)
+                | Protocol::Ip6zone(_)
+                | Protocol::Dns(_)
+                | Protocol::Dns4(_)
+                | Protocol::Dns6(_)
+                | Protocol::Dnsaddr(_)
+        )
+    };
+    base(&address.iter().skip_while(host).collect())
+}
+
+fn push<T>(notes: &mut VecDeque<T>, note: T) {
+    if notes.len() == MOST {
+        notes.pop_front();
+    }
+    notes.push_back(note);
+}
+
+/// The newest that fits: an older one like it belongs to a connection that has come to nothing.
+fn take<T>(notes: &mut VecDeque<T>, fits: impl Fn(&T) -> bool) -> Option<T> {
+    let at = notes.iter().rposition(fits)?;
+    notes.remove(at)
+}
