@@ -15,6 +15,9 @@ mod joins;
 mod metrics;
 mod wakers;
 
+// Saying why, before a connection is closed.
+pub mod goodbye;
+
 // The ready-made policy.
 mod rules;
 
