@@ -15,6 +15,12 @@ mod joins;
 mod metrics;
 mod wakers;
 
+// Saying why, before a connection is closed.
+pub mod goodbye;
+
+// The ready-made policy.
+mod rules;
+
 // What a policy is, several as one, and how it says that it has changed its mind.
 mod changes;
 mod compose;
@@ -36,6 +42,10 @@ pub use error::Error;
 pub use event::Event;
 pub use gate::{Closer, Gate};
 pub use gater::{ConnectionGater, Explanation, Observation};
+pub use rules::{
+    Admission, Caps, Change, Cidr, CidrError, FileError, LineError, Member, Prefixes, Rate, Rule, RuleError, Rules,
+    SaveError, Standing,
+};
 pub use transport::{Gated, Transport};
 pub use upgrade::{Asking, Upgrade};
 pub use verdict::{Denied, Reason, Stage, Verdict};
