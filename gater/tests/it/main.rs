@@ -2,6 +2,13 @@
 
 mod cells;
 mod common;
+mod counting;
+mod gating;
+mod goodbyes;
+mod names;
 mod nodes;
 mod recorder;
+mod side_by_side;
+mod sweeps;
+mod tightening;
 mod wire;
