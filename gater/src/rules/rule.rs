@@ -125,14 +125,11 @@ impl Rule {
         self
     }
 
-    /// A note for people: who asked for it, and why. One line: line breaks become spaces.
+    /// A note for people: who asked for it, and why. One line: line breaks become spaces. An empty one is none.
     pub fn note(mut self, note: impl AsRef<str>) -> Self {
-        let note = note
-            .as_ref()
-            .split(|c: char| c.is_control())
-            .collect::<Vec<_>>()
-            .join(" ");
-        self.note = Some(note.into());
+        let note = note.as_ref().replace(char::is_control, " ");
+        let note = note.trim();
+        self.note = (!note.is_empty()).then(|| note.into());
         self
     }
 

@@ -122,12 +122,17 @@ fn lines(to: &mut impl io::Write, now: &Snapshot, time: u64) -> io::Result<()> {
 fn beside(path: &Path) -> io::Result<PathBuf> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let mut name = prefix(path).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    name.push(format!(
-        "{}-{}.new",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    ));
+    name.push(format!("{}-{}.new", process(), NEXT.fetch_add(1, Ordering::Relaxed)));
     Ok(path.with_file_name(name))
+}
+
+fn process() -> u32 {
+    // Where there are no processes, there are no files either, and this would panic.
+    if cfg!(target_family = "wasm") {
+        0
+    } else {
+        std::process::id()
+    }
 }
 
 fn prefix(path: &Path) -> Option<OsString> {
