@@ -45,7 +45,7 @@ pub use gate::Gate;
 pub use gater::{ConnectionGater, Explanation, Observation};
 pub use rules::{
     Admission, Caps, Change, Cidr, CidrError, FileError, LineError, Member, Prefixes, Rate, Rule, RuleError, Rules,
-    SaveError, Standing,
+    SaveError, Standing, Subject,
 };
 pub use transport::{Gated, Transport};
 pub use upgrade::{Asking, Upgrade};

@@ -21,7 +21,7 @@ pub use change::{Change, RuleError};
 pub use cidr::{Cidr, CidrError};
 pub use file::{FileError, SaveError};
 pub use limits::{Caps, Prefixes, Rate};
-pub use rule::Rule;
+pub use rule::{Rule, Subject};
 pub use sets::{Admission, Member, Standing};
 pub use text::LineError;
 
@@ -71,6 +71,14 @@ use std::time::{Duration, SystemTime};
 ///
 /// All of it is asked again at each stage, with what is known by then: the address, the peer, both. Rates are asked once,
 /// at accept and address dial. IPv4-mapped IPv6 is IPv4 everywhere.
+///
+/// # Reasons
+///
+/// [`Reason::rule`] is one of `require_knock`; `block_peer`, `block_network`, `block_set`, `block`; `refuse_names`;
+/// `admit_members`, `admit_known_addresses`; `rate`, with the time to wait; `cap_total`, `cap_inbound`, `cap_outbound`,
+/// `cap_pending_inbound`, `cap_pending_outbound`, `cap_per_peer`, `cap_per_ip`, `cap_per_prefix`, `cap_transport`.
+///
+/// [`Reason::rule`]: crate::Reason::rule
 ///
 /// # Cost
 ///

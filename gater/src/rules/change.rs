@@ -3,7 +3,7 @@
 use super::cidr::Cidr;
 use super::key::PeerKey;
 use super::limits::{Caps, Rate};
-use super::rule::Rule;
+use super::rule::{Rule, Subject};
 use super::sets::{Admission, Member, PeerSet, Standing};
 use super::snapshot::{Entry, List, Snapshot};
 use libp2p_identity::PeerId;
@@ -84,8 +84,7 @@ impl Change {
     /// # Errors
     ///
     /// [`RuleError`]; the change can go on without the rule.
-    pub fn insert(&mut self, rule: impl Into<Rule>) -> Result<(), RuleError> {
-        let rule = rule.into();
+    pub fn insert(&mut self, rule: Rule) -> Result<(), RuleError> {
         if let Some((first, last)) = rule.ports.filter(|(first, last)| first > last) {
             return Err(RuleError::Ports { first, last });
         }
@@ -130,8 +129,8 @@ impl Change {
     }
 
     /// Takes `rule` off its list, whatever its expiry and note there. What is not there is no error.
-    pub fn remove(&mut self, rule: impl Into<Rule>) {
-        let rule = Arc::new(rule.into());
+    pub fn remove(&mut self, rule: Rule) {
+        let rule = Arc::new(rule);
         if let Some(key) = rule.peer_key() {
             self.forget_about_peer(key, &rule);
             if same_as_plain(&rule) {
@@ -156,13 +155,13 @@ impl Change {
     /// # Errors
     ///
     /// [`RuleError::NoSuchPeer`].
-    pub fn block(&mut self, what: impl Into<Rule>) -> Result<(), RuleError> {
-        self.insert(what)
+    pub fn block(&mut self, what: impl Into<Subject>) -> Result<(), RuleError> {
+        self.insert(what.into().blocked())
     }
 
     /// Takes the block of a peer, an IP or a network away: [`Self::remove`] of the same.
-    pub fn unblock(&mut self, what: impl Into<Rule>) {
-        self.remove(what);
+    pub fn unblock(&mut self, what: impl Into<Subject>) {
+        self.remove(what.into().blocked());
     }
 
     /// Makes the set `name` consist of `members`, whatever it was before.

@@ -125,14 +125,11 @@ impl Rule {
         self
     }
 
-    /// A note for people: who asked for it, and why. One line: line breaks become spaces.
+    /// A note for people: who asked for it, and why. One line: line breaks become spaces. An empty one is none.
     pub fn note(mut self, note: impl AsRef<str>) -> Self {
-        let note = note
-            .as_ref()
-            .split(|c: char| c.is_control())
-            .collect::<Vec<_>>()
-            .join(" ");
-        self.note = Some(note.into());
+        let note = note.as_ref().replace(char::is_control, " ");
+        let note = note.trim();
+        self.note = (!note.is_empty()).then(|| note.into());
         self
     }
 
@@ -234,23 +231,39 @@ fn is_at(local: &Multiaddr, pattern: &Multiaddr) -> bool {
         })
 }
 
-impl From<PeerId> for Rule {
-    /// A block.
+/// What a bare block is about; see [`Change::block`](super::Change::block).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Subject {
+    /// A peer.
+    Peer(PeerId),
+    /// A network, or an IP as a network of one.
+    Network(Cidr),
+}
+
+impl Subject {
+    pub(super) fn blocked(self) -> Rule {
+        match self {
+            Self::Peer(peer) => Rule::block().peer(peer),
+            Self::Network(network) => Rule::block().network(network),
+        }
+    }
+}
+
+impl From<PeerId> for Subject {
     fn from(peer: PeerId) -> Self {
-        Self::block().peer(peer)
+        Self::Peer(peer)
     }
 }
 
-impl From<Cidr> for Rule {
-    /// A block.
+impl From<Cidr> for Subject {
     fn from(network: Cidr) -> Self {
-        Self::block().network(network)
+        Self::Network(network)
     }
 }
 
-impl From<IpAddr> for Rule {
-    /// A block.
+impl From<IpAddr> for Subject {
     fn from(ip: IpAddr) -> Self {
-        Self::block().network(ip)
+        Self::Network(ip.into())
     }
 }

@@ -56,10 +56,20 @@ impl<K: Eq + Hash, V> Sharded<K, V> {
     }
 
     #[inline]
-    pub(crate) fn get(&self, key: &K) -> Option<&V> {
+    fn entry(&self, key: &K) -> Option<&(K, V)> {
         let hash = self.hasher.hash_one(key);
-        let found = self.shards[shard(hash)].find(hash, |(other, _)| other == key);
-        found.map(|(_, value)| value)
+        self.shards[shard(hash)].find(hash, |(other, _)| other == key)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
+        self.entry(key).map(|(_, value)| value)
+    }
+
+    /// The key that stands there.
+    #[inline]
+    pub(crate) fn key(&self, key: &K) -> Option<&K> {
+        self.entry(key).map(|(key, _)| key)
     }
 
     pub(crate) fn contains(&self, key: &K) -> bool {

@@ -68,7 +68,7 @@ pub(super) enum Because<'s> {
 /// Which entry it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Found<'s> {
-    Peer(PeerId),
+    Peer(&'s PeerKey),
     Network(Cidr),
     Rule(&'s Rule),
     Set(&'s str),
@@ -153,8 +153,8 @@ impl Snapshot {
 
     fn peer<'s>(&'s self, peer: &PeerId, facts: &Facts<'_>, now: &impl Fn() -> SystemTime, listed: &mut Listed<'s>) {
         let Some(key) = PeerKey::of(peer) else { return };
-        if self.blocked.contains(&key) {
-            listed.block(Found::Peer(*peer));
+        if let Some(key) = self.blocked.key(&key) {
+            listed.block(Found::Peer(key));
         }
         if !self.peers.is_empty()
             && let Some(rules) = self.peers.get(&key)

@@ -396,3 +396,6 @@ impl fmt::Display for Caps {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

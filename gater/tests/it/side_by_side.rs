@@ -122,7 +122,7 @@ async fn a_handshake_that_was_let_in_over_tcp_opens_no_door_over_quic() {
     let mut half = tcp::tokio::Transport::new(tcp::Config::default())
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(&key).unwrap())
-        .apply(Nothing)
+        .multiplex(Nothing)
         .boxed();
     let opts = libp2p::core::transport::DialOpts {
         role: libp2p::core::Endpoint::Dialer,

@@ -204,6 +204,22 @@ fn a_file_that_others_cannot_read_stays_so() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_link_to_a_file_stays_a_link() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (path, link) = (directory.path().join("rules"), directory.path().join("link"));
+    let rules = Rules::new();
+    rules.save(&path).expect("saved");
+    std::os::unix::fs::symlink(&path, &link).expect("linked");
+    rules
+        .change(|change| change.block(cidr("192.0.2.0/24")))
+        .expect("changed");
+    rules.save(&link).expect("saved");
+    assert!(std::fs::symlink_metadata(&link).expect("there").is_symlink());
+    assert_eq!(read(&path), "libp2p-gater rules 1\nblock network 192.0.2.0/24\nend\n");
+}
+
 #[test]
 fn reloading_replaces_everything_or_nothing() {
     let directory = tempfile::tempdir().expect("a directory");

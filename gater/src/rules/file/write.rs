@@ -19,15 +19,21 @@ pub(super) fn replace(path: &Path, now: &Snapshot, time: u64) -> Result<(), File
             source,
         }
     };
-    let beside = beside(path).map_err(failed("write it"))?;
-    let written = write(&beside, path, now, time);
-    let renamed = written.and_then(|()| fs::rename(&beside, path).map_err(|error| ("replace it", error)));
+    let target = target(path);
+    let beside = beside(&target).map_err(failed("write it"))?;
+    let written = write(&beside, &target, now, time);
+    let renamed = written.and_then(|()| fs::rename(&beside, &target).map_err(|error| ("replace it", error)));
     if let Err((what, error)) = renamed {
         // It may not even exist.
         let _ = fs::remove_file(&beside);
         return Err(failed(what)(error));
     }
-    sync_directory(path).map_err(failed("make its directory durable"))
+    sync_directory(&target).map_err(failed("make its directory durable"))
+}
+
+/// Where a symbolic link leads: it is the file that is to be replaced.
+fn target(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn write(beside: &Path, path: &Path, now: &Snapshot, time: u64) -> Result<(), (&'static str, io::Error)> {
@@ -122,12 +128,17 @@ fn lines(to: &mut impl io::Write, now: &Snapshot, time: u64) -> io::Result<()> {
 fn beside(path: &Path) -> io::Result<PathBuf> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let mut name = prefix(path).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    name.push(format!(
-        "{}-{}.new",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    ));
+    name.push(format!("{}-{}.new", process(), NEXT.fetch_add(1, Ordering::Relaxed)));
     Ok(path.with_file_name(name))
+}
+
+fn process() -> u32 {
+    // Where there are no processes, there are no files either, and this would panic.
+    if cfg!(target_family = "wasm") {
+        0
+    } else {
+        std::process::id()
+    }
 }
 
 fn prefix(path: &Path) -> Option<OsString> {
@@ -146,7 +157,8 @@ fn directory(path: &Path) -> &Path {
 
 /// Of processes that were killed while they wrote. What cannot be removed is in nobody's way.
 pub(super) fn remove_leftovers(path: &Path) {
-    let (Some(prefix), Ok(entries)) = (prefix(path), fs::read_dir(directory(path))) else {
+    let path = target(path);
+    let (Some(prefix), Ok(entries)) = (prefix(&path), fs::read_dir(directory(&path))) else {
         return;
     };
     for entry in entries.flatten() {
