@@ -54,7 +54,7 @@ impl Gate {
         let bells: Vec<Changes> = policy.changes();
         let shared = Arc::new(Shared {
             policy: Box::new(policy),
-            metrics: Metrics::default(),
+            metrics: Metrics::none(),
             tightened: AtomicU64::new(0),
             wakers: Wakers::default(),
             joins: Mutex::default(),

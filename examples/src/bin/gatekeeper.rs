@@ -90,8 +90,7 @@ impl Node {
                 let tcp = tcp::tokio::Transport::new(tcp::Config::default());
                 let beneath = gate.transport(tcp).beneath(TransportKind::Knock);
                 Ok(libp2p_knock::Transport::new(beneath, config).with_executor(|task| drop(tokio::spawn(task))))
-            })
-            .map_err(anyhow::Error::from_boxed)?
+            })?
             .with_behaviour(|_| gate.behaviour())?
             .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600)))
             .build();

@@ -1,6 +1,8 @@
 //! The gate in real swarms. Which check of go-libp2p each test ports stands in `tests/README.md`.
 
 #[cfg(test)]
+mod alone;
+#[cfg(test)]
 mod cells;
 #[cfg(test)]
 mod common;
@@ -14,6 +16,8 @@ mod goodbyes;
 mod names;
 #[cfg(test)]
 mod nodes;
+#[cfg(test)]
+mod readme;
 #[cfg(test)]
 mod recorder;
 #[cfg(test)]
