@@ -90,9 +90,9 @@ impl Joins {
 
     /// Whether it was. Takes the note.
     pub(crate) fn was_accepted(&mut self, local: &Multiaddr, remote: &Multiaddr) -> bool {
-        let parts = Parts::of(local);
-        if let (Some(ip), Some(port)) = (parts.ip, parts.port)
-            && self.beneath.contains_key(&(ip, port, parts.kind))
+        if !self.beneath.is_empty()
+            && let Some(key) = key(local, Parts::of(local).kind)
+            && self.beneath.contains_key(&key)
         {
             return true;
         }
