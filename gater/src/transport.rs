@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// Refusals in one turn, at most: a flood of them must not keep whoever polls from its other work.
-const REFUSALS_PER_TURN: usize = 32;
+const REFUSALS_PER_TURN: usize = 8;
 
 /// A transport that asks the gate about everything it accepts and every address it dials. Made by [`Gate::transport`].
 ///
 /// What is refused on the way in is dropped before anything is read from it or written to it, and the Swarm sees no event
-/// of it: at most 32 in a turn, then whoever polls has the processor to itself. What is refused on the way out is
+/// of it: at most 8 in a turn, then whoever polls has the processor to itself. What is refused on the way out is
 /// [`Error::Denied`], and no packet is sent; mind that libp2p's behaviours forget an address whose dial has failed, for
 /// whatever reason.
 ///
