@@ -6,6 +6,7 @@ use crate::context::{
 use crate::event::Event;
 use crate::gate::Gate;
 use crate::gater::Observation;
+use crate::goodbye::{self, Goodbye};
 use crate::verdict::{Denied, Reason, Stage};
 use libp2p_core::transport::PortUse;
 use libp2p_core::{ConnectedPoint, Endpoint, Multiaddr};
@@ -13,7 +14,7 @@ use libp2p_identity::PeerId;
 use libp2p_swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
 use libp2p_swarm::{
     CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-    THandlerOutEvent, ToSwarm, dummy,
+    THandlerOutEvent, ToSwarm,
 };
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
@@ -43,13 +44,13 @@ pub struct Behaviour {
     /// How far that has got for a newer one.
     sweep: Option<Sweep>,
     actions: VecDeque<ToSwarm<Event, THandlerInEvent<Self>>>,
+    goodbye: goodbye::Behaviour,
 }
 
 struct Pending {
     direction: Direction,
     role: Endpoint,
     peer: Option<PeerId>,
-    observed: bool,
 }
 
 struct Live {
@@ -81,7 +82,20 @@ impl Behaviour {
             peers: HashMap::new(),
             sweep: None,
             actions: VecDeque::new(),
+            goodbye: goodbye::Behaviour::default(),
         }
+    }
+
+    /// Says goodbye, and heeds it, as `config` says. By default a peer that has said goodbye is not dialled for as long as it
+    /// asked, at most an hour.
+    pub fn with_goodbye(mut self, config: goodbye::Config) -> Self {
+        self.goodbye = goodbye::Behaviour::new(config);
+        self
+    }
+
+    /// What peers have said when they closed.
+    pub fn goodbye_mut(&mut self) -> &mut goodbye::Behaviour {
+        &mut self.goodbye
     }
 
     /// The gate it belongs to.
@@ -94,7 +108,6 @@ impl Behaviour {
             direction: link.direction,
             role: link.role,
             peer,
-            observed: true,
         };
         self.pending.insert(id, pending);
         self.gate.0.policy.observe(&Observation::Pending {
@@ -104,11 +117,10 @@ impl Behaviour {
         });
     }
 
-    /// The attempt is over, one way or the other. Says whether the policy knew of it.
+    /// The attempt is over, one way or the other. Says which way it went, if the policy knows of it.
     fn ends(&mut self, id: ConnectionId) -> Option<Direction> {
         self.gate.0.joins().forget(id);
-        let pending = self.pending.remove(&id)?;
-        pending.observed.then_some(pending.direction)
+        Some(self.pending.remove(&id)?.direction)
     }
 
     fn failed(&mut self, id: ConnectionId) {
@@ -219,22 +231,19 @@ impl Behaviour {
         });
     }
 
-    /// Closes a connection, once.
+    /// Closes a connection that a rule does not let in any more, once.
     fn close(&mut self, id: ConnectionId, reason: Reason) {
         let Some(live) = self.live.get_mut(&id) else { return };
         if std::mem::replace(&mut live.closing, true) {
             return;
         }
-        let peer = live.peer;
+        let (peer, goodbye) = (live.peer, Goodbye::from(&reason));
         self.actions.push_back(ToSwarm::GenerateEvent(Event::Closing {
             peer,
             connection: id,
             reason,
         }));
-        self.actions.push_back(ToSwarm::CloseConnection {
-            peer_id: peer,
-            connection: CloseConnection::One(id),
-        });
+        self.goodbye.close(peer, id, goodbye);
     }
 
     /// Judges some of what is there by the policy as it is now. Says whether all have been.
@@ -353,7 +362,7 @@ impl std::fmt::Debug for Behaviour {
 }
 
 impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = dummy::ConnectionHandler;
+    type ConnectionHandler = goodbye::Handler;
     type ToSwarm = Event;
 
     fn handle_pending_inbound_connection(
@@ -382,6 +391,9 @@ impl NetworkBehaviour for Behaviour {
         addresses: &[Multiaddr],
         role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        let none = self
+            .goodbye
+            .handle_pending_outbound_connection(id, peer, addresses, role)?;
         let mut link = Link::unknown(role).with_connection(id);
         link.direction = Direction::Outbound;
         if let Some(peer) = &peer {
@@ -398,7 +410,7 @@ impl NetworkBehaviour for Behaviour {
         self.ask_about_circuits(id, peer.as_ref(), addresses, role)
             .map_err(ConnectionDenied::new)?;
         self.begins(id, peer, &link);
-        Ok(Vec::new())
+        Ok(none)
     }
 
     fn handle_established_inbound_connection(
@@ -410,7 +422,8 @@ impl NetworkBehaviour for Behaviour {
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let link = Link::inbound(local, remote).with_connection(id);
         self.ask_about_connection(&peer, &link).map_err(ConnectionDenied::new)?;
-        Ok(dummy::ConnectionHandler)
+        self.goodbye
+            .handle_established_inbound_connection(id, peer, local, remote)
     }
 
     fn handle_established_outbound_connection(
@@ -419,16 +432,18 @@ impl NetworkBehaviour for Behaviour {
         peer: PeerId,
         address: &Multiaddr,
         role: Endpoint,
-        _: PortUse,
+        port_use: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let link = Link::outbound(address, role).with_connection(id);
         self.ask_about_address(id, &peer, &link)
             .and_then(|()| self.ask_about_connection(&peer, &link))
             .map_err(ConnectionDenied::new)?;
-        Ok(dummy::ConnectionHandler)
+        self.goodbye
+            .handle_established_outbound_connection(id, peer, address, role, port_use)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        self.goodbye.on_swarm_event(event);
         match event {
             FromSwarm::ConnectionEstablished(established) => self.established(&established),
             FromSwarm::ConnectionClosed(closed) => self.closed(&closed),
@@ -443,8 +458,8 @@ impl NetworkBehaviour for Behaviour {
         }
     }
 
-    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
-        libp2p_core::util::unreachable(event)
+    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
+        self.goodbye.on_connection_handler_event(peer, id, event);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
@@ -456,10 +471,16 @@ impl NetworkBehaviour for Behaviour {
             self.gate.0.wakers.wait(self.key, cx.waker());
             self.waker = Some(cx.waker().clone());
         }
-        for (_, id, reason) in self.gate.0.take_wanted(|id| self.live.contains_key(id)) {
-            self.close(id, reason);
+        for (peer, id, goodbye) in self.gate.0.take_wanted(|id| self.live.contains_key(id)) {
+            if self.live.get(&id).is_some_and(|live| live.peer == peer) {
+                self.goodbye.close(peer, id, goodbye);
+            }
         }
         let all = self.judge();
+        if let Poll::Ready(action) = self.goodbye.poll(cx) {
+            // What is left to judge waits for the next turn, which comes at once.
+            return Poll::Ready(action.map_out(Event::Goodbye));
+        }
         if let Some(action) = self.actions.pop_front() {
             return Poll::Ready(action);
         }

@@ -1,5 +1,6 @@
 //! What an application is told.
 
+use crate::goodbye;
 use crate::verdict::Reason;
 use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
@@ -13,8 +14,8 @@ use libp2p_swarm::ConnectionId;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A connection is being closed, as a rule that was tightened does not let it in any more, or as whoever holds
-    /// [`Gate::closer`](crate::Gate::closer) asked for it. Followed by the Swarm's own `ConnectionClosed`.
+    /// A connection is being closed, as a rule that was tightened does not let it in any more. Followed by the Swarm's own
+    /// `ConnectionClosed`, within little more than a second.
     Closing {
         /// With whom.
         peer: PeerId,
@@ -31,4 +32,6 @@ pub enum Event {
         /// Why.
         reason: Reason,
     },
+    /// The other end of a connection has said why it closes it, or we have.
+    Goodbye(goodbye::Event),
 }

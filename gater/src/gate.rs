@@ -5,11 +5,12 @@ use crate::behaviour::Behaviour;
 use crate::changes::Changes;
 use crate::context::{Knock, Link, Secured};
 use crate::gater::{ConnectionGater, Explanation};
+use crate::goodbye::{Code, Goodbye};
 use crate::joins::Joins;
 use crate::metrics::Metrics;
 use crate::transport::Transport;
 use crate::upgrade::Upgrade;
-use crate::verdict::{Denied, Reason, Stage, Verdict};
+use crate::verdict::{Denied, Stage, Verdict};
 use crate::wakers::Wakers;
 use libp2p_core::{ConnectedPoint, Multiaddr};
 use libp2p_identity::{Keypair, PeerId};
@@ -19,9 +20,6 @@ use std::error::Error;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// What closes a connection for a reason: whom with, which one, and why.
-pub type Closer = Arc<dyn Fn(&PeerId, ConnectionId, &Reason) + Send + Sync>;
 
 /// One policy, and the parts that ask it. Cheap to clone; clones are the same gate.
 ///
@@ -43,7 +41,7 @@ pub(crate) struct Shared {
     /// Behaviours that take notes.
     behaviours: AtomicUsize,
     /// Connections that somebody wants closed.
-    wanted_closed: Mutex<HashMap<ConnectionId, (PeerId, Reason)>>,
+    wanted_closed: Mutex<HashMap<ConnectionId, (PeerId, Goodbye)>>,
     wanted: AtomicUsize,
     /// Keeps the policy's bells ringing here.
     listener: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
@@ -56,7 +54,7 @@ impl Gate {
         let bells: Vec<Changes> = policy.changes();
         let shared = Arc::new(Shared {
             policy: Box::new(policy),
-            metrics: Metrics::default(),
+            metrics: Metrics::none(),
             tightened: AtomicU64::new(0),
             wakers: Wakers::default(),
             joins: Mutex::default(),
@@ -156,22 +154,22 @@ impl Gate {
         Behaviour::new(self.clone())
     }
 
-    /// What closes a connection and gives a reason, through the behaviour. For a connection manager.
-    ///
-    /// Without a behaviour, or for a connection that is gone, nothing happens.
-    pub fn closer(&self) -> Closer {
+    /// Says `goodbye` over a connection and closes it, within a second. Through the behaviour: without one, or for a
+    /// connection that is gone, nothing happens.
+    pub fn close(&self, peer: PeerId, connection: ConnectionId, goodbye: Goodbye) {
+        self.0.want_closed(peer, connection, goodbye);
+    }
+
+    /// What `libp2p_connmgr::Config::with_closer` takes: as [`Self::close`], with [`Code::Trimmed`] and the manager's word
+    /// for it.
+    pub fn closer(&self) -> impl Fn(PeerId, ConnectionId, &'static str) + Clone + Send + Sync + 'static + use<> {
+        // A manager that outlives the gate keeps nothing of it.
         let shared = Arc::downgrade(&self.0);
-        Arc::new(move |peer, connection, reason| {
-            if let Some(shared) = shared.upgrade()
-                && shared.has_behaviour()
-            {
-                let mut wanted = lock(&shared.wanted_closed);
-                wanted.insert(connection, (*peer, reason.clone()));
-                shared.wanted.store(wanted.len(), Ordering::Release);
-                drop(wanted);
-                shared.wakers.wake();
+        move |peer, connection, why| {
+            if let Some(shared) = shared.upgrade() {
+                shared.want_closed(peer, connection, Goodbye::new(Code::Trimmed).with_text(why));
             }
-        })
+        }
     }
 
     /// Judges every live connection and every pending attempt again, soon. For a policy that does not say itself when it
@@ -268,9 +266,20 @@ impl Shared {
         self.wakers.wake();
     }
 
+    fn want_closed(&self, peer: PeerId, connection: ConnectionId, goodbye: Goodbye) {
+        if !self.has_behaviour() {
+            return;
+        }
+        let mut wanted = lock(&self.wanted_closed);
+        wanted.insert(connection, (peer, goodbye));
+        self.wanted.store(wanted.len(), Ordering::Release);
+        drop(wanted);
+        self.wakers.wake();
+    }
+
     /// Takes, out of the connections that somebody wants closed, those that `mine` knows. Costs nothing while there are
     /// none.
-    pub(crate) fn take_wanted(&self, mine: impl Fn(&ConnectionId) -> bool) -> Vec<(PeerId, ConnectionId, Reason)> {
+    pub(crate) fn take_wanted(&self, mine: impl Fn(&ConnectionId) -> bool) -> Vec<(PeerId, ConnectionId, Goodbye)> {
         if self.wanted.load(Ordering::Acquire) == 0 {
             return Vec::new();
         }
@@ -278,7 +287,7 @@ impl Shared {
         // With one behaviour what it does not know is gone; with several it may be another's.
         let alone = self.behaviours.load(Ordering::Acquire) == 1;
         let taken = wanted.extract_if(|id, _| alone || mine(id));
-        let taken = taken.map(|(id, (peer, reason))| (peer, id, reason)).collect();
+        let taken = taken.map(|(id, (peer, goodbye))| (peer, id, goodbye)).collect();
         self.wanted.store(wanted.len(), Ordering::Release);
         taken
     }

@@ -254,3 +254,122 @@ fn take<T>(notes: &mut VecDeque<T>, fits: impl Fn(&T) -> bool) -> Option<T> {
     let at = notes.iter().rposition(fits)?;
     notes.remove(at)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Multiaddr {
+        text.parse().expect(text)
+    }
+
+    #[test]
+    fn a_note_about_an_accept_is_taken_once_and_whatever_the_layers_above_write() {
+        let mut joins = Joins::default();
+        let (local, remote) = (address("/ip4/192.0.2.1/tcp/1"), address("/ip4/192.0.2.2/tcp/2"));
+        joins.accepted(&local, &remote);
+        assert!(!joins.was_accepted(&local, &address("/ip4/192.0.2.2/tcp/3")));
+        let (local, remote) = (address("/ip4/192.0.2.1/tcp/1/ws"), address("/ip4/192.0.2.2/tcp/2/ws"));
+        assert!(joins.was_accepted(&local, &remote));
+        assert!(!joins.was_accepted(&local, &remote));
+    }
+
+    #[test]
+    fn tcp_and_udp_of_the_same_number_are_two_things() {
+        let mut joins = Joins::default();
+        let (local, remote) = (address("/ip4/192.0.2.1/tcp/1"), address("/ip4/192.0.2.2/tcp/2"));
+        joins.accepted(&local, &remote);
+        let udp = |n| address(&format!("/ip4/192.0.2.{n}/udp/{n}/quic-v1"));
+        assert!(!joins.was_accepted(&udp(1), &udp(2)));
+    }
+
+    #[test]
+    fn a_dial_is_known_by_its_address_its_transport_and_its_peer() {
+        let mut joins = Joins::default();
+        let (one, two) = (PeerId::random(), PeerId::random());
+        let at = address("/ip4/192.0.2.1/tcp/1/tls");
+        joins.dialled(&at, TransportKind::Knock, Some(one));
+        assert!(!joins.was_dialled(&at, &two));
+        assert!(
+            !joins.was_dialled(&address("/ip4/192.0.2.1/tcp/1"), &one),
+            "another transport"
+        );
+        assert!(joins.was_dialled(&at.clone().with(Protocol::P2p(one)), &one));
+        assert!(!joins.was_dialled(&at, &one));
+    }
+
+    #[test]
+    fn a_name_is_known_by_what_stands_behind_it() {
+        let mut joins = Joins::default();
+        let peer = PeerId::random();
+        joins.dialled(&address("/ip4/192.0.2.1/tcp/1/tls"), TransportKind::Knock, Some(peer));
+        assert!(!joins.was_dialled(&address("/dns4/example.org/tcp/2/tls"), &peer));
+        assert!(joins.was_dialled(&address("/dns4/example.org/tcp/1/tls"), &peer));
+        joins.dialled(&address("/ip4/192.0.2.1/tcp/1/tls"), TransportKind::Knock, Some(peer));
+        assert!(joins.was_dialled(&address("/dnsaddr/example.org"), &peer));
+    }
+
+    #[test]
+    fn a_proven_peer_is_known_by_its_part_in_the_handshake_and_its_transport() {
+        let mut joins = Joins::default();
+        let peer = PeerId::random();
+        joins.proven(&peer, &Link::unknown(Endpoint::Listener).with_kind(TransportKind::Tcp));
+        let (tcp, quic) = (address("/ip4/192.0.2.2/tcp/2"), address("/ip4/192.0.2.2/udp/2/quic-v1"));
+        let local = address("/ip4/192.0.2.1/tcp/1");
+        assert!(!joins.was_proven(&peer, &Link::outbound(&tcp, Endpoint::Dialer)));
+        assert!(!joins.was_proven(&peer, &Link::inbound(&local, &quic)));
+        // One end of a hole punch has dialled, and listens in the handshake all the same.
+        assert!(joins.was_proven(&peer, &Link::outbound(&tcp, Endpoint::Listener)));
+        assert!(!joins.was_proven(&peer, &Link::inbound(&local, &tcp)));
+    }
+
+    #[test]
+    fn a_hook_that_knows_both_ends_vouches_for_no_other_connection() {
+        let mut joins = Joins::default();
+        let peer = PeerId::random();
+        let (local, remote) = (address("/ip4/192.0.2.1/tcp/1/tls"), address("/ip4/192.0.2.2/tcp/2/tls"));
+        joins.proven(&peer, &Link::inbound(&local, &remote));
+        assert!(!joins.was_proven(&peer, &Link::inbound(&local, &address("/ip4/192.0.2.2/tcp/3/tls"))));
+        assert!(joins.was_proven(&peer, &Link::inbound(&local, &remote)));
+    }
+
+    #[test]
+    fn the_oldest_notes_go_when_there_are_too_many() {
+        let mut joins = Joins::default();
+        let local = address("/ip4/192.0.2.1/tcp/1");
+        let remote = |n: usize| address(&format!("/ip4/192.0.2.2/tcp/{}", n + 1));
+        for n in 0..=MOST {
+            joins.accepted(&local, &remote(n));
+        }
+        assert!(!joins.was_accepted(&local, &remote(0)));
+        assert!(joins.was_accepted(&local, &remote(1)) && joins.was_accepted(&local, &remote(MOST)));
+    }
+
+    #[test]
+    fn whoever_listens_beneath_has_asked_about_all_that_comes_there_while_it_listens() {
+        let mut joins = Joins::default();
+        let (raw, local) = (address("/ip4/192.0.2.1/tcp/1"), address("/ip4/192.0.2.1/tcp/1/tls"));
+        let remote = address("/ip4/192.0.2.2/tcp/2/tls");
+        joins.listens_beneath(&raw, TransportKind::Knock);
+        assert!(joins.was_accepted(&local, &remote) && joins.was_accepted(&local, &remote));
+        assert!(
+            !joins.was_accepted(&raw, &remote),
+            "stock TCP at the same port is another's"
+        );
+        joins.listens_no_more(&raw, TransportKind::Knock);
+        assert!(!joins.was_accepted(&local, &remote));
+    }
+
+    #[test]
+    fn a_circuit_that_was_judged_is_known_until_its_attempt_is_over() {
+        let mut joins = Joins::default();
+        let (id, relay, target) = (ConnectionId::new_unchecked(1), PeerId::random(), PeerId::random());
+        let circuit = address(&format!("/ip4/192.0.2.1/tcp/1/p2p/{relay}/p2p-circuit"));
+        joins.judged_circuit(id, &circuit, None);
+        let dialled = circuit.clone().with(Protocol::P2p(target));
+        assert!(matches!(joins.circuit(&dialled), Some(None)));
+        assert!(joins.circuit_of(ConnectionId::new_unchecked(2), &dialled).is_none());
+        joins.forget(id);
+        assert!(joins.circuit(&dialled).is_none());
+    }
+}

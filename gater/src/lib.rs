@@ -1,4 +1,5 @@
-//! One policy object, asked at every stage of a connection's life in a rust-libp2p swarm
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 // The map, from the top, which may import everything below it, to the bottom.
 
@@ -40,7 +41,7 @@ pub use context::{
 };
 pub use error::Error;
 pub use event::Event;
-pub use gate::{Closer, Gate};
+pub use gate::Gate;
 pub use gater::{ConnectionGater, Explanation, Observation};
 pub use rules::{
     Admission, Caps, Change, Cidr, CidrError, FileError, LineError, Member, Prefixes, Rate, Rule, RuleError, Rules,

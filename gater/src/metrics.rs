@@ -9,10 +9,12 @@ pub(crate) use present::Metrics;
 mod absent {
     use crate::verdict::{Stage, Verdict};
 
-    #[derive(Default)]
     pub(crate) struct Metrics;
 
     impl Metrics {
+        pub(crate) fn none() -> Self {
+            Self
+        }
         pub(crate) fn decided(&self, _: Stage, _: &Verdict) {}
     }
 }
@@ -44,6 +46,10 @@ mod present {
     }
 
     impl Metrics {
+        pub(crate) fn none() -> Self {
+            Self::default()
+        }
+
         /// In a second registry nothing is counted.
         pub(crate) fn register(&self, registry: &mut Registry) {
             let decisions = Family::<Decision, Counter>::default();

@@ -7,6 +7,7 @@ use crate::gate::{Gate, Shared};
 use crate::verdict::Stage;
 use libp2p_core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
 use libp2p_core::{Endpoint, Multiaddr};
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -152,7 +153,7 @@ where
         let version = self.gate.0.version();
         // The inner transport first, which does nothing yet: an address that it does not know is another transport's, and is
         // asked about there.
-        let dial = self.inner.dial(address.clone(), opts);
+        let (dial, asked) = inside(&self.gate, || self.inner.dial(address.clone(), opts));
         let dial = dial.map_err(|error| error.map(Error::Inner))?;
         let shared = &self.gate.0;
         let link = self.link(Link::outbound(&address, opts.role));
@@ -162,6 +163,7 @@ where
             .then(|| shared.joins().circuit(&address))
             .flatten();
         match circuit {
+            _ if asked => {}
             Some(None) => {}
             Some(Some(denied)) => return Err(TransportError::Other(denied.into())),
             None => {
@@ -172,6 +174,7 @@ where
                     .map_err(|denied| TransportError::Other(denied.into()))?;
             }
         }
+        has_asked(&self.gate);
         let attempt = Attempt {
             direction: Direction::Outbound,
             role: opts.role,
@@ -239,6 +242,40 @@ where
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+thread_local! {
+    /// The gates round whose transports dials are being made on this thread, and whether a part further in has asked.
+    static INSIDE: RefCell<Vec<(usize, bool)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `dial` of what a transport stands round, and says whether another transport of the same gate has asked in there.
+fn inside<T>(gate: &Gate, dial: impl FnOnce() -> T) -> (T, bool) {
+    /// Also where `dial` panics.
+    struct Leave;
+
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            INSIDE.with_borrow_mut(Vec::pop);
+        }
+    }
+
+    INSIDE.with_borrow_mut(|gates| gates.push((Arc::as_ptr(&gate.0).addr(), false)));
+    let leave = Leave;
+    let done = dial();
+    let asked = INSIDE.with_borrow(|gates| gates.last().is_some_and(|gate| gate.1));
+    drop(leave);
+    (done, asked)
+}
+
+/// Tells those further out.
+fn has_asked(gate: &Gate) {
+    let own = Arc::as_ptr(&gate.0).addr();
+    INSIDE.with_borrow_mut(|gates| {
+        for (gate, asked) in gates {
+            *asked |= *gate == own;
+        }
+    });
 }
 
 /// What a handshake under way is judged by.

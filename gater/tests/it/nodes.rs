@@ -10,9 +10,9 @@ use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::swarm::{DialError, NetworkBehaviour, SwarmEvent};
+use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, Transport as _, noise, ping, relay, tcp, websocket, yamux};
-use libp2p_gater::{Gate, TransportKind};
+use libp2p_gater::{Change, FirstWins, Gate, RuleError, Rules, TransportKind};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -49,7 +49,9 @@ pub(crate) type Event = SwarmEvent<BehaviourEvent>;
 
 pub(crate) struct Node {
     pub(crate) swarm: Swarm<Behaviour>,
+    /// Asked first. It passes what it is not told to deny.
     pub(crate) policy: Recorder,
+    pub(crate) rules: Rules,
     pub(crate) gate: Gate,
     pub(crate) peer: PeerId,
     stack: Stack,
@@ -114,8 +116,9 @@ impl Node {
 
     /// The same without the gate's behaviour, if so wanted.
     pub(crate) fn with(stack: Stack, parts: Parts, behaviour: bool) -> Self {
-        let (key, policy) = (Keypair::generate_ed25519(), Recorder::default());
-        let (gate, peer) = (Gate::new(policy.clone()), key.public().to_peer_id());
+        let (key, policy, rules) = (Keypair::generate_ed25519(), Recorder::default(), Rules::new());
+        let gate = Gate::new(FirstWins::new().with(policy.clone()).with(rules.clone()));
+        let peer = key.public().to_peer_id();
         let mut client = None;
         let inside = match stack {
             Stack::Knock => knock(&key, &gate, parts),
@@ -150,13 +153,14 @@ impl Node {
             client: client.into(),
             relay: None.into(),
         };
-        Self::of(transport, behaviour, key, policy, gate, stack)
+        Self::of(transport, behaviour, &key, (policy, rules), gate, stack)
     }
 
     /// A relay for others, with a gate that nobody asks.
     pub(crate) fn relay() -> Self {
-        let (key, policy) = (Keypair::generate_ed25519(), Recorder::default());
-        let (gate, peer) = (Gate::new(policy.clone()), key.public().to_peer_id());
+        let (key, policy, rules) = (Keypair::generate_ed25519(), Recorder::default(), Rules::new());
+        let gate = Gate::new(FirstWins::new().with(policy.clone()).with(rules.clone()));
+        let peer = key.public().to_peer_id();
         let behaviour = Behaviour {
             gate: None.into(),
             ping: ping::Behaviour::default(),
@@ -164,20 +168,33 @@ impl Node {
             relay: Some(relay::Behaviour::new(peer, relay::Config::default())).into(),
         };
         let transport = secured!(tcp(), &key, gate, TransportKind::Tcp, false);
-        Self::of(transport, behaviour, key, policy, gate, Stack::Tcp)
+        Self::of(transport, behaviour, &key, (policy, rules), gate, Stack::Tcp)
     }
 
-    fn of(transport: Stacked, behaviour: Behaviour, key: Keypair, policy: Recorder, gate: Gate, stack: Stack) -> Self {
+    fn of(
+        transport: Stacked,
+        behaviour: Behaviour,
+        key: &Keypair,
+        (policy, rules): (Recorder, Rules),
+        gate: Gate,
+        stack: Stack,
+    ) -> Self {
         let peer = key.public().to_peer_id();
         let config =
             libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(3600));
         Self {
             swarm: Swarm::new(transport, behaviour, peer, config),
             policy,
+            rules,
             gate,
             peer,
             stack,
         }
+    }
+
+    /// Changes the rules.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Change) -> Result<(), RuleError>) {
+        self.rules.change(change).unwrap();
     }
 
     pub(crate) async fn next(&mut self) -> Event {
@@ -222,6 +239,47 @@ impl Node {
             }
         })
         .await
+    }
+}
+
+/// Connects two nodes, and says by which connections.
+pub(crate) async fn connect(dialer: &mut Node, listener: &mut Node) -> (ConnectionId, ConnectionId) {
+    let at = listener.listen().await;
+    dialer.dial(&at, listener.peer).unwrap();
+    connected(dialer, listener).await
+}
+
+/// Waits until both have a connection.
+pub(crate) async fn connected(dialer: &mut Node, listener: &mut Node) -> (ConnectionId, ConnectionId) {
+    let (mut ours, mut theirs) = (None, None);
+    soon("both ends connected", async {
+        loop {
+            if let (Some(ours), Some(theirs)) = (ours, theirs) {
+                return (ours, theirs);
+            }
+            let (at, event) = next_of(dialer, listener).await;
+            if let SwarmEvent::ConnectionEstablished { connection_id, .. } = event {
+                match at {
+                    End::Dialer => ours = Some(connection_id),
+                    End::Listener => theirs = Some(connection_id),
+                }
+            }
+        }
+    })
+    .await
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Dialer,
+    Listener,
+}
+
+/// What happens next, at either end.
+pub(crate) async fn next_of(dialer: &mut Node, listener: &mut Node) -> (End, Event) {
+    tokio::select! {
+        event = dialer.next() => (End::Dialer, event),
+        event = listener.next() => (End::Listener, event),
     }
 }
 

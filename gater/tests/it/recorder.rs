@@ -48,8 +48,13 @@ impl Recorder {
         self.changes.tightened();
     }
 
+    /// Says no to nothing any more.
     pub(crate) fn allow(&self) {
         self.state.lock().unwrap().deny = None;
+    }
+
+    pub(crate) fn forget(&self) {
+        self.state.lock().unwrap().asked.clear();
     }
 
     pub(crate) fn asked(&self) -> Vec<Asked> {
