@@ -1,9 +1,9 @@
 //! Which of many ranges an address is in, all of them, the narrowest first.
 //!
-//! Ranges that begin with the same 16 bits (32 in IPv6) stand together in one sorted list, each with a link to the
-//! narrowest range around it; ranges wider than that stand in a list of their own. Whatever is around an address is then
-//! the nearest entry before it and what is linked from there, so that a question costs one look into a hash table and a
-//! binary search in a list that is short, and a change costs a copy of that list.
+//! Ranges that begin with the same 8 bits (32 in IPv6) stand together on one sorted page, each with a link to the narrowest
+//! range around it; ranges wider than that stand on a page of their own. Whatever is around an address is then the nearest
+//! entry before it and what is linked from there. A page of IPv4 has an index by the next 8 bits, so that the search is among
+//! a few entries, and a change costs a copy of one page.
 
 use super::cidr::{Cidr, mask_32, mask_128};
 use super::sharded::Sharded;
@@ -11,36 +11,111 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The bits of an address.
-trait Bits: Copy + Ord + std::ops::BitAnd<Output = Self> {
-    /// How many of them say in which list a range stands.
+trait Bits: Copy + Ord + std::ops::BitAnd<Output = Self> + 'static {
+    /// How many of them say on which page a range stands.
     const HEAD: u8;
+    /// How many entries the index of a page has.
+    const INDEX: usize;
+    /// All pages but the one for wide ranges.
+    type Pages<V: Clone + 'static>: Pages<Self, V>;
 
     fn mask(length: u8) -> Self;
 
     fn head(self) -> u32;
+
+    /// Where in the index of its page it is.
+    fn place(self) -> usize;
 }
 
 impl Bits for u32 {
-    const HEAD: u8 = 16;
+    const HEAD: u8 = 8;
+    const INDEX: usize = 256;
+    type Pages<V: Clone + 'static> = Direct<V>;
 
     fn mask(length: u8) -> Self {
         mask_32(length)
     }
 
+    #[inline]
     fn head(self) -> u32 {
-        self >> 16
+        self >> 24
+    }
+
+    #[inline]
+    fn place(self) -> usize {
+        (self >> 16 & 0xff) as usize
     }
 }
 
 impl Bits for u128 {
     const HEAD: u8 = 32;
+    const INDEX: usize = 0;
+    type Pages<V: Clone + 'static> = Sharded<u32, Page<Self, V>>;
 
     fn mask(length: u8) -> Self {
         mask_128(length)
     }
 
+    #[inline]
     fn head(self) -> u32 {
         (self >> 96) as u32
+    }
+
+    fn place(self) -> usize {
+        0
+    }
+}
+
+/// Pages by the first bits of what is on them.
+trait Pages<K: Bits, V: Clone + 'static>: Default + Clone {
+    fn page(&self, head: u32) -> Option<&Page<K, V>>;
+
+    /// An empty page is none.
+    fn put(&mut self, head: u32, page: Page<K, V>);
+
+    fn iter(&self) -> impl Iterator<Item = &Page<K, V>>;
+}
+
+impl<V: Clone + 'static> Pages<u128, V> for Sharded<u32, Page<u128, V>> {
+    #[inline]
+    fn page(&self, head: u32) -> Option<&Page<u128, V>> {
+        self.get(&head)
+    }
+
+    fn put(&mut self, head: u32, page: Page<u128, V>) {
+        match page.0.nodes.is_empty() {
+            true => _ = self.remove(&head),
+            false => _ = self.insert(head, page),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Page<u128, V>> {
+        Self::iter(self).map(|(_, page)| page)
+    }
+}
+
+/// Few enough to have a place for each.
+#[derive(Clone)]
+struct Direct<V>(Arc<[Option<Page<u32, V>>]>);
+
+impl<V> Default for Direct<V> {
+    fn default() -> Self {
+        Self((0..256).map(|_| None).collect())
+    }
+}
+
+impl<V: Clone + 'static> Pages<u32, V> for Direct<V> {
+    #[inline]
+    fn page(&self, head: u32) -> Option<&Page<u32, V>> {
+        self.0.get(head as usize)?.as_ref()
+    }
+
+    fn put(&mut self, head: u32, page: Page<u32, V>) {
+        Arc::make_mut(&mut self.0)[head as usize] = (!page.0.nodes.is_empty()).then_some(page);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Page<u32, V>> {
+        self.0.iter().flatten()
     }
 }
 
@@ -61,97 +136,141 @@ impl<K: Bits, V> Node<K, V> {
     }
 }
 
-/// Sorted by first address, the wider first.
-type List<K, V> = Arc<[Node<K, V>]>;
+struct Page<K, V>(Arc<OnPage<K, V>>);
 
-struct Family<K, V> {
-    lists: Sharded<u32, List<K, V>>,
-    wide: List<K, V>,
+impl<K, V> Clone for Page<K, V> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+struct OnPage<K, V> {
+    /// Where the entries of each place begin, and where the last ends; empty where there is no index.
+    index: Vec<u32>,
+    /// Sorted by first address, the wider first.
+    nodes: Vec<Node<K, V>>,
+}
+
+impl<K: Bits, V> Page<K, V> {
+    fn empty() -> Self {
+        Self(Arc::new(OnPage {
+            index: Vec::new(),
+            nodes: Vec::new(),
+        }))
+    }
+
+    /// Of nodes that are sorted, and of which, with an index, all begin with the same bits.
+    fn of(mut nodes: Vec<Node<K, V>>, indexed: bool) -> Self {
+        link(&mut nodes);
+        let mut index = Vec::new();
+        if indexed && K::INDEX > 0 {
+            let begins = |place: usize| nodes.partition_point(|node| node.bits.place() < place);
+            index = (0..=K::INDEX).map(|place| number(begins(place))).collect();
+        }
+        Self(Arc::new(OnPage { index, nodes }))
+    }
+
+    #[inline]
+    fn search<'a>(&'a self, ip: K, found: &mut impl FnMut(K, u8, &'a V)) {
+        let OnPage { index, nodes } = &*self.0;
+        let place = ip.place();
+        // Before those that begin in the same place stands what is around all of them, if anything is.
+        let (from, to) = match (index.get(place), index.get(place + 1)) {
+            (Some(from), Some(to)) => (*from as usize, *to as usize),
+            _ => (0, nodes.len()),
+        };
+        let before = nodes[from..to].partition_point(|node| node.bits <= ip);
+        let mut at = (from + before).wrapping_sub(1);
+        while let Some(node) = nodes.get(at) {
+            if node.contains(ip) {
+                found(node.bits, node.length, &node.value);
+            }
+            at = node.around as usize;
+        }
+    }
+}
+
+fn number(at: usize) -> u32 {
+    u32::try_from(at).expect("fewer ranges than IPv4 has addresses")
+}
+
+struct Family<K: Bits, V: Clone + 'static> {
+    pages: K::Pages<V>,
+    /// The ranges that begin on several pages. It has no index.
+    wide: Page<K, V>,
     len: usize,
 }
 
-impl<K, V> Clone for Family<K, V> {
+impl<K: Bits, V: Clone + 'static> Clone for Family<K, V> {
     fn clone(&self) -> Self {
         Self {
-            lists: self.lists.clone(),
-            wide: Arc::clone(&self.wide),
+            pages: self.pages.clone(),
+            wide: self.wide.clone(),
             len: self.len,
         }
     }
 }
 
-impl<K, V> Default for Family<K, V> {
+impl<K: Bits, V: Clone + 'static> Default for Family<K, V> {
     fn default() -> Self {
         Self {
-            lists: Sharded::default(),
-            wide: Arc::new([]),
+            pages: K::Pages::default(),
+            wide: Page::empty(),
             len: 0,
         }
     }
 }
 
-#[inline]
-fn search<'a, K: Bits, V>(list: &'a [Node<K, V>], ip: K, found: &mut impl FnMut(K, u8, &'a V)) {
-    let mut at = list.partition_point(|node| node.bits <= ip) as u32;
-    at = at.wrapping_sub(1);
-    while let Some(node) = list.get(at as usize) {
-        if node.contains(ip) {
-            found(node.bits, node.length, &node.value);
-        }
-        at = node.around;
-    }
-}
-
-impl<K: Bits, V: Clone> Family<K, V> {
+impl<K: Bits, V: Clone + 'static> Family<K, V> {
     #[inline]
     fn around<'a>(&'a self, ip: K, mut found: impl FnMut(K, u8, &'a V)) {
         if self.len == 0 {
             return;
         }
-        if let Some(list) = self.lists.get(&ip.head()) {
-            search(list, ip, &mut found);
+        if let Some(page) = self.pages.page(ip.head()) {
+            page.search(ip, &mut found);
         }
-        if !self.wide.is_empty() {
-            search(&self.wide, ip, &mut found);
+        if !self.wide.0.nodes.is_empty() {
+            self.wide.search(ip, &mut found);
         }
     }
 
-    /// Edits in the order in which they come, each list copied once.
+    /// Edits in the order in which they come, each page copied once.
     fn apply<E>(&mut self, mut edits: Vec<(K, u8, E)>, edit: &mut impl FnMut(Option<V>, E) -> Option<V>) {
         // Stable: what is said about one range later comes later.
-        let list_of = |(bits, length, _): &(K, u8, E)| (*length >= K::HEAD).then(|| bits.head());
-        edits.sort_by_key(|one| (list_of(one), one.0, one.1));
+        let page_of = |(bits, length, _): &(K, u8, E)| (*length >= K::HEAD).then(|| bits.head());
+        edits.sort_by_key(|one| (page_of(one), one.0, one.1));
         let mut edits = edits.into_iter().peekable();
         while let Some(first) = edits.peek() {
-            let head = list_of(first);
+            let head = page_of(first);
+            let these = std::iter::from_fn(|| edits.next_if(|one| page_of(one) == head));
             let old = match head {
-                Some(head) => self.lists.get(&head).cloned().unwrap_or_else(|| Arc::new([])),
-                None => Arc::clone(&self.wide),
+                Some(head) => self.pages.page(head).cloned().unwrap_or_else(Page::empty),
+                None => self.wide.clone(),
             };
-            let these = std::iter::from_fn(|| edits.next_if(|one| list_of(one) == head));
-            let list = merged(&old, these, edit);
-            self.len = self.len - old.len() + list.len();
+            let nodes = merged(&old.0.nodes, these, edit);
+            self.len = self.len - old.0.nodes.len() + nodes.len();
+            let page = Page::of(nodes, head.is_some());
             match head {
-                Some(head) if list.is_empty() => _ = self.lists.remove(&head),
-                Some(head) => _ = self.lists.insert(head, list),
-                None => self.wide = list,
+                Some(head) => self.pages.put(head, page),
+                None => self.wide = page,
             }
         }
     }
 
     fn iter(&self) -> impl Iterator<Item = (K, u8, &V)> {
-        let lists = self.lists.iter().flat_map(|(_, list)| list.iter());
-        let nodes = self.wide.iter().chain(lists);
+        let pages = self.pages.iter().flat_map(|page| page.0.nodes.iter());
+        let nodes = self.wide.0.nodes.iter().chain(pages);
         nodes.map(|node| (node.bits, node.length, &node.value))
     }
 }
 
 /// `old` with `edits`, which are sorted as it is.
-fn merged<K: Bits, V: Clone, E>(
+fn merged<K: Bits, V: Clone + 'static, E>(
     old: &[Node<K, V>],
     edits: impl Iterator<Item = (K, u8, E)>,
     edit: &mut impl FnMut(Option<V>, E) -> Option<V>,
-) -> List<K, V> {
+) -> Vec<Node<K, V>> {
     let mut edits = edits.peekable();
     let mut nodes: Vec<Node<K, V>> = Vec::with_capacity(old.len() + edits.size_hint().0);
     let mut old = old.iter().peekable();
@@ -173,8 +292,7 @@ fn merged<K: Bits, V: Clone, E>(
         }));
     }
     nodes.extend(old.cloned());
-    link(&mut nodes);
-    nodes.into()
+    nodes
 }
 
 /// Has each entry point to the narrowest range around it.
@@ -189,17 +307,17 @@ fn link<K: Bits, V>(nodes: &mut [Node<K, V>]) {
             open.pop();
         }
         nodes[at].around = open.last().copied().unwrap_or(NONE);
-        open.push(u32::try_from(at).expect("fewer ranges than IPv4 has addresses"));
+        open.push(number(at));
     }
 }
 
 /// Ranges of both families, each with a `V`.
-pub(crate) struct Networks<V> {
+pub(crate) struct Networks<V: Clone + 'static> {
     v4: Family<u32, V>,
     v6: Family<u128, V>,
 }
 
-impl<V> Clone for Networks<V> {
+impl<V: Clone + 'static> Clone for Networks<V> {
     fn clone(&self) -> Self {
         Self {
             v4: self.v4.clone(),
@@ -208,7 +326,7 @@ impl<V> Clone for Networks<V> {
     }
 }
 
-impl<V> Default for Networks<V> {
+impl<V: Clone + 'static> Default for Networks<V> {
     fn default() -> Self {
         Self {
             v4: Family::default(),
@@ -217,7 +335,7 @@ impl<V> Default for Networks<V> {
     }
 }
 
-impl<V: Clone> Networks<V> {
+impl<V: Clone + 'static> Networks<V> {
     pub(crate) const fn len(&self) -> usize {
         self.v4.len + self.v6.len
     }
