@@ -2,6 +2,7 @@
 
 mod close_times;
 mod delay;
+mod gater;
 mod handshake;
 mod idle;
 mod idle_many;
@@ -103,6 +104,8 @@ enum Command {
     Rtt,
     /// Bytes on the wire until the first echoed byte.
     Ladder,
+    /// Decisions of the gater's rules, beside a bare prefix trie and go-libp2p's gater.
+    Gater,
     /// All of the above.
     All,
     /// Honest dialers while the listener is flooded. Needs the programs of the arsenal beside this one.
@@ -123,6 +126,8 @@ enum Command {
         #[arg(long)]
         used: bool,
     },
+    #[command(hide = true)]
+    GaterMemory { rules: PathBuf },
     #[command(hide = true)]
     ManyListener { kind: Kind },
     #[command(hide = true)]
@@ -152,12 +157,14 @@ async fn run(command: Command, options: Options) -> Result<()> {
         Command::IdleMany => idle_many::run(&options).await,
         Command::Rtt => rtt::run(&options).await,
         Command::Ladder => ladder::run(&options).await,
+        Command::Gater => gater::run(&options),
         Command::All => {
             handshake::run(&options, None, false).await?;
             throughput::run(&options, None).await?;
             idle::run(&options, None).await?;
             idle_many::run(&options).await?;
             ladder::run(&options).await?;
+            gater::run(&options)?;
             rtt::run(&options).await
         }
         Command::Silence => silence::run(&options).await,
@@ -167,6 +174,7 @@ async fn run(command: Command, options: Options) -> Result<()> {
             connections,
             used,
         } => idle::child(kind, connections, used).await,
+        Command::GaterMemory { rules } => gater::memory(&rules),
         Command::ManyListener { kind } => idle_many::listener(kind).await,
         Command::ManyDialer {
             kind,

@@ -1,0 +1,1 @@
+//! A connection manager for rust-libp2p: tags, protection, watermarks, decay, trimming

@@ -1,0 +1,500 @@
+//! The part that sits in the Swarm: it asks what only it can, and what nobody has asked before.
+
+use crate::context::{
+    Accept, AddrDial, Direction, Link, LiveConnection, PeerDial, PendingConnection, Secured, Upgraded,
+};
+use crate::event::Event;
+use crate::gate::Gate;
+use crate::gater::Observation;
+use crate::goodbye::{self, Goodbye};
+use crate::verdict::{Denied, Reason, Stage};
+use libp2p_core::transport::PortUse;
+use libp2p_core::{ConnectedPoint, Endpoint, Multiaddr};
+use libp2p_identity::PeerId;
+use libp2p_swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
+use libp2p_swarm::{
+    CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+    THandlerOutEvent, ToSwarm,
+};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
+use std::task::{Context, Poll, Waker};
+
+/// Connections that are judged again in one turn, at most, after a rule has been tightened.
+const JUDGED_PER_TURN: usize = 256;
+
+/// The gate's behaviour. Made by [`Gate::behaviour`].
+///
+/// If a connection is denied by it, [`DialError::Denied`](libp2p_swarm::DialError::Denied) or
+/// [`ListenError::Denied`](libp2p_swarm::ListenError::Denied) can be downcast to [`Denied`].
+///
+/// `poll` costs two atomic loads while nothing is to do. After a rule was tightened it judges 256 connections or attempts
+/// in a turn until all have been.
+pub struct Behaviour {
+    gate: Gate,
+    key: u64,
+    /// What a tightened rule wakes: kept, so that nothing is locked in most turns.
+    waker: Option<Waker>,
+    pending: BTreeMap<ConnectionId, Pending>,
+    live: BTreeMap<ConnectionId, Live>,
+    /// Connections of each peer.
+    peers: HashMap<PeerId, usize>,
+    /// Which state of the policy all that is live or pending was judged by.
+    judged: u64,
+    /// How far that has got for a newer one.
+    sweep: Option<Sweep>,
+    actions: VecDeque<ToSwarm<Event, THandlerInEvent<Self>>>,
+    goodbye: goodbye::Behaviour,
+}
+
+struct Pending {
+    direction: Direction,
+    role: Endpoint,
+    peer: Option<PeerId>,
+}
+
+struct Live {
+    peer: PeerId,
+    point: ConnectedPoint,
+    closing: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Sweep {
+    /// The state of the policy when it began.
+    version: u64,
+    /// Attempts come first: one that is established meanwhile is met again among the connections.
+    connections: bool,
+    /// The last id that was judged.
+    last: Option<ConnectionId>,
+}
+
+impl Behaviour {
+    pub(crate) fn new(gate: Gate) -> Self {
+        gate.0.behaviour_comes();
+        Self {
+            key: gate.0.wakers.key(),
+            waker: None,
+            judged: gate.0.version(),
+            gate,
+            pending: BTreeMap::new(),
+            live: BTreeMap::new(),
+            peers: HashMap::new(),
+            sweep: None,
+            actions: VecDeque::new(),
+            goodbye: goodbye::Behaviour::default(),
+        }
+    }
+
+    /// Says goodbye, and heeds it, as `config` says. By default a peer that has said goodbye is not dialled for as long as it
+    /// asked, at most an hour.
+    pub fn with_goodbye(mut self, config: goodbye::Config) -> Self {
+        self.goodbye = goodbye::Behaviour::new(config);
+        self
+    }
+
+    /// What peers have said when they closed.
+    pub fn goodbye_mut(&mut self) -> &mut goodbye::Behaviour {
+        &mut self.goodbye
+    }
+
+    /// The gate it belongs to.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    fn begins(&mut self, id: ConnectionId, peer: Option<PeerId>, link: &Link<'_>) {
+        let pending = Pending {
+            direction: link.direction,
+            role: link.role,
+            peer,
+        };
+        self.pending.insert(id, pending);
+        self.gate.0.policy.observe(&Observation::Pending {
+            connection: id,
+            peer: peer.as_ref(),
+            link: *link,
+        });
+    }
+
+    /// The attempt is over, one way or the other. Says which way it went, if the policy knows of it.
+    fn ends(&mut self, id: ConnectionId) -> Option<Direction> {
+        self.gate.0.joins().forget(id);
+        Some(self.pending.remove(&id)?.direction)
+    }
+
+    fn failed(&mut self, id: ConnectionId) {
+        if let Some(direction) = self.ends(id) {
+            self.gate.0.policy.observe(&Observation::Failed {
+                connection: id,
+                direction,
+            });
+        }
+    }
+
+    /// Asks about the relayed addresses that a dial brings: where a relay's transport stands outside the gate's, as
+    /// `SwarmBuilder` puts it, nobody else is asked before the circuit is opened. A dial with nothing but addresses that are
+    /// denied is denied.
+    fn ask_about_circuits(
+        &self,
+        id: ConnectionId,
+        peer: Option<&PeerId>,
+        addresses: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<(), Denied> {
+        let shared = &self.gate.0;
+        let (mut first, mut denials, version) = (None, 0, shared.version());
+        for address in addresses {
+            let link = Link::outbound(address, role).with_connection(id);
+            if !link.parts.is_relayed() {
+                continue;
+            }
+            let peer = peer.or(link.parts.peer.as_ref());
+            let verdict = shared.policy.intercept_addr_dial(&AddrDial::new(peer, link));
+            let denied = shared.settle(Stage::AddrDial, peer, &link, verdict).err();
+            if let Some(denied) = &denied {
+                denials += 1;
+                first.get_or_insert_with(|| denied.clone());
+            }
+            shared.joins().judged_circuit(version, id, address, denied);
+        }
+        match first {
+            Some(denied) if denials == addresses.len() => {
+                shared.joins().forget(id);
+                Err(denied)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks about the address of a connection that has been made, if nobody has.
+    fn ask_about_address(&self, id: ConnectionId, peer: &PeerId, link: &Link<'_>) -> Result<(), Denied> {
+        let (shared, Some(address)) = (&self.gate.0, link.remote) else {
+            return Ok(());
+        };
+        let mut joins = shared.joins();
+        let circuit = joins.circuit_of(shared.version(), id, address);
+        let asked = circuit.is_some() || joins.was_dialled(shared.version(), address, peer);
+        drop(joins);
+        if let Some(Some(denied)) = circuit {
+            return Err(denied);
+        }
+        if asked {
+            return Ok(());
+        }
+        let verdict = shared.policy.intercept_addr_dial(&AddrDial::new(Some(peer), *link));
+        shared.settle(Stage::AddrDial, Some(peer), link, verdict)
+    }
+
+    /// Asks about the proven peer, if nobody has, and then about the connection.
+    fn ask_about_connection(&self, peer: &PeerId, link: &Link<'_>) -> Result<(), Denied> {
+        let shared = &self.gate.0;
+        let asked = shared.joins().was_proven(shared.version(), peer, link);
+        if !asked {
+            let verdict = shared.policy.intercept_secured(&Secured::new(peer, *link));
+            shared.settle(Stage::Secured, Some(peer), link, verdict)?;
+        }
+        let verdict = shared.policy.intercept_upgraded(&Upgraded::new(peer, *link));
+        shared.settle(Stage::Upgraded, Some(peer), link, verdict)
+    }
+
+    fn established(&mut self, established: &ConnectionEstablished<'_>) {
+        let (id, peer) = (established.connection_id, established.peer_id);
+        self.ends(id);
+        *self.peers.entry(peer).or_default() += 1;
+        let live = Live {
+            peer,
+            point: established.endpoint.clone(),
+            closing: false,
+        };
+        self.gate.0.policy.observe(&Observation::Established {
+            connection: id,
+            peer: &peer,
+            link: Link::of(established.endpoint).with_connection(id),
+        });
+        self.live.insert(id, live);
+    }
+
+    fn closed(&mut self, closed: &ConnectionClosed<'_>) {
+        let (id, peer) = (closed.connection_id, closed.peer_id);
+        let Some(live) = self.live.remove(&id) else { return };
+        if let Some(connections) = self.peers.get_mut(&peer) {
+            *connections -= 1;
+            if *connections == 0 {
+                self.peers.remove(&peer);
+            }
+        }
+        self.gate.0.policy.observe(&Observation::Closed {
+            connection: id,
+            peer: &peer,
+            link: Link::of(&live.point).with_connection(id),
+        });
+    }
+
+    /// Closes a connection that a rule does not let in any more, once.
+    fn close(&mut self, id: ConnectionId, reason: Reason) {
+        let Some(live) = self.live.get_mut(&id) else { return };
+        if std::mem::replace(&mut live.closing, true) {
+            return;
+        }
+        let (peer, goodbye) = (live.peer, Goodbye::from(&reason));
+        self.actions.push_back(ToSwarm::GenerateEvent(Event::Closing {
+            peer,
+            connection: id,
+            reason,
+        }));
+        self.goodbye.close(peer, id, goodbye);
+    }
+
+    /// Judges some of what is there by the policy as it is now. Says whether all have been.
+    fn judge(&mut self) -> bool {
+        let now = self.gate.0.version();
+        let mut sweep = match self.sweep {
+            Some(sweep) => sweep,
+            None if now == self.judged => return true,
+            None => Sweep {
+                version: now,
+                connections: false,
+                last: None,
+            },
+        };
+        let mut left = JUDGED_PER_TURN;
+        if !sweep.connections {
+            left = self.judge_attempts(&mut sweep, left);
+        }
+        if left > 0 {
+            (sweep.connections, sweep.last) = match sweep.connections {
+                true => (true, sweep.last),
+                false => (true, None),
+            };
+            left = self.judge_connections(&mut sweep, left);
+        }
+        if left == 0 {
+            self.sweep = Some(sweep);
+            return false;
+        }
+        self.sweep = None;
+        self.judged = sweep.version;
+        // Tightened once more while this one was under way?
+        self.gate.0.version() == sweep.version
+    }
+
+    fn judge_attempts(&mut self, sweep: &mut Sweep, mut left: usize) -> usize {
+        let from = sweep.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let shared = &self.gate.0;
+        let mut aborted = Vec::new();
+        for (id, pending) in self.pending.range((from, Bound::Unbounded)) {
+            if left == 0 {
+                break;
+            }
+            left -= 1;
+            sweep.last = Some(*id);
+            // Nothing can stop the others: they are asked about when they are established, or by the gate's transport.
+            let (Direction::Outbound, Some(peer)) = (pending.direction, pending.peer) else {
+                continue;
+            };
+            let mut link = Link::unknown(pending.role).with_connection(*id);
+            link.direction = Direction::Outbound;
+            let verdict = shared.policy.judge_pending(&PendingConnection::new(Some(&peer), link));
+            if verdict.is_deny()
+                && let Err(denied) = shared.settle(Stage::Live, Some(&peer), &link, verdict)
+                // It is all of a peer or nothing, and its connections may be allowed.
+                && !self.peers.contains_key(&peer)
+            {
+                aborted.push((peer, denied.reason));
+            }
+        }
+        aborted.sort_by_key(|(peer, _)| *peer);
+        aborted.dedup_by_key(|(peer, _)| *peer);
+        for (peer, reason) in aborted {
+            self.actions
+                .push_back(ToSwarm::GenerateEvent(Event::DialsAborted { peer, reason }));
+            self.actions.push_back(ToSwarm::CloseConnection {
+                peer_id: peer,
+                connection: CloseConnection::All,
+            });
+        }
+        left
+    }
+
+    fn judge_connections(&mut self, sweep: &mut Sweep, mut left: usize) -> usize {
+        let from = sweep.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let shared = &self.gate.0;
+        let mut unwanted = Vec::new();
+        for (id, live) in self.live.range((from, Bound::Unbounded)) {
+            if left == 0 {
+                break;
+            }
+            left -= 1;
+            sweep.last = Some(*id);
+            if live.closing {
+                continue;
+            }
+            let link = Link::of(&live.point).with_connection(*id);
+            let verdict = shared.policy.judge_live(&LiveConnection::new(&live.peer, link));
+            if verdict.is_deny()
+                && let Err(denied) = shared.settle(Stage::Live, Some(&live.peer), &link, verdict)
+            {
+                unwanted.push((*id, denied.reason));
+            }
+        }
+        for (id, reason) in unwanted {
+            self.close(id, reason);
+        }
+        left
+    }
+}
+
+impl Drop for Behaviour {
+    fn drop(&mut self) {
+        self.gate.0.wakers.leave(self.key);
+        self.gate.0.behaviour_goes();
+    }
+}
+
+impl std::fmt::Debug for Behaviour {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Behaviour")
+            .field("pending", &self.pending.len())
+            .field("live", &self.live.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = goodbye::Handler;
+    type ToSwarm = Event;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        let link = Link::inbound(local, remote).with_connection(id);
+        let shared = &self.gate.0;
+        let asked = shared.joins().was_accepted(shared.version(), local, remote);
+        if !asked {
+            let verdict = self.gate.0.policy.intercept_accept(&Accept::new(link));
+            self.gate
+                .0
+                .settle(Stage::Accept, None, &link, verdict)
+                .map_err(ConnectionDenied::new)?;
+        }
+        self.begins(id, None, &link);
+        Ok(())
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        let none = self
+            .goodbye
+            .handle_pending_outbound_connection(id, peer, addresses, role)?;
+        let mut link = Link::unknown(role).with_connection(id);
+        link.direction = Direction::Outbound;
+        if let Some(peer) = &peer {
+            let dial = PeerDial::new(peer)
+                .with_addresses(addresses)
+                .with_role(role)
+                .with_connection(id);
+            let verdict = self.gate.0.policy.intercept_peer_dial(&dial);
+            self.gate
+                .0
+                .settle(Stage::PeerDial, Some(peer), &link, verdict)
+                .map_err(ConnectionDenied::new)?;
+        }
+        self.ask_about_circuits(id, peer.as_ref(), addresses, role)
+            .map_err(ConnectionDenied::new)?;
+        self.begins(id, peer, &link);
+        Ok(none)
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        let link = Link::inbound(local, remote).with_connection(id);
+        self.ask_about_connection(&peer, &link).map_err(ConnectionDenied::new)?;
+        self.goodbye
+            .handle_established_inbound_connection(id, peer, local, remote)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port_use: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        let link = Link::outbound(address, role).with_connection(id);
+        self.ask_about_address(id, &peer, &link)
+            .and_then(|()| self.ask_about_connection(&peer, &link))
+            .map_err(ConnectionDenied::new)?;
+        self.goodbye
+            .handle_established_outbound_connection(id, peer, address, role, port_use)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        self.goodbye.on_swarm_event(event);
+        match event {
+            FromSwarm::ConnectionEstablished(established) => self.established(&established),
+            FromSwarm::ConnectionClosed(closed) => self.closed(&closed),
+            FromSwarm::DialFailure(failure) => self.failed(failure.connection_id),
+            FromSwarm::ListenFailure(failure) => {
+                if !self.pending.contains_key(&failure.connection_id) {
+                    // Another behaviour refused it before this one was asked, and the note about it is still there.
+                    let (local, remote) = (failure.local_addr, failure.send_back_addr);
+                    self.gate.0.joins().was_accepted(0, local, remote);
+                }
+                self.failed(failure.connection_id);
+            }
+            FromSwarm::AddressChange(change) => {
+                if let Some(live) = self.live.get_mut(&change.connection_id) {
+                    live.point = change.new.clone();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
+        self.goodbye.on_connection_handler_event(peer, id, event);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        if let Some(action) = self.actions.pop_front() {
+            return Poll::Ready(action);
+        }
+        // First this, or a change in between would be missed.
+        if !self.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            self.gate.0.wakers.wait(self.key, cx.waker());
+            self.waker = Some(cx.waker().clone());
+        }
+        for (peer, id, goodbye) in self.gate.0.take_wanted(|id| self.live.contains_key(id)) {
+            if self.live.get(&id).is_some_and(|live| live.peer == peer) {
+                self.goodbye.close(peer, id, goodbye);
+            }
+        }
+        let all = self.judge();
+        if let Poll::Ready(action) = self.goodbye.poll(cx) {
+            // What is left to judge waits for the next turn, which comes at once.
+            return Poll::Ready(action.map_out(Event::Goodbye));
+        }
+        if let Some(action) = self.actions.pop_front() {
+            return Poll::Ready(action);
+        }
+        if !all {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,300 @@
+//! The shared object, and the parts that it hands out.
+
+use crate::TransportKind;
+use crate::behaviour::Behaviour;
+use crate::changes::Changes;
+use crate::context::{Knock, Link, Secured};
+use crate::gater::{ConnectionGater, Explanation};
+use crate::goodbye::{Code, Goodbye};
+use crate::joins::Joins;
+use crate::metrics::Metrics;
+use crate::transport::Transport;
+use crate::upgrade::Upgrade;
+use crate::verdict::{Denied, Stage, Verdict};
+use crate::wakers::Wakers;
+use libp2p_core::{ConnectedPoint, Multiaddr};
+use libp2p_identity::{Keypair, PeerId};
+use libp2p_swarm::ConnectionId;
+use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// One policy, and the parts that ask it. Cheap to clone; clones are the same gate.
+///
+/// Each part that is installed asks its stages as early as they can be asked; what is not installed the behaviour asks
+/// for, later. Each stage is asked once for each connection in either case. What is asked where, and what the other end
+/// has seen by then, is in the table in the README.
+///
+/// One gate serves several Swarms, each with a behaviour of its own.
+#[derive(Clone)]
+pub struct Gate(pub(crate) Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(crate) policy: Box<dyn ConnectionGater>,
+    pub(crate) metrics: Metrics,
+    /// How often the policy, or somebody for it, has said that it was tightened.
+    tightened: AtomicU64,
+    pub(crate) wakers: Wakers,
+    joins: Mutex<Joins>,
+    /// Behaviours that take notes.
+    behaviours: AtomicUsize,
+    /// Connections that somebody wants closed.
+    wanted_closed: Mutex<HashMap<ConnectionId, (PeerId, Goodbye)>>,
+    wanted: AtomicUsize,
+    /// Keeps the policy's bells ringing here.
+    listener: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
+}
+
+impl Gate {
+    /// A gate for `policy`, which may be a single one, [`FirstWins`](crate::FirstWins) or
+    /// [`AllMustAllow`](crate::AllMustAllow).
+    pub fn new(policy: impl ConnectionGater) -> Self {
+        let bells: Vec<Changes> = policy.changes();
+        let shared = Arc::new(Shared {
+            policy: Box::new(policy),
+            metrics: Metrics::none(),
+            tightened: AtomicU64::new(0),
+            wakers: Wakers::default(),
+            joins: Mutex::default(),
+            behaviours: AtomicUsize::new(0),
+            wanted_closed: Mutex::default(),
+            wanted: AtomicUsize::new(0),
+            listener: Mutex::new(None),
+        });
+        let ringing = Arc::downgrade(&shared);
+        let listener: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
+            if let Some(shared) = ringing.upgrade() {
+                shared.tighten();
+            }
+        });
+        for bell in &bells {
+            bell.listen(&listener);
+        }
+        *lock(&shared.listener) = Some(listener);
+        Self(shared)
+    }
+
+    /// Counts every decision in `registry`: `libp2p_gater_decisions_total`, by stage, verdict and rule. Only the first
+    /// registry counts.
+    #[cfg(feature = "metrics")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+    pub fn with_metrics(self, registry: &mut prometheus_client::registry::Registry) -> Self {
+        self.0.metrics.register(registry);
+        self
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &dyn ConnectionGater {
+        &*self.0.policy
+    }
+
+    /// Wraps a transport: asks at [`Stage::Accept`] and [`Stage::AddrDial`]. Put it inside DNS, where addresses are
+    /// resolved, as `SwarmBuilder::with_other_transport` does, and round whatever makes connections: over a WebSocket or a
+    /// knock. What goes round a relay's transport sees relayed addresses as well.
+    pub fn transport<T: libp2p_core::Transport>(&self, inner: T) -> Transport<T> {
+        Transport::new(inner, self.clone())
+    }
+
+    /// What `libp2p_knock::Config::with_admission` takes: asks at [`Stage::Knock`].
+    pub fn knock(
+        &self,
+    ) -> impl Fn(&PeerId, &ConnectedPoint) -> Result<(), Box<dyn Error + Send + Sync>> + Clone + Send + Sync + 'static + use<>
+    {
+        let shared = self.0.clone();
+        move |peer, point| {
+            let link = Link::of(point);
+            let verdict = shared.policy.intercept_knock(&Knock::new(peer, link));
+            Ok(shared.settle(Stage::Knock, Some(peer), &link, verdict)?)
+        }
+    }
+
+    /// What `libp2p_knock::Config::with_secured_hook` takes, and whatever else stands between authentication and a
+    /// muxer and knows both ends: asks at [`Stage::Secured`].
+    pub fn secured(
+        &self,
+    ) -> impl Fn(&PeerId, &ConnectedPoint) -> Result<(), Box<dyn Error + Send + Sync>> + Clone + Send + Sync + 'static + use<>
+    {
+        let shared = self.0.clone();
+        move |peer, point| {
+            shared.ask_secured(peer, &Link::of(point))?;
+            Ok(())
+        }
+    }
+
+    /// Wraps what makes a security upgrade, for `SwarmBuilder::with_tcp`: asks at [`Stage::Secured`]. An upgrade sees
+    /// bytes and no addresses, so the policy is told the peer and the direction alone.
+    ///
+    /// `with_tcp(Default::default(), gate.upgrade(noise::Config::new), yamux::Config::default)`
+    pub fn upgrade<U, E, F>(&self, make: F) -> impl FnOnce(&Keypair) -> Result<Upgrade<U>, E> + use<U, E, F>
+    where
+        F: FnOnce(&Keypair) -> Result<U, E>,
+    {
+        self.upgrade_over(TransportKind::Tcp, make)
+    }
+
+    /// The same for an upgrade over something else: [`TransportKind::WebSocket`] in `with_websocket`,
+    /// [`TransportKind::Relayed`] in `with_relay_client`. The policy takes your word for it.
+    pub fn upgrade_over<U, E, F>(
+        &self,
+        kind: TransportKind,
+        make: F,
+    ) -> impl FnOnce(&Keypair) -> Result<Upgrade<U>, E> + use<U, E, F>
+    where
+        F: FnOnce(&Keypair) -> Result<U, E>,
+    {
+        let gate = self.clone();
+        move |keypair| Ok(Upgrade::new(make(keypair)?, kind, gate))
+    }
+
+    /// The behaviour: asks at [`Stage::PeerDial`] and [`Stage::Upgraded`], and whatever no other part has asked; closes
+    /// what a tightened rule does not want; tells the policy what it may want to count. One for each Swarm.
+    pub fn behaviour(&self) -> Behaviour {
+        Behaviour::new(self.clone())
+    }
+
+    /// Says `goodbye` over a connection and closes it, within a second. Through the behaviour: without one, or for a
+    /// connection that is gone, nothing happens.
+    pub fn close(&self, peer: PeerId, connection: ConnectionId, goodbye: Goodbye) {
+        self.0.want_closed(peer, connection, goodbye);
+    }
+
+    /// What `libp2p_connmgr::Config::with_closer` takes: as [`Self::close`], with [`Code::Trimmed`] and the manager's word
+    /// for it.
+    pub fn closer(&self) -> impl Fn(PeerId, ConnectionId, &'static str) + Clone + Send + Sync + 'static + use<> {
+        // A manager that outlives the gate keeps nothing of it.
+        let shared = Arc::downgrade(&self.0);
+        move |peer, connection, why| {
+            if let Some(shared) = shared.upgrade() {
+                shared.want_closed(peer, connection, Goodbye::new(Code::Trimmed).with_text(why));
+            }
+        }
+    }
+
+    /// Judges every live connection and every pending attempt again, soon. For a policy that does not say itself when it
+    /// was tightened.
+    pub fn recheck(&self) {
+        self.0.tighten();
+    }
+
+    /// What the policy would answer about `peer` at `address`, and why.
+    pub fn explain(&self, peer: Option<&PeerId>, address: Option<&Multiaddr>) -> Vec<Explanation> {
+        self.0.policy.explain(peer, address)
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate")
+            .field("tightened", &self.0.version())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Turns an answer into what the caller needs, and counts and logs it on the way.
+    pub(crate) fn settle(
+        &self,
+        stage: Stage,
+        peer: Option<&PeerId>,
+        link: &Link<'_>,
+        verdict: Verdict,
+    ) -> Result<(), Denied> {
+        self.metrics.decided(stage, &verdict);
+        let Verdict::Deny(reason) = verdict else {
+            return Ok(());
+        };
+        tracing::debug!(
+            %stage,
+            rule = reason.rule(),
+            peer = peer.map(tracing::field::display),
+            remote = link.remote.map(tracing::field::display),
+            "denied"
+        );
+        Err(Denied {
+            peer: peer.copied(),
+            address: link.remote.cloned(),
+            connection: link.connection,
+            ..Denied::new(stage, reason)
+        })
+    }
+
+    /// Asks at [`Stage::Secured`] for a part that is not the behaviour, and leaves a note for the behaviour.
+    pub(crate) fn ask_secured(&self, peer: &PeerId, link: &Link<'_>) -> Result<(), Denied> {
+        let version = self.version();
+        let verdict = self.policy.intercept_secured(&Secured::new(peer, *link));
+        self.settle(Stage::Secured, Some(peer), link, verdict)?;
+        self.note(|joins| joins.proven(version, peer, link));
+        Ok(())
+    }
+
+    /// Leaves a note, if anybody is there to take it.
+    pub(crate) fn note(&self, leave: impl FnOnce(&mut Joins)) {
+        if self.has_behaviour() {
+            leave(&mut self.joins());
+        }
+    }
+
+    pub(crate) fn joins(&self) -> MutexGuard<'_, Joins> {
+        lock(&self.joins)
+    }
+
+    fn has_behaviour(&self) -> bool {
+        self.behaviours.load(Ordering::Acquire) > 0
+    }
+
+    pub(crate) fn behaviour_comes(&self) {
+        self.behaviours.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn behaviour_goes(&self) {
+        if self.behaviours.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.joins().clear();
+            let mut wanted = lock(&self.wanted_closed);
+            wanted.clear();
+            self.wanted.store(0, Ordering::Release);
+        }
+    }
+
+    /// Which state of the policy the next answer is of, or of a later one.
+    pub(crate) fn version(&self) -> u64 {
+        self.tightened.load(Ordering::Acquire)
+    }
+
+    fn tighten(&self) {
+        self.tightened.fetch_add(1, Ordering::AcqRel);
+        self.wakers.wake();
+    }
+
+    fn want_closed(&self, peer: PeerId, connection: ConnectionId, goodbye: Goodbye) {
+        if !self.has_behaviour() {
+            return;
+        }
+        let mut wanted = lock(&self.wanted_closed);
+        wanted.insert(connection, (peer, goodbye));
+        self.wanted.store(wanted.len(), Ordering::Release);
+        drop(wanted);
+        self.wakers.wake();
+    }
+
+    /// Takes, out of the connections that somebody wants closed, those that `mine` knows. Costs nothing while there are
+    /// none.
+    pub(crate) fn take_wanted(&self, mine: impl Fn(&ConnectionId) -> bool) -> Vec<(PeerId, ConnectionId, Goodbye)> {
+        if self.wanted.load(Ordering::Acquire) == 0 {
+            return Vec::new();
+        }
+        let mut wanted = lock(&self.wanted_closed);
+        // With one behaviour what it does not know is gone; with several it may be another's.
+        let alone = self.behaviours.load(Ordering::Acquire) == 1;
+        let taken = wanted.extract_if(|id, _| alone || mine(id));
+        let taken = taken.map(|(id, (peer, goodbye))| (peer, id, goodbye)).collect();
+        self.wanted.store(wanted.len(), Ordering::Release);
+        taken
+    }
+}
+
+/// No answer of a policy is awaited while one of these is held, so a panic elsewhere leaves nothing half done.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,52 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+// The map, from the top, which may import everything below it, to the bottom.
+
+// The parts that a gate hands out, and what they share.
+mod behaviour;
+mod event;
+mod gate;
+mod transport;
+mod upgrade;
+
+// What serves all of them.
+mod error;
+mod joins;
+mod metrics;
+mod wakers;
+
+// Saying why, before a connection is closed.
+pub mod goodbye;
+
+// The ready-made policy.
+mod rules;
+
+// What a policy is, several as one, and how it says that it has changed its mind.
+mod changes;
+mod compose;
+mod context;
+mod gater;
+mod verdict;
+
+// Pure: what an address says.
+mod address;
+
+pub use address::{Parts, TransportKind, canonical};
+pub use behaviour::Behaviour;
+pub use changes::Changes;
+pub use compose::{AllMustAllow, FirstWins};
+pub use context::{
+    Accept, AddrDial, Direction, Knock, Link, LiveConnection, PeerDial, PendingConnection, Secured, Upgraded,
+};
+pub use error::Error;
+pub use event::Event;
+pub use gate::Gate;
+pub use gater::{ConnectionGater, Explanation, Observation};
+pub use rules::{
+    Admission, Caps, Change, Cidr, CidrError, FileError, LineError, Member, Prefixes, Rate, Rule, RuleError, Rules,
+    SaveError, Standing, Subject,
+};
+pub use transport::{Gated, Transport};
+pub use upgrade::{Asking, Upgrade};
+pub use verdict::{Denied, Reason, Stage, Verdict};

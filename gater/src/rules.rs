@@ -1,0 +1,285 @@
+//! The ready-made policy.
+
+mod change;
+mod cidr;
+mod counts;
+mod explain;
+mod facts;
+mod file;
+mod key;
+mod limits;
+mod networks;
+mod policy;
+mod rates;
+mod rule;
+mod sets;
+mod sharded;
+mod snapshot;
+mod text;
+
+pub use change::{Change, RuleError};
+pub use cidr::{Cidr, CidrError};
+pub use file::{FileError, SaveError};
+pub use limits::{Caps, Prefixes, Rate};
+pub use rule::{Rule, Subject};
+pub use sets::{Admission, Member, Standing};
+pub use text::LineError;
+
+use crate::changes::Changes;
+use arc_swap::ArcSwap;
+use counts::Counts;
+use rates::Buckets;
+use snapshot::Snapshot;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+/// The ready-made policy, and the handle by which it is changed while it runs. Clones are the same rules.
+///
+/// ```
+/// use libp2p_gater::{Cidr, Gate, Rule, RuleError, Rules};
+/// use std::time::{Duration, SystemTime};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (mallory, alice) = (libp2p_identity::PeerId::random(), libp2p_identity::PeerId::random());
+/// let rules = Rules::new();
+/// let gate = Gate::new(rules.clone());
+///
+/// // All of it, or none of it, in one step.
+/// rules.change(|change| {
+///     change.block("192.0.2.0/24".parse::<Cidr>()?)?;
+///     change.insert(Rule::block().peer(mallory).until(SystemTime::now() + Duration::from_secs(3600)).note("spam"))?;
+///     change.insert(Rule::allow().peer(alice))?;
+///     Ok::<_, Box<dyn std::error::Error>>(())
+/// })?;
+/// # let _ = gate; Ok(()) }
+/// ```
+///
+/// # What decides, in this order
+///
+/// 1. **Required knock** ([`Change::require_knock`], [`Change::require_knock_of_everybody`]): what has to knock and does not
+///    is denied. Nothing outranks this.
+/// 2. **Allow list**: a [`Rule::allow`] that holds, or a set of [`Standing::Allowed`], answers [`Verdict::Allow`]; whatever is below
+///    is not looked at. It counts towards the caps. An allow of which something cannot be known yet (the peer, when a
+///    connection is accepted) outranks 3, 4 and 6 until it can be, but not rates, nor the caps of pending attempts.
+/// 3. **Block list**: a [`Rule::block`] that holds, or a set of [`Standing::Blocked`]. How narrow a range is does not matter.
+/// 4. **Names and membership**: [`Change::refuse_names`], [`Change::admit`].
+/// 5. **Rates**: [`Change::rates`]. What is denied above takes no token.
+/// 6. **Caps**: [`Change::caps`].
+/// 7. [`Verdict::Pass`]: a policy behind this one may have an opinion.
+///
+/// All of it is asked again at each stage, with what is known by then: the address, the peer, both. Rates are asked once,
+/// at accept and address dial. IPv4-mapped IPv6 is IPv4 everywhere.
+///
+/// # Reasons
+///
+/// [`Reason::rule`] is one of `require_knock`; `block_peer`, `block_network`, `block_set`, `block`; `refuse_names`;
+/// `admit_members`, `admit_known_addresses`; `rate`, with the time to wait; `cap_total`, `cap_inbound`, `cap_outbound`,
+/// `cap_pending_inbound`, `cap_pending_outbound`, `cap_per_peer`, `cap_per_ip`, `cap_per_prefix`, `cap_transport`.
+///
+/// [`Reason::rule`]: crate::Reason::rule
+///
+/// # Cost
+///
+/// A decision takes no lock and copies nothing, unless there are rates or caps: then a mutex for as long as it takes to look
+/// into a table. A change copies what it changes, some hundred microseconds at the worst with a million entries, and the
+/// longest list of ranges that begin with the same 16 bits (32 in IPv6). A blocked peer takes some 95 bytes, a blocked
+/// range some 100.
+///
+/// [`Verdict::Allow`]: crate::Verdict::Allow
+/// [`Verdict::Pass`]: crate::Verdict::Pass
+#[derive(Clone)]
+pub struct Rules(Arc<Shared>);
+
+struct Shared {
+    current: ArcSwap<Snapshot>,
+    /// Held while a change is made.
+    writer: Mutex<Writer>,
+    counts: Mutex<Counts>,
+    buckets: Mutex<Buckets>,
+    changes: Changes,
+    clock: Clock,
+}
+
+#[derive(Default)]
+struct Writer {
+    /// What will expire, the first on top. What was replaced since is passed over.
+    expiring: BinaryHeap<Reverse<Expiring>>,
+}
+
+struct Expiring {
+    at: u64,
+    rule: Rule,
+}
+
+impl Ord for Expiring {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.at.cmp(&other.at)
+    }
+}
+
+impl PartialOrd for Expiring {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Expiring {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
+impl Eq for Expiring {}
+
+/// What time it is, for rates and for expiry.
+struct Clock {
+    steady: Box<dyn Fn() -> Duration + Send + Sync>,
+    wall: Box<dyn Fn() -> SystemTime + Send + Sync>,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Rules {
+    /// None yet: everything passes.
+    pub fn new() -> Self {
+        let start = web_time::Instant::now();
+        Self::with_clock(move || start.elapsed(), wall)
+    }
+
+    /// The same on other clocks: `steady` is the time since some moment, for rates, and `wall` is compared with when rules
+    /// expire. For tests and simulations.
+    pub fn with_clock(
+        steady: impl Fn() -> Duration + Send + Sync + 'static,
+        wall: impl Fn() -> SystemTime + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            current: ArcSwap::default(),
+            writer: Mutex::default(),
+            counts: Mutex::default(),
+            buckets: Mutex::new(Buckets::new()),
+            changes: Changes::new(),
+            clock: Clock {
+                steady: Box::new(steady),
+                wall: Box::new(wall),
+            },
+        }))
+    }
+
+    /// Changes the rules in one step: `change` is told what to do, and every decision sees either all of it or none of it.
+    /// None of it if it returns an error.
+    ///
+    /// One change is made at a time, and others wait for it; decisions do not. When something may be refused now that was
+    /// not before, every gate that asks these rules judges its live connections and pending dials anew. What has expired is
+    /// dropped.
+    ///
+    /// # Errors
+    ///
+    /// Those of `change`, and [`RuleError::TooMany`] if there would be too many rules about one network.
+    ///
+    /// # Panics
+    ///
+    /// It does not, but it never returns where `change` itself calls this.
+    pub fn change<T, E: From<RuleError>>(&self, change: impl FnOnce(&mut Change) -> Result<T, E>) -> Result<T, E> {
+        self.change_and(change, |_| Ok(()))
+    }
+
+    /// The same; `keep` has the last word, before anybody sees the change.
+    fn change_and<T, E: From<RuleError>>(
+        &self,
+        change: impl FnOnce(&mut Change) -> Result<T, E>,
+        keep: impl FnOnce(&Snapshot) -> Result<(), E>,
+    ) -> Result<T, E> {
+        let mut writer = lock(&self.0.writer);
+        let mut next = Change::of(Snapshot::clone(&self.0.current.load()));
+        let value = change(&mut next)?;
+        let now = rule::seconds(self.0.now());
+        let due = |writer: &Writer| writer.expiring.peek().is_some_and(|Reverse(first)| first.at <= now);
+        let mut expired = Vec::new();
+        while due(&writer) {
+            expired.extend(writer.expiring.pop());
+        }
+        for Reverse(one) in &expired {
+            next.expire(&one.rule, now);
+        }
+        let kept = next.finish().map_err(E::from).and_then(|done| {
+            keep(&done.next)?;
+            Ok(done)
+        });
+        let done = match kept {
+            Ok(done) => done,
+            Err(error) => {
+                writer.expiring.extend(expired);
+                return Err(error);
+            }
+        };
+        let coming = done
+            .expiring
+            .into_iter()
+            .map(|(at, rule)| Reverse(Expiring { at, rule }));
+        writer.expiring.extend(coming);
+        if let Some((_, prefixes)) = done.next.caps.as_ref().and_then(|caps| caps.per_prefix) {
+            lock(&self.0.counts).resize(prefixes);
+        }
+        let mut buckets = lock(&self.0.buckets);
+        self.0.current.store(Arc::new(done.next));
+        if done.new_rates {
+            buckets.clear();
+        }
+        drop((buckets, writer));
+        if done.tightened {
+            self.0.changes.tightened();
+        }
+        Ok(value)
+    }
+
+    /// All rules of both lists that have not expired, in no order. Copies them.
+    pub fn list(&self) -> Vec<Rule> {
+        let now = rule::seconds(self.0.now());
+        let mut all = self.0.current.load().rules();
+        all.retain(|rule| rule.until.is_none_or(|until| until > now));
+        all
+    }
+
+    /// The names of the sets, with their standing and the number of their members.
+    pub fn sets(&self) -> Vec<(String, Standing, usize)> {
+        let now = self.0.current.load();
+        let sets = now.sets.iter();
+        sets.map(|(name, set)| (name.clone(), set.standing, set.peers.len()))
+            .collect()
+    }
+}
+
+impl Shared {
+    fn now(&self) -> SystemTime {
+        (self.clock.wall)()
+    }
+}
+
+/// The wall clock; on the web it is another type than the standard library's.
+fn wall() -> SystemTime {
+    use web_time::{SystemTime as Time, UNIX_EPOCH};
+    let since = Time::now().duration_since(UNIX_EPOCH);
+    SystemTime::UNIX_EPOCH + since.unwrap_or_default()
+}
+
+/// Nothing is left half done where somebody may panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl std::fmt::Debug for Rules {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let now = self.0.current.load();
+        f.debug_struct("Rules")
+            .field("blocked_peers", &now.blocked.len())
+            .field("networks", &now.networks.len())
+            .field("sets", &now.sets.len())
+            .finish_non_exhaustive()
+    }
+}

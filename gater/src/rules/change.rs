@@ -1,0 +1,398 @@
+//! A change of the rules, built aside and made visible in one step.
+
+use super::cidr::Cidr;
+use super::key::PeerKey;
+use super::limits::{Caps, Rate};
+use super::rule::{Rule, Subject};
+use super::sets::{Admission, Member, PeerSet, Standing};
+use super::snapshot::{Entry, List, Snapshot};
+use libp2p_identity::PeerId;
+use std::sync::Arc;
+
+/// Most rules about neither a peer nor a network: each is looked at for every connection.
+pub(super) const MOST_GENERAL: usize = 256;
+/// Most rules about one peer, or about one network, beyond a bare block.
+pub(super) const MOST_ABOUT_ONE: usize = 64;
+/// Most named sets: each is looked into for every connection.
+pub(super) const MOST_SETS: usize = 64;
+/// Most rates: each is a bucket to look at for every connection.
+pub(super) const MOST_RATES: usize = 16;
+/// The longest name of a set, in bytes.
+pub(super) const LONGEST_NAME: usize = 64;
+
+/// Why something cannot be a rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuleError {
+    /// No key has this id: nobody could be meant.
+    #[error("no key can have the id {0}")]
+    NoSuchPeer(PeerId),
+    /// There are as many as there may be.
+    #[error("more than {at_most} {what}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        at_most: usize,
+    },
+    /// The name of a set is empty, longer than 64 bytes, or has characters other than letters, digits, `.`, `_` and `-`.
+    #[error("`{0}` is no name for a set: want 1 to 64 letters, digits, `.`, `_` or `-`")]
+    Name(String),
+    /// Ports from a higher one to a lower one.
+    #[error("{first} to {last} holds no port")]
+    Ports {
+        /// The first.
+        first: u16,
+        /// The last.
+        last: u16,
+    },
+}
+
+/// A change that is being made; see [`Rules::change`](crate::Rules::change). Nobody sees any of it before all of it.
+pub struct Change {
+    pub(super) next: Snapshot,
+    /// Applied at the end, each list of ranges once.
+    networks: Vec<(Cidr, Edit)>,
+    /// Something may be refused now that was not before.
+    pub(super) tightened: bool,
+    /// Rates mean other buckets now.
+    pub(super) new_rates: bool,
+    /// What has been inserted that will expire.
+    pub(super) expiring: Vec<(u64, Rule)>,
+}
+
+pub(super) enum Edit {
+    Insert(Arc<Rule>),
+    Remove(Arc<Rule>),
+    Block,
+    Unblock,
+}
+
+impl Change {
+    pub(super) fn of(next: Snapshot) -> Self {
+        Self {
+            next,
+            networks: Vec::new(),
+            tightened: false,
+            new_rates: false,
+            expiring: Vec::new(),
+        }
+    }
+
+    /// Puts `rule` on its list, in place of the same rule with another expiry or note.
+    ///
+    /// # Errors
+    ///
+    /// [`RuleError`]; the change can go on without the rule.
+    pub fn insert(&mut self, rule: Rule) -> Result<(), RuleError> {
+        if let Some((first, last)) = rule.ports.filter(|(first, last)| first > last) {
+            return Err(RuleError::Ports { first, last });
+        }
+        let key = match rule.peer {
+            Some(peer) => Some(PeerKey::of(&peer).ok_or(RuleError::NoSuchPeer(peer))?),
+            None => None,
+        };
+        if rule.is_plain() {
+            // In place of one with an expiry, or a note.
+            match (key, rule.network) {
+                (Some(key), _) => {
+                    self.forget_about_peer(key, &rule);
+                    self.next.blocked.insert(key, ());
+                }
+                (None, Some(network)) => self.networks.push((network, Edit::Block)),
+                (None, None) => {}
+            }
+            self.tightened = true;
+            return Ok(());
+        }
+        let rule = Arc::new(rule);
+        if let Some(key) = key {
+            if rule.network.is_none() && same_as_plain(&rule) {
+                self.next.blocked.remove(&key);
+            }
+            let list = self.next.peers.get(&key).cloned().unwrap_or_default();
+            let list = with(&list, &rule, "rules about one peer", MOST_ABOUT_ONE)?;
+            self.next.peers.insert(key, list);
+        }
+        match rule.network {
+            Some(network) => self.networks.push((network, Edit::Insert(Arc::clone(&rule)))),
+            None if key.is_none() => {
+                self.next.general = with(&self.next.general, &rule, "rules about everybody", MOST_GENERAL)?;
+            }
+            None => {}
+        }
+        self.tightened |= !rule.allow;
+        if let Some(until) = rule.until {
+            self.expiring.push((until, Rule::clone(&rule)));
+        }
+        Ok(())
+    }
+
+    /// Takes `rule` off its list, whatever its expiry and note there. What is not there is no error.
+    pub fn remove(&mut self, rule: Rule) {
+        let rule = Arc::new(rule);
+        if let Some(key) = rule.peer_key() {
+            self.forget_about_peer(key, &rule);
+            if same_as_plain(&rule) {
+                self.next.blocked.remove(&key);
+            }
+        }
+        match rule.network {
+            Some(network) => {
+                if same_as_plain(&rule) {
+                    self.networks.push((network, Edit::Unblock));
+                }
+                self.networks.push((network, Edit::Remove(Arc::clone(&rule))));
+            }
+            None if rule.peer.is_none() => self.next.general = without(&self.next.general, &rule),
+            None => {}
+        }
+        self.tightened |= rule.allow;
+    }
+
+    /// Blocks a peer, an IP or a network: [`Self::insert`] of a [`Rule::block`] that says nothing else.
+    ///
+    /// # Errors
+    ///
+    /// [`RuleError::NoSuchPeer`].
+    pub fn block(&mut self, what: impl Into<Subject>) -> Result<(), RuleError> {
+        self.insert(what.into().blocked())
+    }
+
+    /// Takes the block of a peer, an IP or a network away: [`Self::remove`] of the same.
+    pub fn unblock(&mut self, what: impl Into<Subject>) {
+        self.remove(what.into().blocked());
+    }
+
+    /// Makes the set `name` consist of `members`, whatever it was before.
+    ///
+    /// # Errors
+    ///
+    /// [`RuleError`]; the set is then as it was.
+    pub fn set<M: Into<Member>>(
+        &mut self,
+        name: &str,
+        standing: Standing,
+        members: impl IntoIterator<Item = M>,
+    ) -> Result<(), RuleError> {
+        let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
+        if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(allowed) {
+            return Err(RuleError::Name(name.to_owned()));
+        }
+        if !self.next.sets.contains_key(name) && self.next.sets.len() >= MOST_SETS {
+            return Err(RuleError::TooMany {
+                what: "sets",
+                at_most: MOST_SETS,
+            });
+        }
+        let mut set = PeerSet::new(standing);
+        for member in members {
+            let Member { peer, ips } = member.into();
+            let key = PeerKey::of(&peer).ok_or(RuleError::NoSuchPeer(peer))?;
+            set.add(key, &ips);
+        }
+        Arc::make_mut(&mut self.next.sets).insert(name.to_owned(), Arc::new(set));
+        self.tightened = true;
+        Ok(())
+    }
+
+    /// Dissolves the set `name`. What is not there is no error.
+    pub fn remove_set(&mut self, name: &str) {
+        if self.next.sets.contains_key(name) {
+            Arc::make_mut(&mut self.next.sets).remove(name);
+            self.tightened = true;
+        }
+    }
+
+    /// Lets nobody in or out but over the knock transport, or no longer so. Nothing outranks this, the allow list
+    /// included.
+    pub fn require_knock_of_everybody(&mut self, require: bool) {
+        self.next.knock_everybody = require;
+        self.tightened |= require;
+    }
+
+    /// The same of one peer: for those who are known to knock, so that nobody can talk them down.
+    ///
+    /// # Errors
+    ///
+    /// [`RuleError::NoSuchPeer`].
+    pub fn require_knock(&mut self, peer: PeerId, require: bool) -> Result<(), RuleError> {
+        let key = PeerKey::of(&peer).ok_or(RuleError::NoSuchPeer(peer))?;
+        match require {
+            true => _ = self.next.knock_peers.insert(key, ()),
+            false => _ = self.next.knock_peers.remove(&key),
+        }
+        self.tightened |= require;
+        Ok(())
+    }
+
+    /// Refuses addresses that have a name instead of an IP, where the gate stands outside DNS and so does not see what
+    /// the name stands for. By default they pass, and rules about networks do not see them.
+    pub const fn refuse_names(&mut self, refuse: bool) {
+        self.next.refuse_names = refuse;
+        self.tightened |= refuse;
+    }
+
+    /// Whom to let in that no list names.
+    pub fn admit(&mut self, admission: Admission) {
+        self.tightened |= admission > self.next.admission;
+        self.next.admission = admission;
+    }
+
+    /// Sets the ceilings, all of them.
+    pub fn caps(&mut self, caps: Caps) {
+        self.next.caps = (caps != Caps::default()).then(|| Arc::new(caps));
+    }
+
+    /// Sets the rates, all of them. Each connection is to satisfy every one of its direction. All buckets are full then.
+    ///
+    /// # Errors
+    ///
+    /// [`RuleError::TooMany`] beyond 16.
+    pub fn rates(&mut self, rates: impl IntoIterator<Item = Rate>) -> Result<(), RuleError> {
+        let mut rates: Vec<Rate> = rates.into_iter().collect();
+        if rates.len() > MOST_RATES {
+            return Err(RuleError::TooMany {
+                what: "rates",
+                at_most: MOST_RATES,
+            });
+        }
+        // So that the one who gives the reason is the narrowest.
+        rates.sort_by_key(|rate| std::cmp::Reverse((rate.prefixes.v4, rate.prefixes.v6)));
+        self.next.rates = Arc::new(rates);
+        self.new_rates = true;
+        Ok(())
+    }
+
+    /// Removes everything: what follows in the same change is all there will be.
+    pub fn clear(&mut self) {
+        self.next = Snapshot::default();
+        self.networks.clear();
+        self.expiring.clear();
+        self.tightened = true;
+        self.new_rates = true;
+    }
+
+    /// Takes away what has expired by `now`, if it has not been replaced since.
+    pub(super) fn expire(&mut self, rule: &Rule, now: u64) {
+        let due = |list: &List| {
+            list.iter()
+                .any(|other| other.same(rule) && other.until.is_some_and(|at| at <= now))
+        };
+        let listed = match (rule.peer_key(), rule.network) {
+            (Some(key), _) => self.next.peers.get(&key).is_some_and(due),
+            (None, None) => due(&self.next.general),
+            (None, Some(network)) => {
+                let mut found = false;
+                self.next.networks.around(network.first(), |range, entry| {
+                    found |= range == network && entry.rules.as_ref().is_some_and(due);
+                });
+                // What this very change has put there comes later in the list of edits.
+                found && !self.networks.iter().any(|(range, _)| *range == network)
+            }
+        };
+        if listed {
+            let tightened = self.tightened;
+            self.remove(rule.clone());
+            // It was said when the rule was inserted, or it has been out of force already.
+            self.tightened = tightened | rule.allow;
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Result<Finished, RuleError> {
+        let edits = std::mem::take(&mut self.networks);
+        let mut error = None;
+        self.next.networks.apply(edits, |entry, edit| {
+            let mut entry: Entry = entry.unwrap_or_default();
+            let rules = entry.rules.take().unwrap_or_default();
+            let rules = match edit {
+                Edit::Block => {
+                    entry.blocked = true;
+                    // In place of one with an expiry, or a note.
+                    match rules.iter().find(|rule| same_as_plain(rule)) {
+                        Some(rule) => without(&rules, rule),
+                        None => rules,
+                    }
+                }
+                Edit::Unblock => {
+                    entry.blocked = false;
+                    rules
+                }
+                Edit::Insert(rule) => {
+                    if same_as_plain(&rule) {
+                        entry.blocked = false;
+                    }
+                    match with(&rules, &rule, "rules about one network", MOST_ABOUT_ONE) {
+                        Ok(rules) => rules,
+                        Err(too_many) => {
+                            error = Some(too_many);
+                            rules
+                        }
+                    }
+                }
+                Edit::Remove(rule) => without(&rules, &rule),
+            };
+            entry.rules = (!rules.is_empty()).then_some(rules);
+            (entry.blocked || entry.rules.is_some()).then_some(entry)
+        });
+        match error {
+            Some(error) => Err(error),
+            None => Ok(Finished {
+                next: self.next,
+                tightened: self.tightened,
+                new_rates: self.new_rates,
+                expiring: self.expiring,
+            }),
+        }
+    }
+
+    fn forget_about_peer(&mut self, key: PeerKey, rule: &Rule) {
+        if let Some(list) = self.next.peers.get(&key) {
+            let list = without(list, rule);
+            match list.is_empty() {
+                true => _ = self.next.peers.remove(&key),
+                false => _ = self.next.peers.insert(key, list),
+            }
+        }
+    }
+}
+
+/// What a change has come to.
+pub(super) struct Finished {
+    pub(super) next: Snapshot,
+    pub(super) tightened: bool,
+    pub(super) new_rates: bool,
+    pub(super) expiring: Vec<(u64, Rule)>,
+}
+
+/// Whether it is a bare block but for its expiry and note.
+fn same_as_plain(rule: &Rule) -> bool {
+    match (rule.peer, rule.network) {
+        (Some(peer), None) => rule.same(&Rule::block().peer(peer)),
+        (None, Some(network)) => rule.same(&Rule::block().network(network)),
+        _ => false,
+    }
+}
+
+fn with(list: &List, rule: &Arc<Rule>, what: &'static str, at_most: usize) -> Result<List, RuleError> {
+    let mut rules = Vec::clone(list);
+    match rules.iter().position(|other| other.same(rule)) {
+        Some(at) => rules[at] = Arc::clone(rule),
+        None if rules.len() >= at_most => return Err(RuleError::TooMany { what, at_most }),
+        None => rules.push(Arc::clone(rule)),
+    }
+    Ok(Arc::new(rules))
+}
+
+fn without(list: &List, rule: &Rule) -> List {
+    match list.iter().any(|other| other.same(rule)) {
+        true => Arc::new(list.iter().filter(|other| !other.same(rule)).cloned().collect()),
+        false => Arc::clone(list),
+    }
+}
+
+impl std::fmt::Debug for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Change").finish_non_exhaustive()
+    }
+}

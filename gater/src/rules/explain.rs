@@ -1,0 +1,137 @@
+//! Which rule would decide, in sentences.
+
+use super::Rules;
+use super::counts::Cap;
+use super::facts::Facts;
+use super::policy::Tokens;
+use super::rule::Rule;
+use super::snapshot::{Because, Found, Snapshot};
+use crate::context::{Direction, Link};
+use crate::gater::Explanation;
+use crate::verdict::Stage;
+use libp2p_core::multiaddr::Protocol;
+use libp2p_core::{Endpoint, Multiaddr};
+use libp2p_identity::PeerId;
+
+impl Rules {
+    /// At each stage that `peer` and `address` reach, in both directions.
+    pub(super) fn explanations(&self, peer: Option<&PeerId>, address: Option<&Multiaddr>) -> Vec<Explanation> {
+        let now = self.0.current.load();
+        let outbound = address.map(|address| Link::outbound(address, Endpoint::Dialer));
+        // Which listener it would be is not asked.
+        let nowhere = Multiaddr::empty();
+        let inbound = address.map(|address| Link {
+            local: None,
+            ..Link::inbound(&nowhere, address)
+        });
+        let named = address.and_then(|address| match address.iter().last() {
+            Some(Protocol::P2p(peer)) => Some(peer),
+            _ => None,
+        });
+        let peer = peer.or(named.as_ref());
+        let mut stages = Vec::new();
+        if peer.is_some() {
+            stages.push((Stage::PeerDial, Direction::Outbound, peer, None));
+        }
+        if let Some(link) = &outbound {
+            stages.push((Stage::AddrDial, Direction::Outbound, peer, Some(link)));
+        }
+        if peer.is_some() {
+            stages.push((Stage::Secured, Direction::Outbound, peer, outbound.as_ref()));
+        }
+        if let Some(link) = &inbound {
+            stages.push((Stage::Accept, Direction::Inbound, None, Some(link)));
+        }
+        if peer.is_some() {
+            stages.push((Stage::Secured, Direction::Inbound, peer, inbound.as_ref()));
+        }
+        stages
+            .into_iter()
+            .map(|(stage, direction, peer, link)| {
+                let facts = Facts {
+                    stage,
+                    direction,
+                    peer,
+                    link,
+                };
+                let because = self.0.decide(&now, &facts, Tokens::Look);
+                let why = self.why(&now, &facts, because);
+                Explanation::new(stage, direction, super::policy::verdict(because), why)
+            })
+            .collect()
+    }
+
+    fn why(&self, now: &Snapshot, facts: &Facts<'_>, because: Because<'_>) -> String {
+        let listed = now.listed(facts, &|| self.0.now());
+        let mut why = match because {
+            Because::NoKnock { everybody: true } => "nobody may connect without a knock".to_owned(),
+            Because::NoKnock { everybody: false } => "the peer is one that has to knock".to_owned(),
+            Because::Allowed(found) => format!("on the allow list: {}", entry(found, true)),
+            Because::Blocked(found) => format!("on the block list: {}", entry(found, false)),
+            Because::Name => "the address has a name instead of an IP".to_owned(),
+            Because::NoMember => "in no set, and only members are let in".to_owned(),
+            Because::NotKnownThere => "no member is known at that IP, and only such addresses are let in".to_owned(),
+            Because::Rate(at, wait) => match now.rates.get(usize::from(at)) {
+                Some(rate) => format!("over the rate `{rate}`, for another {wait:?}"),
+                None => "over a rate".to_owned(),
+            },
+            Because::Cap(cap, most) => format!("the cap is reached: {} {most}", cap_name(cap)),
+            Because::Nothing => match listed.perhaps {
+                Some(found) => format!("may yet turn out to be on the allow list: {}", entry(found, true)),
+                None => "no rule objects".to_owned(),
+            },
+        };
+        if !matches!(because, Because::Blocked(_) | Because::NoKnock { .. })
+            && let Some(found) = listed.blocked
+        {
+            why += &format!("; this outranks the block list: {}", entry(found, false));
+        }
+        why
+    }
+}
+
+/// As a line of the rules' file.
+fn entry(found: Found<'_>, allow: bool) -> String {
+    match found {
+        Found::Peer(key) => Rule::block().peer(key.peer()).to_string(),
+        Found::Network(network) => Rule::block().network(network).to_string(),
+        Found::Rule(rule) => rule.to_string(),
+        Found::Set(name) => format!("set {name} {}", if allow { "allowed" } else { "blocked" }),
+    }
+}
+
+/// As in the rules' file.
+fn cap_name(cap: Cap) -> String {
+    match cap {
+        Cap::Total => "total".to_owned(),
+        Cap::Direction(direction) => direction.name().to_owned(),
+        Cap::Pending(direction) => format!("pending-{direction}"),
+        Cap::PerPeer => "per-peer".to_owned(),
+        Cap::PerIp => "per-ip".to_owned(),
+        Cap::PerPrefix => "per-prefix".to_owned(),
+        Cap::Transport(kind) => format!("transport {kind}"),
+    }
+}
+
+impl Snapshot {
+    /// All entries of both lists.
+    pub(super) fn rules(&self) -> Vec<Rule> {
+        let mut all: Vec<Rule> = Vec::with_capacity(self.blocked.len() + self.networks.len());
+        all.extend(self.blocked.iter().map(|(key, ())| Rule::block().peer(key.peer())));
+        all.extend(
+            self.peers
+                .iter()
+                .flat_map(|(_, rules)| rules.iter().map(|rule| Rule::clone(rule))),
+        );
+        for (range, entry) in self.networks.iter() {
+            if entry.blocked {
+                all.push(Rule::block().network(range));
+            }
+            // Those that name a peer as well stand under the peer, too.
+            let own = entry.rules.iter().flat_map(|rules| rules.iter());
+            all.extend(own.filter(|rule| rule.peer.is_none()).map(|rule| Rule::clone(rule)));
+        }
+        all.extend(self.general.iter().map(|rule| Rule::clone(rule)));
+        all
+    }
+}

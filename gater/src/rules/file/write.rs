@@ -1,0 +1,185 @@
+//! Replacing a file so that whoever reads finds the old one or the new one.
+
+use super::super::rule::Rule;
+use super::super::sets::Admission;
+use super::super::snapshot::Snapshot;
+use super::{FileError, HEADER};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, BufWriter};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What of `now` has not expired, into the file at `path`.
+pub(super) fn replace(path: &Path, now: &Snapshot, time: u64) -> Result<(), FileError> {
+    let failed = |what| {
+        move |source| FileError::Io {
+            path: path.to_owned(),
+            what,
+            source,
+        }
+    };
+    let target = target(path);
+    let beside = beside(&target).map_err(failed("write it"))?;
+    let written = write(&beside, &target, now, time);
+    let renamed = written.and_then(|()| fs::rename(&beside, &target).map_err(|error| ("replace it", error)));
+    if let Err((what, error)) = renamed {
+        // It may not even exist.
+        let _ = fs::remove_file(&beside);
+        return Err(failed(what)(error));
+    }
+    sync_directory(&target).map_err(failed("make its directory durable"))
+}
+
+/// Where a symbolic link leads: it is the file that is to be replaced.
+fn target(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn write(beside: &Path, path: &Path, now: &Snapshot, time: u64) -> Result<(), (&'static str, io::Error)> {
+    let file = File::options()
+        .write(true)
+        .create_new(true)
+        .open(beside)
+        .map_err(|error| ("create a file beside it", error))?;
+    // Whoever could read it before, and nobody else, can read it afterwards.
+    if let Ok(old) = fs::metadata(path) {
+        if old.is_dir() {
+            return Err(("replace it", io::ErrorKind::IsADirectory.into()));
+        }
+        file.set_permissions(old.permissions())
+            .map_err(|error| ("give it the old permissions", error))?;
+    }
+    let mut to = BufWriter::with_capacity(1 << 16, file);
+    lines(&mut to, now, time).map_err(|error| ("write it", error))?;
+    let file = to.into_inner().map_err(|error| ("write it", error.into_error()))?;
+    file.sync_all().map_err(|error| ("make it durable", error))
+}
+
+/// Sorted, so that two files of the same rules are the same, and those of two days can be compared.
+fn lines(to: &mut impl io::Write, now: &Snapshot, time: u64) -> io::Result<()> {
+    writeln!(to, "{HEADER}")?;
+    if now.knock_everybody {
+        writeln!(to, "require-knock everybody")?;
+    }
+    let mut knocking: Vec<_> = now.knock_peers.iter().map(|(key, ())| *key).collect();
+    knocking.sort_unstable();
+    for key in knocking {
+        writeln!(to, "require-knock peer {}", key.peer())?;
+    }
+    if now.refuse_names {
+        writeln!(to, "refuse-names")?;
+    }
+    if now.admission != Admission::Everyone {
+        writeln!(to, "admit {}", now.admission.name())?;
+    }
+    if let Some(caps) = &now.caps {
+        write!(to, "{caps}")?;
+    }
+    for rate in now.rates.iter() {
+        writeln!(to, "{rate}")?;
+    }
+    for (name, set) in now.sets.iter() {
+        writeln!(to, "set {name} {}", set.standing.name())?;
+        let mut members: Vec<_> = set.peers.iter().collect();
+        members.sort_unstable();
+        for (key, ips) in members {
+            write!(to, "member {name} {}", key.peer())?;
+            for ip in ips.iter() {
+                write!(to, " {ip}")?;
+            }
+            writeln!(to)?;
+        }
+    }
+    let live = |rule: &Rule| rule.until.is_none_or(|until| until > time);
+    for rule in now.general.iter().filter(|rule| live(rule)) {
+        writeln!(to, "{rule}")?;
+    }
+    let mut peers: Vec<_> = now.peers.iter().collect();
+    peers.sort_unstable_by_key(|(key, _)| **key);
+    for rule in peers
+        .into_iter()
+        .flat_map(|(_, rules)| rules.iter())
+        .filter(|rule| live(rule))
+    {
+        writeln!(to, "{rule}")?;
+    }
+    let mut networks: Vec<_> = now.networks.iter().collect();
+    networks.sort_unstable_by_key(|(range, _)| *range);
+    for (range, entry) in networks {
+        if entry.blocked {
+            writeln!(to, "{}", Rule::block().network(range))?;
+        }
+        // Those that name a peer as well have been written.
+        let rules = entry.rules.iter().flat_map(|rules| rules.iter());
+        for rule in rules.filter(|rule| rule.peer.is_none() && live(rule)) {
+            writeln!(to, "{rule}")?;
+        }
+    }
+    let mut blocked: Vec<_> = now.blocked.iter().map(|(key, ())| *key).collect();
+    blocked.sort_unstable();
+    for key in blocked {
+        writeln!(to, "{}", Rule::block().peer(key.peer()))?;
+    }
+    writeln!(to, "end")
+}
+
+/// `.<name>.<process>-<n>.new`: nobody else writes there, and what is left can be told from what is not ours.
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let mut name = prefix(path).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    name.push(format!("{}-{}.new", process(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    Ok(path.with_file_name(name))
+}
+
+fn process() -> u32 {
+    // Where there are no processes, there are no files either, and this would panic.
+    if cfg!(target_family = "wasm") {
+        0
+    } else {
+        std::process::id()
+    }
+}
+
+fn prefix(path: &Path) -> Option<OsString> {
+    let mut name = OsString::from(".");
+    name.push(path.file_name()?);
+    name.push(".");
+    Some(name)
+}
+
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Of processes that were killed while they wrote. What cannot be removed is in nobody's way.
+pub(super) fn remove_leftovers(path: &Path) {
+    let path = target(path);
+    let (Some(prefix), Ok(entries)) = (prefix(&path), fs::read_dir(directory(&path))) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let middle = name
+            .as_encoded_bytes()
+            .strip_prefix(prefix.as_encoded_bytes())
+            .and_then(|rest| rest.strip_suffix(b".new"));
+        if middle.is_some_and(|middle| middle.iter().all(|c| c.is_ascii_digit() || *c == b'-')) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(unix)]
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(directory(path))?.sync_all()
+}
+
+/// Elsewhere a directory is no file that could be opened.
+#[cfg(not(unix))]
+fn sync_directory(_: &Path) -> io::Result<()> {
+    Ok(())
+}

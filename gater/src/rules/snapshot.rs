@@ -1,0 +1,234 @@
+//! All rules at one moment, and what they say.
+
+use super::cidr::Cidr;
+use super::counts::{Cap, source};
+use super::facts::Facts;
+use super::key::PeerKey;
+use super::limits::{Caps, Rate};
+use super::networks::Networks;
+use super::rule::{Holds, Rule};
+use super::sets::{Admission, PeerSet, Standing};
+use super::sharded::Sharded;
+use crate::address::TransportKind;
+use crate::context::Direction;
+use crate::verdict::Stage;
+use libp2p_identity::PeerId;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// Rules about one subject that say more than "blocked".
+pub(super) type List = Arc<Vec<Arc<Rule>>>;
+
+/// What stands at a range: blocked without conditions, and whatever else.
+#[derive(Clone, Default, PartialEq)]
+pub(super) struct Entry {
+    pub(super) rules: Option<List>,
+    pub(super) blocked: bool,
+}
+
+/// Copied at each change; everything large is shared with the copy.
+#[derive(Clone, Default)]
+pub(super) struct Snapshot {
+    /// Blocked without conditions: most entries of a long list are this.
+    pub(super) blocked: Sharded<PeerKey, ()>,
+    pub(super) peers: Sharded<PeerKey, List>,
+    pub(super) networks: Networks<Entry>,
+    /// About neither a peer nor a network, in the order of insertion.
+    pub(super) general: List,
+    pub(super) sets: Arc<BTreeMap<String, Arc<PeerSet>>>,
+    pub(super) knock_everybody: bool,
+    pub(super) knock_peers: Sharded<PeerKey, ()>,
+    pub(super) refuse_names: bool,
+    pub(super) admission: Admission,
+    /// `None` where there is no ceiling at all: then nothing is counted up.
+    pub(super) caps: Option<Arc<Caps>>,
+    /// The narrowest blocks first.
+    pub(super) rates: Arc<Vec<Rate>>,
+}
+
+/// What decided, and what of it is known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Because<'s> {
+    /// The connection does not knock, and must.
+    NoKnock {
+        everybody: bool,
+    },
+    Allowed(Found<'s>),
+    Blocked(Found<'s>),
+    /// The address has a name instead of an IP.
+    Name,
+    NoMember,
+    NotKnownThere,
+    Rate(u8, Duration),
+    Cap(Cap, u32),
+    Nothing,
+}
+
+/// Which entry it is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Found<'s> {
+    Peer(&'s PeerKey),
+    Network(Cidr),
+    Rule(&'s Rule),
+    Set(&'s str),
+}
+
+/// What the lists say, before membership, rates and caps.
+#[derive(Default)]
+pub(super) struct Listed<'s> {
+    pub(super) allowed: Option<Found<'s>>,
+    /// Allowed if what is not known yet turns out right.
+    pub(super) perhaps: Option<Found<'s>>,
+    pub(super) blocked: Option<Found<'s>>,
+    pub(super) member: bool,
+    pub(super) known_there: bool,
+}
+
+impl<'s> Listed<'s> {
+    fn allow(&mut self, found: Found<'s>) {
+        self.allowed = self.allowed.or(Some(found));
+    }
+
+    fn block(&mut self, found: Found<'s>) {
+        self.blocked = self.blocked.or(Some(found));
+    }
+
+    fn rules(&mut self, rules: &'s [Arc<Rule>], facts: &Facts<'_>, now: &impl Fn() -> SystemTime) {
+        for rule in rules {
+            let slot = match (rule.allow, rule.holds(facts)) {
+                (true, Holds::Yes) => &mut self.allowed,
+                (true, Holds::Unknown) => &mut self.perhaps,
+                (false, Holds::Yes) => &mut self.blocked,
+                _ => continue,
+            };
+            if slot.is_none() && !rule.has_expired(now) {
+                *slot = Some(Found::Rule(rule));
+            }
+        }
+    }
+}
+
+impl Snapshot {
+    /// What the lists say of a connection. `now` is asked where an entry that holds may have expired.
+    #[inline]
+    pub(super) fn listed(&self, facts: &Facts<'_>, now: &impl Fn() -> SystemTime) -> Listed<'_> {
+        let mut listed = Listed::default();
+        let parts = facts.parts();
+        if !self.blocked.is_empty() || !self.peers.is_empty() {
+            if let Some(peer) = facts.peer {
+                self.peer(peer, facts, now, &mut listed);
+            }
+            // Whom an address names besides, be it the relay or what a relay says, can be blocked and is allowed nothing.
+            for peer in facts.named().filter(|peer| facts.peer != Some(*peer)) {
+                let mut said = Listed::default();
+                self.peer(peer, facts, now, &mut said);
+                if let Some(found) = said.blocked {
+                    listed.block(found);
+                }
+            }
+        }
+        if self.networks.len() > 0
+            && let Some(parts) = parts
+        {
+            for ip in parts.ips() {
+                self.networks.around(ip, |range, entry| {
+                    if entry.blocked {
+                        listed.block(Found::Network(range));
+                    }
+                    if let Some(rules) = &entry.rules {
+                        listed.rules(rules, facts, now);
+                    }
+                });
+            }
+        }
+        if !self.general.is_empty() {
+            listed.rules(&self.general, facts, now);
+        }
+        if !self.sets.is_empty() {
+            self.sets(facts, &mut listed);
+        }
+        listed
+    }
+
+    fn peer<'s>(&'s self, peer: &PeerId, facts: &Facts<'_>, now: &impl Fn() -> SystemTime, listed: &mut Listed<'s>) {
+        let Some(key) = PeerKey::of(peer) else { return };
+        if let Some(key) = self.blocked.key(&key) {
+            listed.block(Found::Peer(key));
+        }
+        if !self.peers.is_empty()
+            && let Some(rules) = self.peers.get(&key)
+        {
+            listed.rules(rules, facts, now);
+        }
+    }
+
+    fn sets<'s>(&'s self, facts: &Facts<'_>, listed: &mut Listed<'s>) {
+        let key = facts.peer.and_then(PeerKey::of);
+        let ip = facts.parts().and_then(source);
+        for (name, set) in &*self.sets {
+            let has = |key: &PeerKey| set.peers.contains(key);
+            if set.standing == Standing::Blocked {
+                if key.as_ref().is_some_and(has) || facts.named().filter_map(PeerKey::of).any(|key| has(&key)) {
+                    listed.block(Found::Set(name));
+                }
+                continue;
+            }
+            if key.as_ref().is_some_and(has) {
+                listed.member = true;
+                if set.standing == Standing::Allowed {
+                    listed.allow(Found::Set(name));
+                }
+            }
+            listed.known_there |= ip.is_some_and(|ip| set.ips.contains(&ip));
+        }
+    }
+
+    /// What the rules say that count nothing: all but rates and caps. `Err` decides; `Ok` says whether an allow may yet
+    /// come, so that only rates and places for attempts remain.
+    #[inline]
+    pub(super) fn judge(&self, facts: &Facts<'_>, now: &impl Fn() -> SystemTime) -> Result<bool, Because<'_>> {
+        if self.knock_everybody || !self.knock_peers.is_empty() {
+            self.knocks(facts)?;
+        }
+        let listed = self.listed(facts, now);
+        if let Some(found) = listed.allowed {
+            return Err(Because::Allowed(found));
+        }
+        if listed.perhaps.is_some() {
+            return Ok(true);
+        }
+        if let Some(found) = listed.blocked {
+            return Err(Because::Blocked(found));
+        }
+        if self.refuse_names && facts.parts().is_some_and(|parts| parts.named) && facts.stage != Stage::PeerDial {
+            return Err(Because::Name);
+        }
+        if self.admission != Admission::Everyone {
+            if facts.peer.is_some() && !listed.member {
+                return Err(Because::NoMember);
+            }
+            let at_known = self.admission == Admission::KnownAddresses && facts.direction == Direction::Inbound;
+            // At a later stage a wrapped upgrade may not know the address; the accept stage did.
+            if at_known && facts.parts().is_some() && !listed.known_there {
+                return Err(Because::NotKnownThere);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether it knocks, if it has to.
+    fn knocks(&self, facts: &Facts<'_>) -> Result<(), Because<'static>> {
+        if facts.is_over(TransportKind::Knock) != Some(false) {
+            return Ok(());
+        }
+        if self.knock_everybody {
+            return Err(Because::NoKnock { everybody: true });
+        }
+        let must = |peer: &PeerId| PeerKey::of(peer).is_some_and(|key| self.knock_peers.contains(&key));
+        if facts.peer.is_some_and(must) {
+            return Err(Because::NoKnock { everybody: false });
+        }
+        Ok(())
+    }
+}

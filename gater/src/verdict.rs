@@ -1,0 +1,276 @@
+//! What a policy answers, and what an application finds of it.
+
+use libp2p_core::Multiaddr;
+use libp2p_identity::PeerId;
+use libp2p_swarm::{ConnectionDenied, ConnectionId, DialError, ListenError};
+use std::any::Any;
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The stages of a connection's life, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// A peer is about to be dialled; its addresses are not looked at yet.
+    PeerDial,
+    /// One address is about to be dialled, after resolution.
+    AddrDial,
+    /// A transport has accepted something.
+    Accept,
+    /// A valid knock has come; TLS has not begun.
+    Knock,
+    /// The peer is proven; there is no muxer yet.
+    Secured,
+    /// The connection is ready for use.
+    Upgraded,
+    /// The connection, or the attempt at one, met a rule that has been tightened since.
+    Live,
+}
+
+impl Stage {
+    /// All of them, in their order.
+    pub const ALL: [Self; 7] = [
+        Self::PeerDial,
+        Self::AddrDial,
+        Self::Accept,
+        Self::Knock,
+        Self::Secured,
+        Self::Upgraded,
+        Self::Live,
+    ];
+
+    /// In lower case with underscores, for labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PeerDial => "peer_dial",
+            Self::AddrDial => "addr_dial",
+            Self::Accept => "accept",
+            Self::Knock => "knock",
+            Self::Secured => "secured",
+            Self::Upgraded => "upgraded",
+            Self::Live => "live",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A policy's answer.
+#[derive(Debug, Clone)]
+#[must_use]
+pub enum Verdict {
+    /// Yes, whatever policies behind this one think.
+    Allow,
+    /// No, and why.
+    Deny(Reason),
+    /// Not mine to decide. What every policy passes is allowed.
+    Pass,
+}
+
+impl Verdict {
+    /// Whether this is a no.
+    pub fn is_deny(&self) -> bool {
+        matches!(self, Self::Deny(_))
+    }
+
+    /// In lower case, for labels.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny(_) => "deny",
+            Self::Pass => "pass",
+        }
+    }
+}
+
+/// Why not: the rule that said so, and whatever it has to add. Cheap to clone; a rule that says no often keeps one ready.
+#[derive(Clone)]
+pub struct Reason(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    rule: Cow<'static, str>,
+    detail: Option<Cow<'static, str>>,
+    retry_after: Option<Duration>,
+    payload: Option<Payload>,
+}
+
+/// A reason of the policy's own, as itself and as an error.
+#[derive(Clone)]
+struct Payload {
+    any: Arc<dyn Any + Send + Sync>,
+    error: Arc<dyn Error + Send + Sync>,
+}
+
+impl Reason {
+    /// A reason that names the rule, and nothing else. The name becomes a label of the metrics: take few, and never one
+    /// that holds an address or a peer.
+    pub fn new(rule: impl Into<Cow<'static, str>>) -> Self {
+        Self(Arc::new(Inner {
+            rule: rule.into(),
+            detail: None,
+            retry_after: None,
+            payload: None,
+        }))
+    }
+
+    /// A reason that carries `error`, for [`Reason::downcast_ref`].
+    pub fn with_error<E>(rule: impl Into<Cow<'static, str>>, error: E) -> Self
+    where
+        E: Error + Send + Sync + 'static,
+    {
+        let mut this = Self::new(rule);
+        let error = Arc::new(error);
+        this.inner().payload = Some(Payload {
+            any: error.clone(),
+            error,
+        });
+        this
+    }
+
+    /// Adds a sentence for people: which entry of the rule, which figure.
+    pub fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.inner().detail = Some(detail.into());
+        self
+    }
+
+    /// Adds for how long it is no use to try again. Sent along where a reason can be sent.
+    pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
+        self.inner().retry_after = Some(retry_after);
+        self
+    }
+
+    /// The rule that said no.
+    pub fn rule(&self) -> &str {
+        &self.0.rule
+    }
+
+    /// The sentence, if there is one.
+    pub fn detail(&self) -> Option<&str> {
+        self.0.detail.as_deref()
+    }
+
+    /// For how long it is no use to try again, if the rule knows.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// The policy's own error, if it gave one and it is an `E`.
+    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        self.0.payload.as_ref()?.any.downcast_ref()
+    }
+
+    fn inner(&mut self) -> &mut Inner {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl fmt::Debug for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reason({self})")
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.rule)?;
+        if let Some(detail) = &self.0.detail {
+            write!(f, ": {detail}")?;
+        }
+        if let Some(payload) = &self.0.payload {
+            write!(f, ": {}", payload.error)?;
+        }
+        Ok(())
+    }
+}
+
+/// What an application finds in an error of its Swarm when a gate said no.
+///
+/// In [`DialError::Denied`] and [`ListenError::Denied`] it can be downcast to, if and only if the gate's behaviour denied
+/// the connection. What the gate's other parts refuse is hidden deeper, in as many layers as there are transports round
+/// them: [`Denied::in_dial`], [`Denied::in_listen`] and [`Denied::find`] look there too.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Denied {
+    /// Where.
+    pub stage: Stage,
+    /// Why.
+    pub reason: Reason,
+    /// Whom, if it was known. Before [`Stage::Secured`] nobody has proven it.
+    pub peer: Option<PeerId>,
+    /// The remote address, if it was known.
+    pub address: Option<Multiaddr>,
+    /// Which connection, where that was known.
+    pub connection: Option<ConnectionId>,
+}
+
+impl Denied {
+    /// At `stage`, for `reason`.
+    pub fn new(stage: Stage, reason: Reason) -> Self {
+        Self {
+            stage,
+            reason,
+            peer: None,
+            address: None,
+            connection: None,
+        }
+    }
+
+    /// What denied the dial that failed with `error`. When several addresses were denied, the first of them.
+    pub fn in_dial(error: &DialError) -> Option<&Self> {
+        match error {
+            DialError::Denied { cause } => Self::in_cause(cause),
+            DialError::Transport(errors) => errors.iter().find_map(|(_, error)| Self::find(error)),
+            _ => None,
+        }
+    }
+
+    /// What denied the inbound connection that failed with `error`.
+    pub fn in_listen(error: &ListenError) -> Option<&Self> {
+        match error {
+            ListenError::Denied { cause } => Self::in_cause(cause),
+            ListenError::Transport(error) => Self::find(error),
+            _ => None,
+        }
+    }
+
+    /// What stands behind `error`, however deep.
+    pub fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(this) = error.downcast_ref::<Self>() {
+                return Some(this);
+            }
+            next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+                // Its `source` is that of the error inside, which would be skipped.
+                Some(inside) => Some(inside),
+                None => error.source(),
+            };
+        }
+        None
+    }
+
+    fn in_cause(cause: &ConnectionDenied) -> Option<&Self> {
+        cause.downcast_ref()
+    }
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "denied at {}: {}", self.stage, self.reason)
+    }
+}
+
+impl Error for Denied {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        let payload = self.reason.0.payload.as_ref()?;
+        Some(&*payload.error)
+    }
+}

@@ -1,0 +1,93 @@
+//! The behaviour by itself, called as a Swarm would call it.
+
+use futures::task::{ArcWake, waker};
+use libp2p::PeerId;
+use libp2p::core::transport::PortUse;
+use libp2p::core::{ConnectedPoint, Endpoint};
+use libp2p::swarm::behaviour::ConnectionEstablished;
+use libp2p::swarm::{ConnectionId, FromSwarm, NetworkBehaviour as _, ToSwarm};
+use libp2p_gater::{Behaviour, Event, Gate, Stage};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use crate::recorder::Recorder;
+
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl ArcWake for Woken {
+    fn wake_by_ref(this: &Arc<Self>) {
+        this.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn establish(behaviour: &mut Behaviour, id: usize) -> PeerId {
+    let (connection_id, peer_id) = (ConnectionId::new_unchecked(id), PeerId::random());
+    let address = format!("/ip4/192.0.2.1/tcp/{}", 1 + id % 60_000).parse().unwrap();
+    let endpoint = ConnectedPoint::Dialer {
+        address,
+        role_override: Endpoint::Dialer,
+        port_use: PortUse::Reuse,
+    };
+    behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+        peer_id,
+        connection_id,
+        endpoint: &endpoint,
+        failed_addresses: &[],
+        other_established: 0,
+    }));
+    peer_id
+}
+
+#[test]
+fn many_connections_are_judged_again_in_bounded_turns_and_each_is_closed_once() {
+    let policy = Recorder::default();
+    let mut behaviour = Gate::new(policy.clone()).behaviour();
+    let peers: HashSet<_> = (0..1000).map(|id| establish(&mut behaviour, id)).collect();
+    let woken = Arc::new(Woken::default());
+    let waker = waker(woken.clone());
+    let mut cx = Context::from_waker(&waker);
+    assert!(behaviour.poll(&mut cx).is_pending());
+
+    policy.tighten(|asked| asked.stage == Stage::Live);
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1, "whoever polls is woken");
+    let (mut closing, mut most, mut before) = (HashSet::new(), 0, 0);
+    loop {
+        let polled = behaviour.poll(&mut cx);
+        let asked = policy.asked().len();
+        most = most.max(asked - before);
+        before = asked;
+        match polled {
+            Poll::Ready(ToSwarm::GenerateEvent(Event::Closing { peer, .. })) => {
+                assert!(closing.insert(peer), "announced twice");
+            }
+            Poll::Ready(_) => {}
+            Poll::Pending => break,
+        }
+    }
+    assert_eq!(closing, peers);
+    assert_eq!(policy.asked().len(), 1000, "each is judged once");
+    assert!(most <= 256, "{most} in one turn");
+
+    // Nothing changes: nobody is asked again.
+    assert!(behaviour.poll(&mut cx).is_pending());
+    assert_eq!(policy.asked().len(), 1000);
+    // Rung again, those that are being closed are not.
+    policy.tighten(|_| true);
+    while behaviour.poll(&mut cx).is_ready() {}
+    assert_eq!(policy.asked().len(), 1000);
+}
+
+#[test]
+fn a_gate_without_a_behaviour_keeps_nothing_and_one_whose_swarm_is_gone_neither() {
+    let gate = Gate::new(Recorder::default());
+    let (peer, id) = (PeerId::random(), ConnectionId::new_unchecked(1));
+    gate.closer()(peer, id, "nobody is there");
+    drop(gate.behaviour());
+    gate.closer()(peer, id, "nobody is there any more");
+    let woken = Arc::new(Woken::default());
+    let waker = waker(woken);
+    assert!(gate.behaviour().poll(&mut Context::from_waker(&waker)).is_pending());
+}
