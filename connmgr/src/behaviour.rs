@@ -469,3 +469,27 @@ impl fmt::Debug for Behaviour {
 fn is_relayed(address: &Multiaddr) -> bool {
     address.iter().any(|part| part == Protocol::P2pCircuit)
 }
+
+#[cfg(test)]
+impl Behaviour {
+    pub(crate) fn registry(&self) -> crate::count::Registry {
+        self.shared.activity.clone()
+    }
+
+    pub(crate) fn records(&self) -> usize {
+        self.shared.book.records()
+    }
+
+    pub(crate) fn poll_under_all_locks(&mut self) {
+        let shared = self.shared.clone();
+        let _guards: Vec<_> = (0..crate::core::Book::SHARDS).map(|at| shared.book.lock(at)).collect();
+        assert!(
+            self.poll(&mut Context::from_waker(std::task::Waker::noop()))
+                .is_pending()
+        );
+    }
+
+    pub(crate) fn next_timer(&self) -> Option<Stamp> {
+        self.next_timeout()
+    }
+}

@@ -30,3 +30,6 @@ pub use event::{Event, Reason, Skipped, Trimmed};
 pub use handle::{HardLimitReached, InUse, Manager, Trimming};
 pub use handler::{Handler, SetKeepAlive};
 pub use info::{Candidate, Class, ConnectionInfo, Count, Counts, Explanation, Info, TagInfo};
+
+#[cfg(test)]
+mod tests;
