@@ -4,3 +4,4 @@ pub mod count;
 pub mod persistent;
 
 pub use persistent::Behaviour as PersistentPeers;
+pub mod pressure;
