@@ -5,6 +5,7 @@ use super::config::Config;
 use super::event::Event;
 use super::handler::{Command, Handler, Reply};
 use super::peers::{Action, Failure, Peers};
+use crate::conn_manager::ConnManager;
 use futures::future::FutureExt as _;
 use futures_timer::Delay;
 use libp2p_core::multiaddr::Protocol;
@@ -18,6 +19,7 @@ use libp2p_swarm::{
     THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use std::fmt;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use web_time::Instant;
@@ -87,6 +89,18 @@ impl Behaviour {
     pub fn with_protection(mut self, hook: impl FnMut(&PeerId, bool) + Send + 'static) -> Self {
         self.protection = Some(Box::new(hook));
         self
+    }
+
+    /// Protects wanted peers with `manager`, under the tag `"persistent"`, for as long as they are wanted.
+    pub fn with_manager(self, manager: Arc<dyn ConnManager>) -> Self {
+        const TAG: &str = "persistent";
+        self.with_protection(move |peer, wanted| {
+            if wanted {
+                manager.protect(peer, TAG);
+            } else {
+                manager.unprotect(peer, TAG);
+            }
+        })
     }
 
     /// Connects to `peer` and stays connected. Without an address, those that other behaviours know have to do.
