@@ -17,6 +17,8 @@ mod registry;
 mod transport;
 
 pub use activity::Activity;
+#[cfg(test)]
+pub(crate) use activity::Opener;
 pub use muxer::{Error, Muxer, Substream};
 pub use registry::Registry;
 pub use transport::{Counting, Transport};

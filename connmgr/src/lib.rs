@@ -35,3 +35,6 @@ pub use handle::{HardLimitReached, InUse, Manager, Trimming};
 pub use handler::{Handler, SetKeepAlive};
 pub use info::{Candidate, Class, ConnectionInfo, Count, Counts, Explanation, Info, TagInfo};
 pub use persistent::Behaviour as PersistentPeers;
+
+#[cfg(test)]
+mod tests;

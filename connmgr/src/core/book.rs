@@ -346,11 +346,18 @@ impl Book {
         );
     }
 
-    /// Removes old records until there are no more than there may be: of this part first, then of the next.
-    fn bound(&self, evict: fn(&mut Shard, &Common) -> bool, count: &AtomicUsize, max: usize, first: usize) {
-        for offset in 0..SHARDS {
+    /// Removes old records until there are no more than there may be: those that have expired, then the oldest of the next part,
+    /// and of this part, where the newest is, last of all.
+    fn bound(&self, evict: fn(&mut Shard, &Common) -> bool, count: &AtomicUsize, max: usize, newest: usize) {
+        if count.load(Ordering::Relaxed) <= max {
+            return;
+        }
+        let now = self.clock.now();
+        for offset in 1..=SHARDS {
+            let mut shard = self.lock((newest + offset) % SHARDS);
+            shard.sweep(&self.common, now);
             while count.load(Ordering::Relaxed) > max {
-                if !evict(&mut self.lock((first + offset) % SHARDS), &self.common) {
+                if !evict(&mut shard, &self.common) {
                     break;
                 }
             }

@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn visits_fall_on_the_grid() {
-        let at = |ms| Stamp(ms * 1_000_000);
+        let at = |ms: u64| Stamp(ms * 1_000_000);
         let tag = Definition::new(
             "tag",
             Duration::from_millis(70),

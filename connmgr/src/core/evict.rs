@@ -7,6 +7,7 @@ use super::trim::mark;
 use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
 use smallvec::SmallVec;
+use std::cmp::Reverse;
 use std::time::Duration;
 
 /// Records that one newcomer may cost a look at, and how many of the least valuable among them are remembered for the next
@@ -46,11 +47,10 @@ impl Evictor {
         newcomer: Newcomer,
     ) -> Option<(PeerId, SmallVec<[ConnectionId; 2]>)> {
         let own_order = rules.order.is_some();
-        let key = Self::key(rules, newcomer);
+        let (key, stranger) = Self::key(rules, newcomer);
         let merit = key.merit(own_order);
         let own_hash = rules.book.hash(&newcomer.peer);
         // Strangers can come by the thousand, and each would cost a look at thousands of records: they get a tenth of the time.
-        let stranger = merit <= Key::newcomer(false, 0, false).merit(own_order);
         let mut refilled = stranger && rules.now < self.rested;
         loop {
             let Some(entry) = self.pool.last().copied() else {
@@ -79,7 +79,8 @@ impl Evictor {
         }
     }
 
-    fn key(rules: &Rules<'_>, newcomer: Newcomer) -> Key {
+    /// What the newcomer is worth, and whether nobody here knows him.
+    fn key(rules: &Rules<'_>, newcomer: Newcomer) -> (Key, bool) {
         let Newcomer {
             peer,
             outbound,
@@ -90,10 +91,11 @@ impl Evictor {
             .read(&peer, rules.now, |record, value| (record.is_kept(), value));
         let (kept, value) = known.unwrap_or((false, 0));
         let key = Key::newcomer(kept, value, outbound);
-        match rules.order {
+        let key = match rules.order {
             Some(order) => key.with_rank(rank(order, &view_newcomer(peer, value, outbound, relayed))),
             None => key,
-        }
+        };
+        (key, !kept && value <= 0 && !outbound)
     }
 
     fn refill(&mut self, rules: &Rules<'_>) {
@@ -114,6 +116,6 @@ impl Evictor {
             self.pool.truncate(REMEMBER);
         }
         self.pool.shrink_to(REMEMBER);
-        self.pool.sort_unstable_by(|a, b| b.key.cmp(&a.key));
+        self.pool.sort_unstable_by_key(|entry| Reverse(entry.key));
     }
 }

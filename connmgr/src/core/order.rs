@@ -77,12 +77,12 @@ impl Key {
                     streams += u64::from(activity.streams());
                     active = active.max(Some(book.clock.stamp(activity.last()).0));
                 }
-                // Unknown counts as one stream, and as active.
-                None => {
-                    streams += 1;
-                    active = Some(u64::MAX);
-                }
+                None => active = Some(u64::MAX),
             }
+        }
+        // What is not counted is taken for in use: at least one stream, and active.
+        if active == Some(u64::MAX) {
+            streams = streams.max(1);
         }
         let streams = streams.min(u64::from(u32::MAX));
         let mut using = if most_streams_first {

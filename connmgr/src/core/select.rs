@@ -112,13 +112,21 @@ impl Selection {
     }
 }
 
-/// An entry that probably has the needed connections before it, and few others.
+/// An entry a little beyond the one that is looked for, on the side that leaves most behind: what is still needed is then near one
+/// end of what is left, and the next pivot cuts there.
 fn pivot(entries: &[Entry], need: usize, weight: usize) -> Key {
-    let step = entries.len() / SAMPLE;
-    let mut sample: Vec<Key> = (0..SAMPLE).map(|at| entries[at * step].key).collect();
+    // Places by chance, as regular ones can meet a pattern; always the same chance, so that a trim can be repeated.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut sample = [entries[0].key; SAMPLE];
+    for key in &mut sample {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        *key = entries[(state % entries.len() as u64) as usize].key;
+    }
     sample.sort_unstable();
-    // One place further than the share: it is cheaper to select again among few than among many.
-    let at = need.saturating_mul(SAMPLE) / weight.max(1) + 1;
+    let share = need.saturating_mul(SAMPLE) / weight.max(1);
+    let at = if share <= SAMPLE / 2 { share + 1 } else { share - 2 };
     sample[at.min(SAMPLE - 1)]
 }
 

@@ -23,7 +23,9 @@ const STACKS: [(&str, fn(&Keypair) -> Stack, &str); 3] = [
 
 fn knock(key: &Keypair) -> Stack {
     let transport = libp2p_knock::tokio::Transport::new(libp2p_knock::Config::new(key).unwrap());
-    transport.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed()
+    transport
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+        .boxed()
 }
 
 fn noise(key: &Keypair) -> Stack {
@@ -36,7 +38,9 @@ fn noise(key: &Keypair) -> Stack {
 
 fn quic(key: &Keypair) -> Stack {
     let transport = quic::tokio::Transport::new(quic::Config::new(key));
-    transport.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed()
+    transport
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+        .boxed()
 }
 
 /// One end of a counted connection.
@@ -251,7 +255,9 @@ impl StreamMuxer for Stuck {
 async fn a_connection_that_does_not_close_is_given_up_in_time() {
     const LIMIT: Duration = Duration::from_millis(50);
     let (_, stack, listen) = STACKS[1];
-    let inner = stack(&Keypair::generate_ed25519()).map(|(peer, _), _| (peer, Stuck)).boxed();
+    let inner = stack(&Keypair::generate_ed25519())
+        .map(|(peer, _), _| (peer, Stuck))
+        .boxed();
     let mut dialer = Transport::new(inner, Registry::new()).with_close_timeout(LIMIT);
     let mut listener = stack(&Keypair::generate_ed25519());
     listener.listen_on(ListenerId::next(), listen.parse().unwrap()).unwrap();

@@ -89,7 +89,11 @@ impl Node {
 
     fn want(&mut self, other: &Self) {
         let peer = *other.swarm.local_peer_id();
-        let added = self.swarm.behaviour_mut().persistent.add_peer(peer, [other.address.clone()]);
+        let added = self
+            .swarm
+            .behaviour_mut()
+            .persistent
+            .add_peer(peer, [other.address.clone()]);
         assert_eq!(added, Ok(true));
     }
 
@@ -106,7 +110,9 @@ impl Node {
         match event {
             SwarmEvent::Dialing { .. } => self.dialling += 1,
             SwarmEvent::ConnectionEstablished {
-                connection_id, endpoint, ..
+                connection_id,
+                endpoint,
+                ..
             } => {
                 self.established += 1;
                 if endpoint.is_dialer() {
@@ -278,6 +284,9 @@ async fn what_cannot_be_wanted_is_refused_with_a_reason() {
     };
     assert_eq!(persistent.add_peer(peer, [address]), Err(another));
     let many = vec![bob.address.clone(); 17];
-    assert_eq!(persistent.add_peer(peer, many), Err(AddError::TooManyAddresses { given: 17 }));
+    assert_eq!(
+        persistent.add_peer(peer, many),
+        Err(AddError::TooManyAddresses { given: 17 })
+    );
     assert!(!persistent.is_wanted(&peer));
 }

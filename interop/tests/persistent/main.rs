@@ -49,7 +49,10 @@ fn a_peer_that_comes_back_at_another_of_its_addresses_is_found() -> Result<()> {
     let bob = Peer::start(&mut keeper(2, &first))?;
     ada.want(2, &[&later, &bob.address])?;
     let connected = ada.event("connected")?;
-    ensure!(connected["address"] == format!("{}/p2p/{}", bob.address, id(2)), "{connected}");
+    ensure!(
+        connected["address"] == format!("{}/p2p/{}", bob.address, id(2)),
+        "{connected}"
+    );
 
     drop(bob);
     ada.event("closed")?;
@@ -171,7 +174,12 @@ fn keeper(seed: u8, listen: &str) -> Command {
 }
 
 fn arguments(seed: u8, listen: &str) -> [String; 4] {
-    ["--seed".to_owned(), seed.to_string(), "--listen".to_owned(), listen.to_owned()]
+    [
+        "--seed".to_owned(),
+        seed.to_string(),
+        "--listen".to_owned(),
+        listen.to_owned(),
+    ]
 }
 
 fn id(seed: u8) -> String {
