@@ -80,7 +80,7 @@ async fn connect(stack: fn(&Keypair) -> Stack, listen: &str) -> (End, End) {
             } = next(&mut listener).await
             {
                 // QUIC needs its endpoint driven to complete a handshake.
-                let drive = pin!(async {
+                let drive = Box::pin(async {
                     loop {
                         next(&mut listener).await;
                     }
@@ -93,12 +93,12 @@ async fn connect(stack: fn(&Keypair) -> Stack, listen: &str) -> (End, End) {
         }
     };
     // The same for the dialler's.
-    let drive = pin!(async {
+    let drive = Box::pin(async {
         loop {
             next(&mut dialer).await;
         }
     });
-    let both = pin!(async { futures::join!(dial, accept) });
+    let both = Box::pin(async { futures::join!(dial, accept) });
     let Either::Right(((dialled, accepted), _)) = select(drive, both).await else {
         unreachable!("the first never ends")
     };
@@ -198,8 +198,8 @@ async fn bytes_that_arrive_are_activity() {
         near.write_all(b"y").await.unwrap();
         near.flush().await.unwrap();
         let mut two = [0; 2];
-        let read = pin!(far.read_exact(&mut two));
-        let pump = pin!(poll_fn(|cx| {
+        let read = Box::pin(far.read_exact(&mut two));
+        let pump = Box::pin(poll_fn(|cx| {
             drive(&mut left, cx);
             drive(&mut right, cx);
             // yamux reads while it is asked for streams.

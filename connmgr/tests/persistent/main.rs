@@ -55,6 +55,7 @@ impl Node {
                     .unwrap()
                     .with_behaviour(behaviour)
                     .unwrap()
+                    .with_swarm_config(|config| config)
                     .with_connection_timeout(SOON)
                     .build(),
                 "/ip4/127.0.0.1/tcp/0/tls",
@@ -65,6 +66,7 @@ impl Node {
                     .unwrap()
                     .with_behaviour(behaviour)
                     .unwrap()
+                    .with_swarm_config(|config| config)
                     .with_connection_timeout(SOON)
                     .build(),
                 "/ip4/127.0.0.1/tcp/0",

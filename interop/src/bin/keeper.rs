@@ -112,6 +112,7 @@ fn swarm(seed: u8) -> Result<(Swarm<Behaviour>, Manager)> {
                 identify::Config::new("/keeper/1".into(), key.public()).with_push_listen_addr_updates(true),
             ),
         })?
+        .with_swarm_config(|config| config)
         .with_connection_timeout(Duration::from_secs(3))
         .build();
     Ok((swarm, manager))
