@@ -1,6 +1,7 @@
 //! What libp2p-knock costs beside the stacks one would pick instead, all in one run. See the README.
 
 mod close_times;
+mod connmgr;
 mod delay;
 mod handshake;
 mod idle;
@@ -20,6 +21,7 @@ mod throughput;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use close_times::Probed;
+use libp2p_core::Multiaddr;
 use stacks::{Kind, Target};
 use std::path::{Path, PathBuf};
 
@@ -103,7 +105,9 @@ enum Command {
     Rtt,
     /// Bytes on the wire until the first echoed byte.
     Ladder,
-    /// All of the above.
+    /// The connection manager beside go-libp2p's, a million peers, and ten thousand real connections. Needs Go.
+    Connmgr,
+    /// All of the above; of `connmgr` only with `--smoke`.
     All,
     /// Honest dialers while the listener is flooded. Needs the programs of the arsenal beside this one.
     Silence,
@@ -123,6 +127,15 @@ enum Command {
         #[arg(long)]
         used: bool,
     },
+    #[command(hide = true)]
+    ConnmgrChild(connmgr::Child),
+    #[command(hide = true)]
+    ConnmgrListener {
+        closing: connmgr::Closing,
+        connections: usize,
+    },
+    #[command(hide = true)]
+    ConnmgrDialer { address: Multiaddr, connections: usize },
     #[command(hide = true)]
     ManyListener { kind: Kind },
     #[command(hide = true)]
@@ -152,12 +165,17 @@ async fn run(command: Command, options: Options) -> Result<()> {
         Command::IdleMany => idle_many::run(&options).await,
         Command::Rtt => rtt::run(&options).await,
         Command::Ladder => ladder::run(&options).await,
+        Command::Connmgr => connmgr::run(&options).await,
         Command::All => {
             handshake::run(&options, None, false).await?;
             throughput::run(&options, None).await?;
             idle::run(&options, None).await?;
             idle_many::run(&options).await?;
             ladder::run(&options).await?;
+            // A campaign of its own: it needs Go, and takes half an hour.
+            if options.smoke {
+                connmgr::run(&options).await?;
+            }
             rtt::run(&options).await
         }
         Command::Silence => silence::run(&options).await,
@@ -167,6 +185,9 @@ async fn run(command: Command, options: Options) -> Result<()> {
             connections,
             used,
         } => idle::child(kind, connections, used).await,
+        Command::ConnmgrChild(load) => connmgr::child(&load),
+        Command::ConnmgrListener { closing, connections } => connmgr::listener(closing, connections).await,
+        Command::ConnmgrDialer { address, connections } => connmgr::dialer(address, connections).await,
         Command::ManyListener { kind } => idle_many::listener(kind).await,
         Command::ManyDialer {
             kind,

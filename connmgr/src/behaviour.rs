@@ -6,6 +6,7 @@ use crate::event::{Event, Reason, Trimmed};
 use crate::handle::{HardLimitReached, Manager};
 use crate::handler::{Handler, SetKeepAlive};
 use crate::metrics::Metrics;
+use crate::pressure::{Alarm, Watcher};
 use crate::shared::{Request, Shared};
 use futures::channel::oneshot;
 use futures::future::FutureExt as _;
@@ -52,6 +53,7 @@ pub fn new(config: Config) -> (Behaviour, Manager) {
         forced: Vec::new(),
         unclosed: VecDeque::new(),
         timer: None,
+        pressure: None,
         shared: shared.clone(),
     };
     (behaviour, Manager { shared })
@@ -82,9 +84,47 @@ pub struct Behaviour {
     /// Peers that a closer was to close, and when to look whether it did.
     unclosed: VecDeque<(Stamp, PeerId)>,
     timer: Option<(Stamp, Delay)>,
+    pressure: Option<Watcher>,
 }
 
 impl Behaviour {
+    /// Trims as [`Manager::force_trim`] does whenever `watcher` raises an alarm. Default: nobody watches.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use libp2p_connmgr::pressure::{Config, SystemMemory, Watcher};
+    ///
+    /// let (behaviour, manager) = libp2p_connmgr::new(libp2p_connmgr::Config::new(160, 192)?);
+    /// let behaviour = match SystemMemory::new() {
+    ///     Ok(memory) => behaviour.with_memory_pressure(Watcher::new(Config::new(), memory)),
+    ///     // Not on Linux.
+    ///     Err(_) => behaviour,
+    /// };
+    /// # let _ = (behaviour, manager); Ok(()) }
+    /// ```
+    pub fn with_memory_pressure(mut self, watcher: Watcher) -> Self {
+        self.pressure = Some(watcher);
+        self
+    }
+
+    /// Asks for a trim when memory runs short.
+    fn poll_pressure(&mut self, cx: &mut Context<'_>) {
+        while let Some(watcher) = &mut self.pressure
+            && let Poll::Ready(alarm) = watcher.poll(cx)
+        {
+            let Alarm { usage, again, .. } = alarm;
+            tracing::warn!(
+                used = usage.used,
+                limit = usage.limit,
+                again,
+                "memory runs short: connections are closed"
+            );
+            // Nobody waits for the answer.
+            let (answer, _) = oneshot::channel();
+            self.shared.request(Request::Forced, answer);
+        }
+    }
+
     fn established(&mut self, event: ConnectionEstablished<'_>) {
         let ConnectionEstablished {
             peer_id,
@@ -394,6 +434,7 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
+        self.poll_pressure(cx);
         loop {
             if let Some(out) = self.out.pop_front() {
                 return Poll::Ready(out);

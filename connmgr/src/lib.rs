@@ -19,6 +19,10 @@ mod shared;
 // A wrapper around transports, which sees streams.
 pub mod count;
 
+// Plugins beside the manager: wanted peers stay connected; memory that runs short is noticed.
+pub mod persistent;
+pub mod pressure;
+
 // Pure.
 mod core;
 
@@ -30,6 +34,7 @@ pub use event::{Event, Reason, Skipped, Trimmed};
 pub use handle::{HardLimitReached, InUse, Manager, Trimming};
 pub use handler::{Handler, SetKeepAlive};
 pub use info::{Candidate, Class, ConnectionInfo, Count, Counts, Explanation, Info, TagInfo};
+pub use persistent::Behaviour as PersistentPeers;
 
 #[cfg(test)]
 mod tests;
