@@ -158,6 +158,8 @@ pub struct Info {
     pub connections: usize,
     /// Connections that a trim has told to close and that are not closed yet.
     pub closing: usize,
+    /// How often a tag was not set, as its peer had as many as it may have.
+    pub refused_tags: u64,
 }
 
 /// Why a peer would be closed by the next trim, or would not. Text for people comes from `Display`.

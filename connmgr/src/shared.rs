@@ -136,6 +136,7 @@ impl Shared {
             grace: self.book.common.grace,
             connections: self.book.open(),
             closing: self.book.closing(),
+            refused_tags: self.book.refused_tags(),
         }
     }
 

@@ -80,6 +80,7 @@ fn a_million_tags_of_one_peer_are_a_thousand_and_some_that_are_ignored() {
         node.manager.tag_peer(&peer, &at.to_string(), 1);
     }
     assert_eq!((node.info(peer).tags.len(), node.value(peer)), (1_024, 1_024));
+    assert_eq!(node.manager.info().refused_tags, 1_000_000 - 1_024);
     node.manager.upsert_tag(&peer, "another", &mut |_| 5);
     let tag = node
         .manager
