@@ -1,4 +1,4 @@
-//! A connection manager for rust-libp2p: tags, protection, watermarks, decay, trimming.
+#![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // The map, from the top, which may import everything below it, to the bottom: connections, tags and time in, whom to close out.

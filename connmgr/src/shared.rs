@@ -227,8 +227,12 @@ impl Dials {
         self.any.store(peers.len(), Ordering::Relaxed);
     }
 
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed) > 0
+    }
+
     pub(crate) fn contains(&self, peer: &PeerId) -> bool {
-        self.any.load(Ordering::Relaxed) > 0 && self.lock().contains_key(peer)
+        self.any() && self.lock().contains_key(peer)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<PeerId, usize>> {

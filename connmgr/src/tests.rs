@@ -7,6 +7,8 @@ mod gaps;
 mod hard_limit;
 mod idle;
 mod keep_alive;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod model;
 mod order;
 mod original;

@@ -41,7 +41,6 @@ pub(crate) struct Book {
     /// Connections that no trim is closing, and those that one is.
     open: AtomicUsize,
     closing: AtomicUsize,
-    serial: AtomicU64,
     /// Tags that were not set because the peer has as many as it may.
     refused_tags: AtomicU64,
     definitions: Mutex<HashMap<SmolStr, Arc<Definition>>>,
@@ -87,7 +86,6 @@ impl Book {
             resolution: config.decay_resolution,
             open: AtomicUsize::new(0),
             closing: AtomicUsize::new(0),
-            serial: AtomicU64::new(0),
             refused_tags: AtomicU64::new(0),
             definitions: Mutex::default(),
             changed: Mutex::default(),
@@ -154,10 +152,9 @@ impl Book {
         let address = endpoint.get_remote_address().clone();
         record.conns.push(Conn {
             id,
-            serial: self.serial.fetch_add(1, Ordering::Relaxed),
             opened: now,
             relayed: address.iter().any(|part| part == Protocol::P2pCircuit),
-            address,
+            address: Box::new(address),
             activity,
             closing: 0,
             outbound: endpoint.is_dialer(),
@@ -215,7 +212,7 @@ impl Book {
         if let Some(slot) = shard.find(hash, peer)
             && let Some(conn) = shard.records[slot].conns.iter_mut().find(|conn| conn.id == id)
         {
-            conn.address = endpoint.get_remote_address().clone();
+            *conn.address = endpoint.get_remote_address().clone();
         }
     }
 
@@ -250,7 +247,7 @@ impl Book {
                 .lock(shard)
                 .records
                 .iter()
-                .flat_map(|record| record.conns.iter().map(|conn| (record.peer, conn.id)))
+                .flat_map(|record| record.conns.iter().map(|conn| (record.peer(), conn.id)))
                 .collect();
             for (peer, id) in connections {
                 self.closed(&peer, id, now);
@@ -321,7 +318,7 @@ impl Book {
         match shard.find_live(hash, peer, &self.common, || self.clock.now()) {
             Some(slot) => {
                 // Without retention only the grace of a gone peer is remembered. A tag makes it an early one.
-                let early = !self.keep_tags && matches!(shard.records[slot].state, State::Gone { .. });
+                let early = !self.keep_tags && matches!(shard.records[slot].state(), State::Gone { .. });
                 if early {
                     let since = self.clock.now();
                     shard.set_state(slot, State::Early { since }, &self.common);
@@ -431,7 +428,7 @@ impl Book {
         if !before || kept {
             return (protected, false);
         }
-        if record.state != State::Pinned {
+        if record.state() != State::Pinned {
             return (protected, self.announce(record));
         }
         let (tagged, returning) = (record.tag_count() > 0, record.returning);
@@ -468,7 +465,7 @@ impl Book {
         self.changed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(record.peer);
+            .push(record.peer());
         true
     }
 

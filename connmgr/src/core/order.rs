@@ -8,6 +8,8 @@ use crate::config::Order;
 use crate::info::{Candidate, Class};
 use crate::shared::Dials;
 use libp2p_identity::PeerId;
+use libp2p_swarm::ConnectionId;
+use std::cmp::Reverse;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A peer's place in the order: the smallest goes first. Total, as no two peers share a connection.
@@ -23,8 +25,8 @@ pub(crate) struct Key {
     active: u64,
     /// The younger, the smaller.
     age: u64,
-    /// Of its latest connection; the later, the smaller.
-    serial: u64,
+    /// Its latest connection; the later, the smaller.
+    latest: Reverse<ConnectionId>,
 }
 
 /// A peer that may be closed, and where to find it again.
@@ -55,7 +57,7 @@ impl Key {
             using: if outbound { DIALLED } else { 0 },
             active: u64::MAX,
             age: 0,
-            serial: 0,
+            latest: Reverse(ConnectionId::new_unchecked(0)),
         }
     }
 
@@ -66,11 +68,11 @@ impl Key {
     }
 
     fn new(book: &Book, record: &Record, value: i64, most_streams_first: bool) -> (Self, u32) {
-        let (mut connections, mut streams, mut serial) = (0_u32, 0_u64, 0);
-        let (mut inbound, mut active) = (false, None);
+        let (mut connections, mut streams) = (0_u32, 0_u64);
+        let (mut inbound, mut active, mut latest) = (false, None, None);
         for conn in record.open() {
             connections += 1;
-            serial = serial.max(conn.serial);
+            latest = latest.max(Some(conn.id));
             inbound |= !conn.outbound;
             match &conn.activity {
                 Some(activity) => {
@@ -102,15 +104,14 @@ impl Key {
             using,
             active: active.unwrap_or(0),
             age: u64::MAX - record.first_seen.0,
-            serial: u64::MAX - serial,
+            latest: Reverse(latest.unwrap_or_else(|| ConnectionId::new_unchecked(0))),
         };
         (key, connections)
     }
 
-    /// Whether the connection with this serial number is the one that the key was made from.
+    /// Whether the key was made from this record.
     pub(crate) fn is_of(&self, record: &Record) -> bool {
-        let serial = u64::MAX - self.serial;
-        record.conns.iter().any(|conn| conn.serial == serial)
+        record.conns.iter().any(|conn| conn.id == self.latest.0)
     }
 }
 
@@ -161,7 +162,7 @@ impl Rules<'_> {
             for slot in 0..shard.records.len() {
                 let record = &shard.records[slot];
                 if record.decaying().iter().any(|tag| tag.is_due(self.now)) {
-                    late.push(record.peer);
+                    late.push(record.peer());
                 } else {
                     self.consider(shard, slot, out, &mut ranked, seen);
                 }
@@ -192,7 +193,7 @@ impl Rules<'_> {
         seen: &mut Seen,
     ) {
         let record = &mut shard.records[slot];
-        if record.state != State::Connected {
+        if record.state() != State::Connected {
             return;
         }
         if !self.still(record) {
@@ -209,7 +210,7 @@ impl Rules<'_> {
             return;
         }
         // A dial in flight is spared for as long as there is anybody else.
-        key.kept |= self.dials.contains(&record.peer);
+        key.kept |= self.is_dialled(record);
         seen.connections += connections as usize;
         #[allow(clippy::cast_possible_truncation)] // A shard's index is no larger.
         let slot = slot as u32;
@@ -226,9 +227,13 @@ impl Rules<'_> {
         }
     }
 
+    fn is_dialled(&self, record: &Record) -> bool {
+        self.dials.any() && self.dials.contains(&record.peer())
+    }
+
     /// Whether nothing but grace spares the peer.
     pub(crate) fn still(&self, record: &Record) -> bool {
-        self.mode == Mode::Forced || (!record.is_kept() && !self.dials.contains(&record.peer))
+        self.mode == Mode::Forced || (!record.is_kept() && !self.is_dialled(record))
     }
 }
 
@@ -258,7 +263,7 @@ fn view(book: &Book, record: &Record, value: i64, now: Stamp) -> Candidate {
     let conns = || record.open();
     let counted = conns().all(|conn| conn.activity.is_some());
     Candidate {
-        peer: record.peer,
+        peer: record.peer(),
         value,
         age: now.since(record.first_seen),
         connections: conns().count(),
@@ -289,9 +294,9 @@ pub(crate) fn view_newcomer(peer: PeerId, value: i64, outbound: bool, relayed: b
 
 #[cfg(test)]
 impl Key {
-    pub(crate) fn for_test(value: i64, serial: u64) -> Self {
+    pub(crate) fn for_test(value: i64, connection: usize) -> Self {
         Self {
-            serial,
+            latest: Reverse(ConnectionId::new_unchecked(connection)),
             ..Self::newcomer(false, value, false)
         }
     }

@@ -30,7 +30,7 @@ impl Book {
     }
 
     fn info(&self, record: &Record, value: i64) -> Option<TagInfo> {
-        let known = match record.state {
+        let known = match record.state() {
             State::Connected | State::Early { .. } => true,
             State::Gone { .. } | State::Pinned => record.tag_count() > 0,
         };
@@ -49,7 +49,7 @@ impl Book {
                 .iter()
                 .map(|conn| ConnectionInfo {
                     id: conn.id,
-                    remote_address: conn.address.clone(),
+                    remote_address: (*conn.address).clone(),
                     opened: self.clock.instant(conn.opened),
                     outbound: conn.outbound,
                     relayed: conn.relayed,
@@ -112,7 +112,7 @@ impl Book {
                     .filter(|record| !record.protections().is_empty())
                     .map(|record| {
                         (
-                            record.peer,
+                            record.peer(),
                             record.protections().iter().map(ToString::to_string).collect(),
                         )
                     }),

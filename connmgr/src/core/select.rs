@@ -137,7 +137,7 @@ mod tests {
 
     fn entry(value: i64, serial: usize, connections: u32) -> Entry {
         Entry {
-            key: Key::for_test(value, serial as u64),
+            key: Key::for_test(value, serial),
             hash: 0,
             slot: 0,
             connections,

@@ -56,7 +56,7 @@ impl Common {
 impl Shard {
     pub(crate) fn find(&self, hash: u64, peer: &PeerId) -> Option<usize> {
         self.index
-            .find(hash, |&slot| self.records[slot as usize].peer == *peer)
+            .find(hash, |&slot| self.records[slot as usize].is(peer))
             .map(|&slot| slot as usize)
     }
 
@@ -75,7 +75,7 @@ impl Shard {
         now: impl FnOnce() -> Stamp,
     ) -> Option<usize> {
         let slot = self.find(hash, peer)?;
-        let state = self.records[slot].state;
+        let state = self.records[slot].state();
         if matches!(state, State::Early { .. } | State::Gone { .. }) && common.is_void(state, now()) {
             self.remove(slot, common);
             return None;
@@ -86,14 +86,14 @@ impl Shard {
     pub(crate) fn insert(&mut self, record: Record, common: &Common) -> usize {
         let slot = self.records.len();
         if slot == self.records.capacity() {
-            // A quarter more, not twice as much: of a million records that is memory worth having.
-            self.records.reserve_exact(slot / 4 + 4);
+            // An eighth more, not twice as much: of a million records that is memory worth having.
+            self.records.reserve_exact(slot / 8 + 4);
         }
         let records = &self.records;
         let hash_of = |&slot: &u32| records[slot as usize].hash;
         #[allow(clippy::cast_possible_truncation)] // Four thousand million peers do not fit into memory.
         self.index.insert_unique(record.hash, slot as u32, hash_of);
-        let state = record.state;
+        let state = record.state();
         self.records.push(record);
         self.enter(slot, state, common);
         slot
@@ -125,7 +125,7 @@ impl Shard {
 
     /// Moves a record into another state, and the counters with it.
     pub(crate) fn set_state(&mut self, slot: usize, state: State, common: &Common) {
-        if self.records[slot].state != state {
+        if self.records[slot].state() != state {
             self.leave(slot, common);
             self.enter(slot, state, common);
         }
@@ -133,7 +133,7 @@ impl Shard {
 
     fn enter(&mut self, slot: usize, state: State, common: &Common) {
         let record = &mut self.records[slot];
-        record.state = state;
+        record.set_state(state);
         let hash = record.hash;
         let (counter, queue, since) = match state {
             State::Connected => {
@@ -157,7 +157,7 @@ impl Shard {
     }
 
     fn leave(&mut self, slot: usize, common: &Common) {
-        match self.records[slot].state {
+        match self.records[slot].state() {
             State::Connected => {
                 common.connected.fetch_sub(1, Ordering::Relaxed);
             }
@@ -241,7 +241,7 @@ fn holder(index: &HashTable<u32>, records: &[Record], (hash, since): (u64, Stamp
     index
         .find(hash, |&slot| {
             let record = &records[slot as usize];
-            record.hash == hash && record.state == state
+            record.hash == hash && record.state() == state
         })
         .map(|&slot| slot as usize)
 }

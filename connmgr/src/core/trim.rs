@@ -324,7 +324,7 @@ pub(crate) fn mark(rules: &Rules<'_>, entry: &Entry, trim: u32) -> Option<(PeerI
     }
     let mut connections = SmallVec::new();
     rules.book.mark_closing(record, trim, |id| connections.push(id));
-    (!connections.is_empty()).then_some((record.peer, connections))
+    (!connections.is_empty()).then_some((record.peer(), connections))
 }
 
 /// Where the record was, or wherever it is now.

@@ -396,7 +396,8 @@ fn a_trim_that_cannot_close_anything_is_not_tried_again_before_it_can() {
 
 #[test]
 fn a_closer_closes_and_has_two_seconds_for_it() {
-    let asked: Arc<Mutex<Vec<(PeerId, ConnectionId, &str)>>> = Arc::default();
+    type Asked = Vec<(PeerId, ConnectionId, &'static str)>;
+    let asked: Arc<Mutex<Asked>> = Arc::default();
     let own = asked.clone();
     let config = quiet(1, 1, Duration::ZERO).unwrap();
     let config = config.with_closer(move |peer, id, reason| own.lock().unwrap().push((peer, id, reason)));

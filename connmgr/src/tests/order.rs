@@ -41,10 +41,10 @@ fn cm21c_a_peer_without_streams_goes_before_one_with_a_stream() {
 #[test]
 fn cm21d_under_pressure_idle_peers_go_then_inbound_ones_then_those_with_most_streams() {
     let mut node = Node::with(1, 1, Duration::ZERO);
-    let (p1, _1) = node.connect_counted(&[(outbound(), 1)]);
-    let (p2, _2) = node.connect_counted(&[(outbound(), 1), (inbound(), 0)]);
-    let (p3, _3) = node.connect_counted(&[(outbound(), 0), (inbound(), 0)]);
-    let (p4, _4) = node.connect_counted(&[(outbound(), 2), (inbound(), 0)]);
+    let (p1, _a) = node.connect_counted(&[(outbound(), 1)]);
+    let (p2, _b) = node.connect_counted(&[(outbound(), 1), (inbound(), 0)]);
+    let (p3, _c) = node.connect_counted(&[(outbound(), 0), (inbound(), 0)]);
+    let (p4, _d) = node.connect_counted(&[(outbound(), 2), (inbound(), 0)]);
     assert_eq!(forced_order(&mut node), [p3, p4, p2]);
     assert!(node.is_open(p1));
 }
