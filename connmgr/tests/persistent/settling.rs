@@ -290,3 +290,66 @@ async fn what_cannot_be_wanted_is_refused_with_a_reason() {
     );
     assert!(!persistent.is_wanted(&peer));
 }
+
+#[tokio::test]
+async fn the_target_is_reached_from_known_peers_and_regained_when_some_are_lost() {
+    const TARGET: usize = 4;
+    let mut node = SwarmBuilder::with_existing_identity(Keypair::generate_ed25519())
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+        .unwrap()
+        .with_behaviour(|key| {
+            let config = Config::new()
+                .with_min_interval(Duration::from_millis(50))
+                .with_target_connections(TARGET);
+            PersistentPeers::new(key.public().to_peer_id(), config)
+        })
+        .unwrap()
+        .build();
+    let mut others = HashMap::new();
+    for _ in 0..TARGET + 3 {
+        let mut other = Idle::new(Duration::from_secs(86_400)).swarm;
+        other.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+        let address = loop {
+            if let SwarmEvent::NewListenAddr { address, .. } = other.select_next_some().await {
+                break address;
+            }
+        };
+        let peer = *other.local_peer_id();
+        node.behaviour_mut().add_known(peer, [address]).unwrap();
+        let task = tokio::spawn(async move {
+            loop {
+                other.select_next_some().await;
+            }
+        });
+        others.insert(peer, task);
+    }
+    timeout(SOON, connected(&mut node, TARGET, |connected| connected == TARGET))
+        .await
+        .unwrap();
+
+    // Two that are connected die, so that only the others can make up for them.
+    let lost: Vec<_> = node.connected_peers().copied().take(2).collect();
+    for peer in &lost {
+        others[peer].abort();
+    }
+    timeout(SOON, connected(&mut node, TARGET, |connected| connected < TARGET))
+        .await
+        .unwrap();
+    timeout(SOON, connected(&mut node, TARGET, |connected| connected == TARGET))
+        .await
+        .unwrap();
+    assert!(lost.iter().all(|peer| !node.is_connected(peer)));
+}
+
+/// Until so many peers are connected, and never more than `most`.
+async fn connected(node: &mut Swarm<PersistentPeers>, most: usize, enough: impl Fn(usize) -> bool) {
+    loop {
+        let connected = node.behaviour().connected();
+        assert!(connected <= most, "{connected} peers");
+        if enough(connected) {
+            return;
+        }
+        node.select_next_some().await;
+    }
+}
