@@ -13,7 +13,10 @@ use std::time::Duration;
 
 type Stack = Boxed<(PeerId, StreamMuxerBox)>;
 
-const STACKS: [(&str, fn(&Keypair) -> Stack, &str); 3] = [
+/// Makes one.
+type Make = fn(&Keypair) -> Stack;
+
+const STACKS: [(&str, Make, &str); 3] = [
     ("knock", knock, "/ip4/127.0.0.1/tcp/0/tls"),
     ("noise", noise, "/ip4/127.0.0.1/tcp/0"),
     ("quic", quic, "/ip4/127.0.0.1/udp/0/quic-v1"),
@@ -52,7 +55,7 @@ struct End {
 
 /// As [`connect_now`]. A sealed knock must be younger than the process that it knocks at, to the clock tick, and tests
 /// begin so soon after theirs that one now and then is not.
-async fn connect(stack: fn(&Keypair) -> Stack, listen: &str) -> (End, End) {
+async fn connect(stack: Make, listen: &str) -> (End, End) {
     loop {
         match connect_now(stack, listen).await {
             Ok(ends) => return ends,
@@ -62,7 +65,7 @@ async fn connect(stack: fn(&Keypair) -> Stack, listen: &str) -> (End, End) {
 }
 
 /// Both ends of a new connection, dialler first, each joined as a Swarm would report it.
-async fn connect_now(stack: fn(&Keypair) -> Stack, listen: &str) -> Result<(End, End), std::io::Error> {
+async fn connect_now(stack: Make, listen: &str) -> Result<(End, End), std::io::Error> {
     let (left, right) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
     let (left_id, right_id) = (left.public().to_peer_id(), right.public().to_peer_id());
     let (dialling, listening) = (Registry::new(), Registry::new());
