@@ -32,7 +32,7 @@ struct Args {
 #[serde(tag = "command", rename_all = "snake_case")]
 enum Command {
     /// Keeps `peer` connected.
-    Want { peer: PeerId, addresses: Vec<Multiaddr> },
+    Want { peer: String, addresses: Vec<Multiaddr> },
     /// Listens at `address` too.
     Listen { address: Multiaddr },
     /// Asks for an event with the connections that are open, and whether each peer is protected.
@@ -67,7 +67,7 @@ async fn main() -> Result<()> {
                 let Some(line) = line? else { return Ok(()) };
                 match serde_json::from_str(&line).with_context(|| format!("no such command: {line}"))? {
                     Command::Want { peer, addresses } => {
-                        swarm.behaviour_mut().persistent.add_peer(peer, addresses)?;
+                        swarm.behaviour_mut().persistent.add_peer(peer.parse()?, addresses)?;
                     }
                     Command::Listen { address } => {
                         swarm.listen_on(address)?;

@@ -74,7 +74,7 @@ impl Cable {
 
     /// Both ends drop what arrives, without a sign: no carrier is lost and no reset is sent.
     pub(crate) fn cut(&self) -> Result<()> {
-        const DROP: &str = "table ip cut { chain in { type filter hook input priority 0; policy drop; } }";
+        const DROP: &str = "add table ip cut; add chain ip cut in { type filter hook input priority 0; policy drop; }";
         self.on_both(&[DROP])
     }
 
