@@ -18,9 +18,10 @@ use smallvec::SmallVec;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Work in one step: records looked at (about half a millisecond), and entries moved (the same).
-const COLLECT: usize = 4_096;
-const SELECT: usize = 32_768;
+/// Work in one step, each some tenths of a millisecond: records looked at, entries moved, entries whose memory is given back.
+const COLLECT: usize = 2_048;
+const SELECT: usize = 16_384;
+const SHED: usize = 65_536;
 /// Closes in a row.
 const CLOSE: usize = 32;
 
@@ -72,6 +73,8 @@ struct Run {
     seen: Seen,
     outstanding: usize,
     trimmed: Trimmed,
+    /// Why nothing is to be closed, once that is known.
+    skipped: Option<Skipped>,
 }
 
 #[derive(Debug)]
@@ -80,6 +83,7 @@ enum Phase {
     Collect { shard: usize },
     Select(Selection),
     Close { at: usize, until: usize, row: usize },
+    Shed,
     Settle { deadline: Stamp },
 }
 
@@ -131,6 +135,7 @@ impl Trimmer {
             seen: Seen::default(),
             outstanding: 0,
             trimmed: Trimmed::default(),
+            skipped: None,
         });
         true
     }
@@ -211,10 +216,8 @@ impl Trimmer {
     }
 
     fn advance(&self, run: &mut Run, rules: &Rules<'_>) -> Step {
-        let skip = |skipped| Step::Skipped {
-            reason: run.reason,
-            skipped,
-        };
+        let reason = run.reason;
+        let skip = |skipped| Step::Skipped { reason, skipped };
         loop {
             match &mut run.phase {
                 Phase::Begin => {
@@ -241,11 +244,14 @@ impl Trimmer {
                     let open = rules.book.open();
                     let excess = self.excess(open, run.seen.connections, run.reason);
                     if excess == 0 {
-                        return skip(if open <= self.low {
+                        let at_low = open <= self.low;
+                        run.skipped = Some(if at_low {
                             Skipped::AtLowWatermark
                         } else {
                             Skipped::TooFewCandidates
                         });
+                        run.phase = Phase::Shed;
+                        continue;
                     }
                     // Early tags come first in the order, and count for nothing: those past grace go now.
                     if let Some(swept) = rules.now.0.checked_sub(nanos(rules.book.common.grace)) {
@@ -262,10 +268,7 @@ impl Trimmer {
                 },
                 Phase::Close { at, until, row } => {
                     if at == until {
-                        run.entries = Vec::new();
-                        run.phase = Phase::Settle {
-                            deadline: rules.now.after(self.close_deadline),
-                        };
+                        run.phase = Phase::Shed;
                         continue;
                     }
                     if *row == CLOSE {
@@ -283,6 +286,21 @@ impl Trimmer {
                             reason: run.reason,
                         };
                     }
+                }
+                Phase::Shed => {
+                    // At once it would be milliseconds, of a million.
+                    let left = run.entries.len().saturating_sub(SHED);
+                    run.entries.truncate(left);
+                    run.entries.shrink_to_fit();
+                    if left > 0 {
+                        return Step::More;
+                    }
+                    if let Some(skipped) = run.skipped {
+                        return skip(skipped);
+                    }
+                    run.phase = Phase::Settle {
+                        deadline: rules.now.after(self.close_deadline),
+                    };
                 }
                 Phase::Settle { deadline } => {
                     if run.outstanding > 0 && rules.now < *deadline {
