@@ -3,6 +3,7 @@
 
 mod book;
 mod decaying;
+mod dials;
 mod evict;
 mod order;
 mod record;
@@ -14,6 +15,7 @@ mod trim;
 
 pub(crate) use book::Book;
 pub(crate) use decaying::Definition;
+pub(crate) use dials::Dials;
 pub(crate) use evict::{Evictor, Newcomer};
 pub(crate) use order::{Mode, Rules, Seen};
 pub(crate) use time::{Clock, Stamp};

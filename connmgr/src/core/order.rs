@@ -1,12 +1,12 @@
 //! Who goes first.
 
 use super::book::Book;
+use super::dials::Dials;
 use super::record::{Record, State};
 use super::shard::Shard;
 use super::time::Stamp;
 use crate::config::Order;
 use crate::info::{Candidate, Class};
-use crate::shared::Dials;
 use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
 use std::cmp::Reverse;

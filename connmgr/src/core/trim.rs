@@ -155,10 +155,10 @@ impl Trimmer {
     /// Somebody may have become a candidate.
     pub(crate) fn reconsider(&mut self, open: usize, now: Stamp) {
         self.fruitless_until = Stamp(0);
-        if self.run.is_none() {
-            self.tick = None;
-            self.arm(open, now);
-        }
+        // A tick that is due already must not be put off, or churn would put it off for ever.
+        let due = self.tick.take();
+        self.arm(open, now);
+        self.tick = [due, self.tick].into_iter().flatten().min();
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Stamp> {

@@ -45,6 +45,20 @@ fn a_timer_runs_only_at_the_high_watermark() {
 }
 
 #[test]
+fn an_event_that_comes_just_before_a_due_trim_is_polled_does_not_put_it_off() {
+    let mut node = Node::new(Config::new(5, 10).unwrap().with_grace_period(60 * SECOND));
+    let returning = node.connect_new();
+    node.connect_many(10);
+    // In grace, all of them: looked at in vain, and then again once that is over.
+    node.advance(10 * SECOND);
+    node.disconnect_peer(returning);
+    node.clock.advance(50 * SECOND);
+    // Past its grace when it comes: somebody to be reconsidered, as the tick is due.
+    node.connect(returning);
+    assert_eq!(node.told.len(), 6);
+}
+
+#[test]
 fn under_constant_churn_there_is_one_trim_for_each_silence_period() {
     let mut node = Node::new(Config::new(20, 40).unwrap().with_grace_period(2 * SECOND));
     for second in 0..600_u64 {
