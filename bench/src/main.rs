@@ -1,6 +1,7 @@
 //! What libp2p-knock costs beside the stacks one would pick instead, all in one run. See the README.
 
 mod close_times;
+mod connmgr;
 mod delay;
 mod gater;
 mod handshake;
@@ -21,6 +22,7 @@ mod throughput;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use close_times::Probed;
+use libp2p_core::Multiaddr;
 use stacks::{Kind, Target};
 use std::path::{Path, PathBuf};
 
@@ -106,7 +108,9 @@ enum Command {
     Ladder,
     /// Decisions of the gater's rules, beside a bare prefix trie and go-libp2p's gater.
     Gater,
-    /// All of the above.
+    /// The connection manager beside go-libp2p's, a million peers, and ten thousand real connections. Needs Go.
+    Connmgr,
+    /// All of the above; of `connmgr` only with `--smoke`.
     All,
     /// Honest dialers while the listener is flooded. Needs the programs of the arsenal beside this one.
     Silence,
@@ -128,6 +132,14 @@ enum Command {
     },
     #[command(hide = true)]
     GaterMemory { rules: PathBuf },
+    ConnmgrChild(connmgr::Child),
+    #[command(hide = true)]
+    ConnmgrListener {
+        closing: connmgr::Closing,
+        connections: usize,
+    },
+    #[command(hide = true)]
+    ConnmgrDialer { address: Multiaddr, connections: usize },
     #[command(hide = true)]
     ManyListener { kind: Kind },
     #[command(hide = true)]
@@ -158,6 +170,7 @@ async fn run(command: Command, options: Options) -> Result<()> {
         Command::Rtt => rtt::run(&options).await,
         Command::Ladder => ladder::run(&options).await,
         Command::Gater => gater::run(&options),
+        Command::Connmgr => connmgr::run(&options).await,
         Command::All => {
             handshake::run(&options, None, false).await?;
             throughput::run(&options, None).await?;
@@ -165,6 +178,10 @@ async fn run(command: Command, options: Options) -> Result<()> {
             idle_many::run(&options).await?;
             ladder::run(&options).await?;
             gater::run(&options)?;
+            // A campaign of its own: it needs Go, and takes half an hour.
+            if options.smoke {
+                connmgr::run(&options).await?;
+            }
             rtt::run(&options).await
         }
         Command::Silence => silence::run(&options).await,
@@ -175,6 +192,9 @@ async fn run(command: Command, options: Options) -> Result<()> {
             used,
         } => idle::child(kind, connections, used).await,
         Command::GaterMemory { rules } => gater::memory(&rules),
+        Command::ConnmgrChild(load) => connmgr::child(&load),
+        Command::ConnmgrListener { closing, connections } => connmgr::listener(closing, connections).await,
+        Command::ConnmgrDialer { address, connections } => connmgr::dialer(address, connections).await,
         Command::ManyListener { kind } => idle_many::listener(kind).await,
         Command::ManyDialer {
             kind,

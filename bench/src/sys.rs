@@ -11,6 +11,12 @@ pub(crate) fn cpu() -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
+/// CPU time of this thread so far. Unlike the wall's, it does not run while the machine does something else.
+pub(crate) fn thread_cpu() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
 /// Resident memory of this process in bytes, after the allocator has given back what it can.
 pub(crate) fn resident() -> Result<u64> {
     trim();

@@ -1,1 +1,40 @@
-//! A connection manager for rust-libp2p: tags, protection, watermarks, decay, trimming
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+// The map, from the top, which may import everything below it, to the bottom: connections, tags and time in, whom to close out.
+
+mod behaviour;
+mod handle;
+mod handler;
+
+// What serves both.
+mod config;
+mod conn_manager;
+mod decay;
+mod event;
+mod info;
+mod metrics;
+mod shared;
+
+// A wrapper around transports, which sees streams.
+pub mod count;
+
+// Plugins beside the manager: wanted peers stay connected; memory that runs short is noticed.
+pub mod persistent;
+pub mod pressure;
+
+// Pure.
+mod core;
+
+pub use behaviour::{Behaviour, new};
+pub use config::{Config, ConfigError, KeepAlive, LimitError, TrimTarget};
+pub use conn_manager::{ConnManager, NullConnMgr};
+pub use decay::{Bump, BumpError, Decay, DecayingTag, DecayingValue, RegisterError};
+pub use event::{Event, Reason, Skipped, Trimmed};
+pub use handle::{HardLimitReached, InUse, Manager, Trimming};
+pub use handler::{Handler, SetKeepAlive};
+pub use info::{Candidate, Class, ConnectionInfo, Count, Counts, Explanation, Info, TagInfo};
+pub use persistent::Behaviour as PersistentPeers;
+
+#[cfg(test)]
+mod tests;

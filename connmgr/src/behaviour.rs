@@ -1,0 +1,536 @@
+//! The manager in a Swarm: events and time go into the pure half, and what that wants closed goes out.
+
+use crate::config::{Closer, Config, KeepAlive};
+use crate::core::{Evictor, Mode, Newcomer, Stamp, Step, Trimmer};
+use crate::event::{Event, Reason, Trimmed};
+use crate::handle::{HardLimitReached, Manager};
+use crate::handler::{Handler, SetKeepAlive};
+use crate::metrics::Metrics;
+use crate::pressure::{Alarm, Watcher};
+use crate::shared::{Request, Shared};
+use futures::channel::oneshot;
+use futures::future::FutureExt as _;
+use futures_timer::Delay;
+use libp2p_core::multiaddr::Protocol;
+use libp2p_core::transport::PortUse;
+use libp2p_core::{Endpoint, Multiaddr};
+use libp2p_identity::PeerId;
+use libp2p_swarm::behaviour::ConnectionEstablished;
+use libp2p_swarm::{
+    CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler,
+    THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// How long a closer has before its connection is closed without it.
+const CLOSER_TIME: Duration = Duration::from_secs(2);
+
+/// A behaviour that counts connections and trims them, and the handle to it.
+///
+/// ```
+/// # fn main() -> Result<(), libp2p_connmgr::ConfigError> {
+/// let (behaviour, manager) = libp2p_connmgr::new(libp2p_connmgr::Config::new(160, 192)?);
+/// # let _ = (behaviour, manager); Ok(()) }
+/// ```
+pub fn new(config: Config) -> (Behaviour, Manager) {
+    let shared = Arc::new(Shared::new(&config));
+    config.metrics.attach(&shared);
+    let behaviour = Behaviour {
+        trimmer: Trimmer::new(&config),
+        evictor: Evictor::default(),
+        keep_alive: config.keep_alive,
+        closer: config.closer,
+        metrics: config.metrics,
+        dialing: HashMap::new(),
+        keeping: HashSet::new(),
+        out: VecDeque::new(),
+        waiting: Vec::new(),
+        forced: Vec::new(),
+        unclosed: VecDeque::new(),
+        timer: None,
+        pressure: None,
+        shared: shared.clone(),
+    };
+    (behaviour, Manager { shared })
+}
+
+/// The manager's part in a Swarm. Made by [`new`].
+///
+/// Costs nothing while nothing is to be done: a poll is a look at three empty queues, and no timer runs while there are fewer
+/// connections than the high watermark. A trim runs in slices of at most a few milliseconds, between which the rest of the Swarm has
+/// its turn.
+///
+/// When it is dropped, trims under way resolve, and the manager forgets the connections.
+pub struct Behaviour {
+    shared: Arc<Shared>,
+    trimmer: Trimmer,
+    evictor: Evictor,
+    keep_alive: KeepAlive,
+    closer: Option<Closer>,
+    metrics: Metrics,
+    /// Dials to known peers that are in flight.
+    dialing: HashMap<ConnectionId, PeerId>,
+    /// Connections that were given a handler that keeps them alive, and are not established yet.
+    keeping: HashSet<ConnectionId>,
+    out: VecDeque<ToSwarm<Event, SetKeepAlive>>,
+    /// Who waits for the trim that runs, and for a forced one after it.
+    waiting: Vec<oneshot::Sender<Trimmed>>,
+    forced: Vec<oneshot::Sender<Trimmed>>,
+    /// Peers that a closer was to close, and when to look whether it did.
+    unclosed: VecDeque<(Stamp, PeerId)>,
+    timer: Option<(Stamp, Delay)>,
+    pressure: Option<Watcher>,
+}
+
+impl Behaviour {
+    /// Trims as [`Manager::force_trim`] does whenever `watcher` raises an alarm. Default: nobody watches.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use libp2p_connmgr::pressure::{Config, SystemMemory, Watcher};
+    ///
+    /// let (behaviour, manager) = libp2p_connmgr::new(libp2p_connmgr::Config::new(160, 192)?);
+    /// let behaviour = match SystemMemory::new() {
+    ///     Ok(memory) => behaviour.with_memory_pressure(Watcher::new(Config::new(), memory)),
+    ///     // Not on Linux.
+    ///     Err(_) => behaviour,
+    /// };
+    /// # let _ = (behaviour, manager); Ok(()) }
+    /// ```
+    pub fn with_memory_pressure(mut self, watcher: Watcher) -> Self {
+        self.pressure = Some(watcher);
+        self
+    }
+
+    /// Asks for a trim when memory runs short.
+    fn poll_pressure(&mut self, cx: &mut Context<'_>) {
+        while let Some(watcher) = &mut self.pressure
+            && let Poll::Ready(alarm) = watcher.poll(cx)
+        {
+            let Alarm { usage, again, .. } = alarm;
+            tracing::warn!(
+                used = usage.used,
+                limit = usage.limit,
+                again,
+                "memory runs short: connections are closed"
+            );
+            // Nobody waits for the answer.
+            let (answer, _) = oneshot::channel();
+            self.shared.request(Request::Forced, answer);
+        }
+    }
+
+    fn established(&mut self, event: ConnectionEstablished<'_>) {
+        let ConnectionEstablished {
+            peer_id,
+            connection_id,
+            endpoint,
+            ..
+        } = event;
+        let now = self.shared.now();
+        self.dial_ended(connection_id, now);
+        let activity = self.shared.activity.join(&peer_id, endpoint);
+        let past_grace = self
+            .shared
+            .book
+            .established(peer_id, connection_id, endpoint, activity, now);
+        // It may have been protected, or no longer be, since its handler was made.
+        let keeping = self.keeping.remove(&connection_id);
+        if self.keep_alive == KeepAlive::Protected && keeping != self.shared.book.is_kept(&peer_id) {
+            self.notify(peer_id, connection_id, !keeping);
+        }
+        let open = self.shared.book.open();
+        match past_grace {
+            Some(true) => self.trimmer.reconsider(open, now),
+            Some(false) => self.trimmer.arm(open, now),
+            None => {}
+        }
+    }
+
+    fn closed(&mut self, peer: PeerId, connection: ConnectionId) {
+        let closed = self.shared.book.closed(&peer, connection, self.shared.now());
+        if let Some(closed) = closed {
+            self.metrics.closed(closed.open_for);
+            self.trimmer.on_closed(closed.closing);
+        }
+    }
+
+    fn dial_ended(&mut self, connection: ConnectionId, now: Stamp) {
+        if let Some(peer) = self.dialing.remove(&connection) {
+            self.shared.dials.end(&peer);
+            self.trimmer.reconsider(self.shared.book.open(), now);
+        }
+    }
+
+    fn notify(&mut self, peer_id: PeerId, connection: ConnectionId, keep_alive: bool) {
+        self.out.push_back(ToSwarm::NotifyHandler {
+            peer_id,
+            handler: NotifyHandler::One(connection),
+            event: SetKeepAlive(keep_alive),
+        });
+    }
+
+    fn handler(&mut self, peer: &PeerId, connection: ConnectionId) -> Handler {
+        let keep_alive = match self.keep_alive {
+            KeepAlive::All => true,
+            KeepAlive::None => false,
+            KeepAlive::Protected => {
+                let keep = self.shared.book.is_kept(peer);
+                if keep {
+                    self.keeping.insert(connection);
+                }
+                keep
+            }
+        };
+        Handler::new(keep_alive)
+    }
+
+    /// At the hard limit, makes room or says no.
+    fn admit(&mut self, newcomer: Newcomer) -> Result<(), ConnectionDenied> {
+        let Some(limit) = self.shared.hard_limit else {
+            return Ok(());
+        };
+        if self.shared.book.open() < limit {
+            return Ok(());
+        }
+        let shared = self.shared.clone();
+        let now = shared.now();
+        match self.evictor.make_room(&shared.rules(Mode::Evict, now), newcomer) {
+            Some((peer, connections)) => {
+                let close = self.close(peer, &connections, Reason::HardLimit, now);
+                self.out.extend(close);
+                let connections = connections.len();
+                let reason = Reason::HardLimit;
+                self.report(Event::Trimmed {
+                    peer,
+                    connections,
+                    reason,
+                });
+                Ok(())
+            }
+            None => {
+                self.report(Event::Denied { peer: newcomer.peer });
+                Err(ConnectionDenied::new(HardLimitReached { limit }))
+            }
+        }
+    }
+
+    /// Closes a peer's connections, or lets the closer do so.
+    fn close(
+        &mut self,
+        peer_id: PeerId,
+        connections: &[ConnectionId],
+        reason: Reason,
+        now: Stamp,
+    ) -> Option<ToSwarm<Event, SetKeepAlive>> {
+        let close = ToSwarm::CloseConnection {
+            peer_id,
+            connection: CloseConnection::All,
+        };
+        let Some(closer) = &self.closer else { return Some(close) };
+        for connection in connections {
+            let call = AssertUnwindSafe(|| closer(peer_id, *connection, reason.as_str()));
+            if catch_unwind(call).is_err() {
+                tracing::error!(peer = %peer_id, "the closer panicked; the connections are closed without it");
+                return Some(close);
+            }
+        }
+        self.unclosed.push_back((now.after(CLOSER_TIME), peer_id));
+        None
+    }
+
+    /// Counts and reports.
+    fn report(&mut self, event: Event) {
+        self.metrics.event(&event);
+        match &event {
+            Event::Trimmed {
+                peer,
+                connections,
+                reason,
+            } => tracing::debug!(%peer, connections, %reason, "trimmed"),
+            Event::TrimFinished { reason, trimmed } => {
+                tracing::debug!(%reason, closed = trimmed.closed, stuck = trimmed.stuck, "trim finished");
+            }
+            Event::TrimSkipped { reason, skipped } => tracing::debug!(%reason, why = skipped.as_str(), "trim skipped"),
+            Event::Denied { peer } => tracing::debug!(%peer, "denied at the hard limit"),
+        }
+        self.out.push_back(ToSwarm::GenerateEvent(event));
+    }
+
+    /// Takes up what handles have asked for since the last time.
+    fn on_called(&mut self, now: Stamp) {
+        if self.shared.is_closed() {
+            self.trimmer.stop();
+        }
+        for (request, answer) in self.shared.take_requests() {
+            match (request, self.trimmer.running()) {
+                (Request::Forced, Some(reason)) if reason != Reason::Pressure => self.forced.push(answer),
+                (_, Some(_)) => self.waiting.push(answer),
+                (Request::Normal, None) => {
+                    self.trimmer.start(Reason::OnDemand);
+                    self.waiting.push(answer);
+                }
+                (Request::Forced, None) => {
+                    self.trimmer.start(Reason::Pressure);
+                    self.waiting.push(answer);
+                }
+            }
+        }
+        for peer in self.shared.book.take_changed() {
+            let Some((keep, connections)) = self.shared.book.acknowledge(&peer) else {
+                continue;
+            };
+            if self.keep_alive == KeepAlive::Protected {
+                for connection in connections {
+                    self.notify(peer, connection, keep);
+                }
+            }
+            if !keep {
+                self.trimmer.reconsider(self.shared.book.open(), now);
+            }
+        }
+    }
+
+    /// A trim is over.
+    fn answer(&mut self, event: Event, trimmed: Trimmed, now: Stamp) {
+        self.shared.trimmed_at(now);
+        self.report(event);
+        for waiting in self.waiting.drain(..) {
+            // Who no longer waits needs no answer.
+            let _ = waiting.send(trimmed);
+        }
+        if !self.forced.is_empty() {
+            self.waiting = std::mem::take(&mut self.forced);
+            self.trimmer.start(Reason::Pressure);
+        }
+    }
+
+    /// Closes what a closer should have closed by now.
+    fn on_unclosed(&mut self, now: Stamp) {
+        while let Some((due, peer_id)) = self.unclosed.front().copied()
+            && due <= now
+        {
+            self.unclosed.pop_front();
+            for connection in self.shared.book.closing_of(&peer_id) {
+                self.out.push_back(ToSwarm::CloseConnection {
+                    peer_id,
+                    connection: CloseConnection::One(connection),
+                });
+            }
+        }
+    }
+
+    /// When there is something to do next without anybody calling.
+    fn next_timeout(&self) -> Option<Stamp> {
+        let unclosed = self.unclosed.front().map(|(due, _)| *due);
+        [self.trimmer.next_timeout(), unclosed].into_iter().flatten().min()
+    }
+
+    /// Whether the timer has fired, or stands on the next timeout.
+    fn poll_timer(&mut self, now: Stamp, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(due) = self.next_timeout() else {
+            self.timer = None;
+            return Poll::Pending;
+        };
+        if due <= now {
+            self.timer = None;
+            return Poll::Ready(());
+        }
+        loop {
+            let (_, timer) = match &mut self.timer {
+                Some(timer) if timer.0 == due => timer,
+                // A timer cannot be set for centuries on every platform; a day is far enough to look again.
+                timer => timer.insert((due, Delay::new(due.since(now).min(Duration::from_secs(86_400))))),
+            };
+            match timer.poll_unpin(cx) {
+                Poll::Pending => return Poll::Pending,
+                // It fired early, or a clock of tests stands still.
+                Poll::Ready(()) => self.timer = None,
+            }
+        }
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Event;
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<PeerId>,
+        _: &[Multiaddr],
+        _: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        if let Some(peer) = peer {
+            self.dialing.insert(connection, peer);
+            self.shared.dials.begin(peer);
+        }
+        Ok(Vec::new())
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        let relayed = is_relayed(remote);
+        self.admit(Newcomer {
+            peer,
+            outbound: false,
+            relayed,
+        })?;
+        Ok(self.handler(&peer, connection))
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        remote: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        let relayed = is_relayed(remote);
+        self.admit(Newcomer {
+            peer,
+            outbound: true,
+            relayed,
+        })?;
+        Ok(self.handler(&peer, connection))
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(event) => self.established(event),
+            FromSwarm::ConnectionClosed(ConnectionClosed {
+                peer_id, connection_id, ..
+            }) => self.closed(peer_id, connection_id),
+            FromSwarm::AddressChange(change) => {
+                self.shared
+                    .book
+                    .address_changed(&change.peer_id, change.connection_id, change.new);
+            }
+            FromSwarm::DialFailure(failure) => {
+                self.keeping.remove(&failure.connection_id);
+                self.dial_ended(failure.connection_id, self.shared.now());
+            }
+            FromSwarm::ListenFailure(failure) => {
+                self.keeping.remove(&failure.connection_id);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {}
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
+        self.poll_pressure(cx);
+        loop {
+            if let Some(out) = self.out.pop_front() {
+                return Poll::Ready(out);
+            }
+            if self.shared.poll_called(cx) {
+                self.on_called(self.shared.now());
+                continue;
+            }
+            if self.trimmer.running().is_none() && self.next_timeout().is_none() {
+                self.timer = None;
+                return Poll::Pending;
+            }
+            let shared = self.shared.clone();
+            let now = shared.now();
+            self.on_unclosed(now);
+            match self.trimmer.step(&mut shared.rules(Mode::Normal, now)) {
+                Step::More => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Step::Close {
+                    peer,
+                    connections,
+                    reason,
+                } => {
+                    let close = self.close(peer, &connections, reason, now);
+                    let connections = connections.len();
+                    self.report(Event::Trimmed {
+                        peer,
+                        connections,
+                        reason,
+                    });
+                    if let Some(close) = close {
+                        return Poll::Ready(close);
+                    }
+                }
+                Step::Finished { reason, trimmed } => {
+                    self.answer(Event::TrimFinished { reason, trimmed }, trimmed, now);
+                }
+                Step::Skipped { reason, skipped } => {
+                    self.answer(Event::TrimSkipped { reason, skipped }, Trimmed::default(), now);
+                }
+                Step::Idle if !self.out.is_empty() => {}
+                Step::Idle => {
+                    if self.poll_timer(now, cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Behaviour {
+    fn drop(&mut self) {
+        self.shared.end_requests();
+        self.shared.book.disconnect_all(self.shared.now());
+        for (_, peer) in self.dialing.drain() {
+            self.shared.dials.end(&peer);
+        }
+    }
+}
+
+impl fmt::Debug for Behaviour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Behaviour")
+            .field("info", &self.shared.info())
+            .field("running", &self.trimmer.running())
+            .finish_non_exhaustive()
+    }
+}
+
+fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
+#[cfg(test)]
+impl Behaviour {
+    pub(crate) fn registry(&self) -> crate::count::Registry {
+        self.shared.activity.clone()
+    }
+
+    pub(crate) fn records(&self) -> usize {
+        self.shared.book.records()
+    }
+
+    pub(crate) fn poll_under_all_locks(&mut self) {
+        let shared = self.shared.clone();
+        let _guards: Vec<_> = (0..crate::core::Book::SHARDS).map(|at| shared.book.lock(at)).collect();
+        assert!(
+            self.poll(&mut Context::from_waker(std::task::Waker::noop()))
+                .is_pending()
+        );
+    }
+
+    pub(crate) fn next_timer(&self) -> Option<Stamp> {
+        self.next_timeout()
+    }
+}

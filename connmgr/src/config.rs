@@ -1,0 +1,306 @@
+//! What a manager is told to do.
+
+use crate::core::Clock;
+use crate::info::Candidate;
+use crate::metrics::Metrics;
+use libp2p_identity::PeerId;
+use libp2p_swarm::ConnectionId;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use web_time::Instant;
+
+pub(crate) type Order = Arc<dyn Fn(&Candidate) -> (i64, i64) + Send + Sync>;
+pub(crate) type Closer = Arc<dyn Fn(PeerId, ConnectionId, &'static str) + Send + Sync>;
+
+/// The settings of a manager.
+///
+/// Durations of more than 584 years are 584 years.
+#[derive(Clone)]
+pub struct Config {
+    pub(crate) low: usize,
+    pub(crate) high: usize,
+    pub(crate) hard_limit: Option<usize>,
+    pub(crate) target: TrimTarget,
+    pub(crate) grace: Duration,
+    pub(crate) silence: Duration,
+    pub(crate) close_deadline: Duration,
+    pub(crate) keep_alive: KeepAlive,
+    pub(crate) early_for: Duration,
+    pub(crate) max_early: usize,
+    pub(crate) max_tags: usize,
+    /// For how long, and for how many peers.
+    pub(crate) retention: Option<(Duration, usize)>,
+    pub(crate) decay_resolution: Duration,
+    pub(crate) order: Option<Order>,
+    pub(crate) closer: Option<Closer>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Metrics,
+}
+
+/// Which number a trim brings down to the low watermark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum TrimTarget {
+    /// The connections of candidates: peers that are neither protected nor in grace. What is protected or in grace comes
+    /// on top. go-libp2p counts like this.
+    #[default]
+    Eligible,
+    /// All connections, as far as candidates last: afterwards there are no more than the low watermark, or than
+    /// what is protected and in grace, whichever is more.
+    Total,
+}
+
+/// Whom the manager keeps alive past the Swarm's idle timeout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum KeepAlive {
+    /// Protected peers and those in use.
+    #[default]
+    Protected,
+    /// Everybody: then only trims, the other side and other behaviours end a connection.
+    All,
+    /// Nobody.
+    None,
+}
+
+impl Config {
+    /// Trims from `high` connections down to `low`. go-libp2p's hosts use 160 and 192.
+    ///
+    /// # Errors
+    ///
+    /// A mark of zero, or a low one above the high one. For a manager that never trims: [`Self::disabled`].
+    pub fn new(low: usize, high: usize) -> Result<Self, ConfigError> {
+        if low == 0 || high == 0 {
+            return Err(ConfigError::ZeroWatermark { low, high });
+        }
+        if low > high {
+            return Err(ConfigError::LowAboveHigh { low, high });
+        }
+        Ok(Self {
+            low,
+            high,
+            ..Self::disabled()
+        })
+    }
+
+    /// Keeps the books and protects, but never trims, neither by itself nor on demand.
+    pub fn disabled() -> Self {
+        Self {
+            low: 0,
+            high: 0,
+            hard_limit: None,
+            target: TrimTarget::default(),
+            grace: Duration::from_secs(60),
+            silence: Duration::from_secs(10),
+            close_deadline: Duration::from_secs(10),
+            keep_alive: KeepAlive::default(),
+            early_for: Duration::from_secs(60),
+            max_early: 16_384,
+            max_tags: 1_024,
+            retention: None,
+            decay_resolution: Duration::from_secs(60),
+            order: None,
+            closer: None,
+            clock: Clock::new(None),
+            metrics: Metrics::none(),
+        }
+    }
+
+    pub(crate) fn trims(&self) -> bool {
+        self.low > 0
+    }
+
+    /// Which number a trim brings down to the low watermark. Default [`TrimTarget::Eligible`].
+    pub fn with_trim_target(mut self, target: TrimTarget) -> Self {
+        self.target = target;
+        self
+    }
+
+    /// A number of established connections that is never exceeded for longer than it takes to close one. Default: none.
+    ///
+    /// At the limit a newcomer takes the place of the least valuable peer, if that is worth less than he is: a protected
+    /// newcomer is worth more than anybody who is not, then the higher value counts, then a dialled connection
+    /// counts more than an accepted one. Grace does not help here, or strangers who keep coming would keep friends out. If
+    /// nobody is worth less the newcomer is denied with [`HardLimitReached`](crate::HardLimitReached). The peer that goes is the least valuable of
+    /// at most 8,192 that are looked at, so that one newcomer costs no more than that.
+    ///
+    /// # Errors
+    ///
+    /// A limit below the high watermark: trimming would never begin.
+    pub fn with_hard_limit(mut self, connections: usize) -> Result<Self, ConfigError> {
+        if connections == 0 || connections < self.high {
+            return Err(ConfigError::HardLimit {
+                connections,
+                high: self.high,
+            });
+        }
+        self.hard_limit = Some(connections);
+        Ok(self)
+    }
+
+    /// How long a peer is spared after it was first seen. Default 1 minute; zero spares nobody.
+    ///
+    /// It belongs to the peer, not to the connection: a second one has none of its own, and who comes back within this time
+    /// of leaving goes on with what was left.
+    pub fn with_grace_period(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// The time between two background trims at least. Default 10 s. Trims on demand do not wait for it.
+    ///
+    /// # Errors
+    ///
+    /// Zero.
+    pub fn with_silence_period(mut self, silence: Duration) -> Result<Self, ConfigError> {
+        if silence.is_zero() {
+            return Err(ConfigError::ZeroSilence);
+        }
+        self.silence = silence;
+        Ok(self)
+    }
+
+    /// How long a trim waits for the connections that it closes; what is left is reported as stuck. Default 10 s.
+    pub fn with_close_deadline(mut self, deadline: Duration) -> Self {
+        self.close_deadline = deadline;
+        self
+    }
+
+    /// Whom to keep alive past the Swarm's idle timeout. Default [`KeepAlive::Protected`].
+    ///
+    /// The Swarm closes a connection without streams after 10 s unless told otherwise, which keeps most nodes below any
+    /// watermark: then there is nothing to trim. Choose [`KeepAlive::All`], or set
+    /// `libp2p_swarm::Config::with_idle_connection_timeout`, for the watermarks to decide.
+    pub fn with_keep_alive(mut self, keep_alive: KeepAlive) -> Self {
+        self.keep_alive = keep_alive;
+        self
+    }
+
+    /// Tags of peers that never were connected: how long they last, and for how many peers. Default 1 minute, 16,384 peers.
+    ///
+    /// Beyond that the oldest go, of the same 256th of all peers where possible. About 500 bytes each at most, beside long
+    /// tag names. The bound also holds for peers whose grace is remembered after they have gone.
+    pub fn with_early_tags(mut self, last: Duration, peers: usize) -> Self {
+        self.early_for = last;
+        self.max_early = peers;
+        self
+    }
+
+    /// Keeps a peer's tags for `last` after its last connection has closed, for at most `peers` peers. Default: they go at once,
+    /// as in go-libp2p.
+    pub fn with_retention(mut self, last: Duration, peers: usize) -> Self {
+        self.retention = Some((last, peers));
+        self
+    }
+
+    /// Most tags of one peer, plain and decaying together. Default 1,024. Others are ignored, and counted.
+    pub fn with_max_tags(mut self, tags: usize) -> Self {
+        self.max_tags = tags;
+        self
+    }
+
+    /// The grid on which decaying tags tick. Default 1 minute; shorter intervals are raised to it. Zero is a nanosecond.
+    pub fn with_decay_resolution(mut self, resolution: Duration) -> Self {
+        self.decay_resolution = resolution;
+        self
+    }
+
+    /// Replaces the order in which peers are trimmed: the smallest pair goes first. Peers with equal pairs are told apart
+    /// by the longer time without traffic, where it is counted, and then by age: the youngest goes first.
+    ///
+    /// The default is the pair of the value, and of how little the peer is used: without streams before with, with an
+    /// inbound connection before dialled only, fewer streams before more. Under memory pressure
+    /// ([`Manager::force_trim`](crate::Manager::force_trim)) more streams go before fewer.
+    ///
+    /// The closure is asked once for each candidate of each trim, in the Swarm's task and under no lock. It may call the manager, but should
+    /// be quick. If it panics the peer counts as `(0, 0)`.
+    pub fn with_order(mut self, order: impl Fn(&Candidate) -> (i64, i64) + Send + Sync + 'static) -> Self {
+        self.order = Some(Arc::new(order));
+        self
+    }
+
+    /// Lets `closer` close what is trimmed, for instance after telling the peer why. It gets the peer, the connection, and the reason as one word.
+    /// It is called in the Swarm's task, once for each connection, and must not block. A connection that is still there 2 s later is closed
+    /// without it.
+    pub fn with_closer(mut self, closer: impl Fn(PeerId, ConnectionId, &'static str) + Send + Sync + 'static) -> Self {
+        self.closer = Some(Arc::new(closer));
+        self
+    }
+
+    /// Takes the time from `now`, for tests. It must not go back. The behaviour's timer is a real one: after moving the clock, wake the Swarm by
+    /// [`Manager::trim_open_conns`](crate::Manager::trim_open_conns) or any event.
+    pub fn with_clock(mut self, now: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
+        self.clock = Clock::new(Some(Arc::new(now)));
+        self
+    }
+
+    /// Counts into `registry`, under `libp2p_connmgr`.
+    #[cfg(feature = "metrics")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+    pub fn with_metrics(mut self, registry: &mut prometheus_client::registry::Registry) -> Self {
+        self.metrics = Metrics::register(registry);
+        self
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("low", &self.low)
+            .field("high", &self.high)
+            .field("hard_limit", &self.hard_limit)
+            .field("target", &self.target)
+            .field("grace", &self.grace)
+            .field("silence", &self.silence)
+            .field("keep_alive", &self.keep_alive)
+            .field("retention", &self.retention)
+            .field("order", &self.order.is_some())
+            .field("closer", &self.closer.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a configuration makes no sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The hard limit is zero or below the high watermark.
+    #[error("a hard limit of {connections} connections is below the high watermark {high}, or zero")]
+    HardLimit {
+        /// The limit.
+        connections: usize,
+        /// The high watermark.
+        high: usize,
+    },
+    /// The low watermark is above the high one.
+    #[error("the low watermark {low} is above the high watermark {high}")]
+    LowAboveHigh {
+        /// The low watermark.
+        low: usize,
+        /// The high watermark.
+        high: usize,
+    },
+    /// A silence period of zero.
+    #[error("a silence period of zero would trim without end")]
+    ZeroSilence,
+    /// A watermark is zero.
+    #[error("the watermarks {low} and {high} must not be zero; Config::disabled() never trims")]
+    ZeroWatermark {
+        /// The low watermark.
+        low: usize,
+        /// The high watermark.
+        high: usize,
+    },
+}
+
+/// [`Manager::check_limit`](crate::Manager::check_limit): the manager would let more connections live than the system does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the connection manager's limit of {manager} connections is above the system's of {system}")]
+#[non_exhaustive]
+pub struct LimitError {
+    /// The manager's hard limit, or its high watermark if it has none.
+    pub manager: usize,
+    /// The system's limit.
+    pub system: usize,
+}

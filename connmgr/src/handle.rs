@@ -1,0 +1,329 @@
+//! The handle: what the rest of the program holds.
+
+use crate::config::LimitError;
+use crate::conn_manager::ConnManager;
+use crate::count;
+use crate::decay::{Bump, Decay, DecayingTag, RegisterError};
+use crate::event::Trimmed;
+use crate::info::{Counts, Explanation, Info, TagInfo};
+use crate::shared::{Request, Shared};
+use futures::channel::oneshot;
+use futures::future::{BoxFuture, FutureExt as _};
+use libp2p_core::{ConnectedPoint, Transport};
+use libp2p_identity::PeerId;
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// Tags, protects and asks, from any thread. A clone is the same manager.
+///
+/// Every call takes effect before it returns and waits for nothing longer than another thread's change of one record; a
+/// trim that passes holds one 256th of the records at a time. Works before the Swarm runs and after it is gone: then there are no
+/// connections, tags are early ones, and a trim has nothing to do. After [`Self::close`] every call that
+/// would change something does nothing.
+#[derive(Clone)]
+pub struct Manager {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Manager {
+    /// Gives the peer `value` under `tag`, in place of what it had.
+    ///
+    /// A peer that is not connected is remembered for as long as
+    /// [`Config::with_early_tags`](crate::Config::with_early_tags) says; one that is, until its last connection closes.
+    pub fn tag_peer(&self, peer: &PeerId, tag: &str, value: i64) {
+        if self.is_open() {
+            self.shared.book.tag(peer, tag, value);
+        }
+    }
+
+    /// Removes the tag. Without it nothing happens.
+    pub fn untag_peer(&self, peer: &PeerId, tag: &str) {
+        if self.is_open() {
+            self.shared.book.untag(peer, tag);
+        }
+    }
+
+    /// Gives the peer under `tag` what `upsert` makes of its value there, 0 if it has none.
+    ///
+    /// `upsert` is called under no lock, and again if another thread has changed the tag meanwhile. If it panics nothing has changed.
+    pub fn upsert_tag(&self, peer: &PeerId, tag: &str, upsert: &mut dyn FnMut(i64) -> i64) {
+        if self.is_open() {
+            self.shared.book.upsert(peer, tag, upsert);
+        }
+    }
+
+    /// What is known of the peer. `None` for one that is neither connected nor tagged.
+    pub fn tag_info(&self, peer: &PeerId) -> Option<TagInfo> {
+        self.shared.book.tag_info(peer)
+    }
+
+    /// Trims now: closes the least valuable connections until the low watermark is reached, as
+    /// [`TrimTarget`](crate::TrimTarget) counts, whether or not the high one was.
+    ///
+    /// Resolves when they are closed, or at [`Config::with_close_deadline`](crate::Config::with_close_deadline) with those that are not as `stuck`. Trims never overlap:
+    /// whoever calls while one runs gets the outcome of that. The Swarm has to be polled meanwhile. Dropping the future does not
+    /// stop the trim. Resolves at once, with nothing closed, when the Swarm is gone or the manager closed.
+    pub fn trim_open_conns(&self) -> Trimming {
+        self.trim(Request::Normal)
+    }
+
+    /// Trims for memory: down to the low watermark of all connections, grace or not, those with most streams first among equals; protected
+    /// peers and those in use only when there is nobody else left.
+    ///
+    /// Resolves as [`Self::trim_open_conns`] does. A normal trim that runs is finished first.
+    pub fn force_trim(&self) -> Trimming {
+        self.trim(Request::Forced)
+    }
+
+    fn trim(&self, request: Request) -> Trimming {
+        let (sender, outcome) = oneshot::channel();
+        if self.is_open() {
+            self.shared.request(request, sender);
+        }
+        Trimming(outcome)
+    }
+
+    /// Exempts the peer from trimming, and keeps it alive if [`KeepAlive`](crate::KeepAlive) says so, until
+    /// [`Self::unprotect`] with the same tag. The same tag twice is once. Connected or not: it outlives connections, and has no expiry.
+    pub fn protect(&self, peer: &PeerId, tag: &str) {
+        if self.is_open() && self.shared.book.protect(peer, tag) {
+            self.shared.wake();
+        }
+    }
+
+    /// Removes one protection. Whether the peer is still protected, under another.
+    pub fn unprotect(&self, peer: &PeerId, tag: &str) -> bool {
+        if !self.is_open() {
+            return self.is_protected(peer, "");
+        }
+        let (still, changed) = self.shared.book.unprotect(peer, tag);
+        if changed {
+            self.shared.wake();
+        }
+        still
+    }
+
+    /// Whether the peer is protected under `tag`, or under any if it is empty.
+    pub fn is_protected(&self, peer: &PeerId, tag: &str) -> bool {
+        self.shared.book.is_protected(peer, tag)
+    }
+
+    /// All protected peers, with their tags. Looks at every peer there is.
+    pub fn protected_peers(&self) -> Vec<(PeerId, Vec<String>)> {
+        self.shared.book.protected_peers()
+    }
+
+    /// Protects the peer for as long as the guard, or a clone of it, lives.
+    pub fn in_use(&self, peer: &PeerId) -> InUse {
+        InUse::new(self.shared.clone(), *peer)
+    }
+
+    /// Registers a decaying tag. Its interval is raised to
+    /// [`Config::with_decay_resolution`](crate::Config::with_decay_resolution) if it is shorter. Until it is closed no other may have its name.
+    ///
+    /// # Errors
+    ///
+    /// The name is taken, the manager closed, or a parameter of `decay` or `bump` is impossible.
+    pub fn register_decaying_tag(
+        &self,
+        name: &str,
+        interval: Duration,
+        decay: Decay,
+        bump: Bump,
+    ) -> Result<DecayingTag, RegisterError> {
+        if !self.is_open() {
+            return Err(RegisterError::Closed);
+        }
+        if !decay.is_valid() {
+            return Err(RegisterError::Coefficient);
+        }
+        if !bump.is_valid() {
+            return Err(RegisterError::Bounds);
+        }
+        let definition = self.shared.book.register(name, interval, decay, bump)?;
+        let shared = self.shared.clone();
+        Ok(DecayingTag { definition, shared })
+    }
+
+    /// Settings and state. Costs nothing.
+    pub fn info(&self) -> Info {
+        self.shared.info()
+    }
+
+    /// Peers and connections by class. Looks at every peer there is, a 256th at a time.
+    pub fn counts(&self) -> Counts {
+        self.shared.book.counts()
+    }
+
+    /// Why the peer would be closed by a trim on demand, or would not. Looks at every peer there is.
+    pub fn explain(&self, peer: &PeerId) -> Explanation {
+        self.shared.explain(peer)
+    }
+
+    /// Whether the manager stays within a limit that the system has.
+    ///
+    /// # Errors
+    ///
+    /// The hard limit, or the high watermark where there is none, is above `system`.
+    pub fn check_limit(&self, system: usize) -> Result<(), LimitError> {
+        let manager = self.shared.hard_limit.unwrap_or(self.shared.high);
+        if manager > system {
+            Err(LimitError { manager, system })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The hard limit as a question that a transport can ask about a connection before it has cost much: a knock's admission hook, a gater's.
+    ///
+    /// It lets everybody in while there is room. At the limit it lets in who is protected, in use or has a value above zero, for whom the behaviour may find a place, and denies
+    /// others with [`HardLimitReached`]. Without a hard limit it denies nobody. Connections in their handshake are not counted: the behaviour
+    /// is the one that holds the limit.
+    pub fn hard_cap(
+        &self,
+    ) -> impl Fn(&PeerId, &ConnectedPoint) -> Result<(), Box<dyn Error + Send + Sync>> + Clone + Send + Sync + use<>
+    {
+        let shared = self.shared.clone();
+        move |peer, _| match shared.has_room_for(peer) {
+            true => Ok(()),
+            false => Err(HardLimitReached {
+                limit: shared.hard_limit.unwrap_or(0),
+            }
+            .into()),
+        }
+    }
+
+    /// Wraps a transport so that streams and last activity of its connections are known to the order in which they are
+    /// trimmed, and closing them takes bounded time. For each transport of the Swarm.
+    pub fn count<T: Transport>(&self, transport: T) -> count::Transport<T> {
+        count::Transport::new(transport, self.shared.activity.clone())
+    }
+
+    /// Ends the manager's work: no trim begins any more, and calls that would change something do nothing. What is known stays
+    /// readable, and what was protected stays alive. Connections are not closed.
+    pub fn close(&self) {
+        self.shared.close();
+    }
+
+    fn is_open(&self) -> bool {
+        !self.shared.is_closed()
+    }
+}
+
+impl fmt::Debug for Manager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manager")
+            .field("info", &self.info())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ConnManager for Manager {
+    fn tag_peer(&self, peer: &PeerId, tag: &str, value: i64) {
+        Self::tag_peer(self, peer, tag, value);
+    }
+
+    fn untag_peer(&self, peer: &PeerId, tag: &str) {
+        Self::untag_peer(self, peer, tag);
+    }
+
+    fn upsert_tag(&self, peer: &PeerId, tag: &str, upsert: &mut dyn FnMut(i64) -> i64) {
+        Self::upsert_tag(self, peer, tag, upsert);
+    }
+
+    fn tag_info(&self, peer: &PeerId) -> Option<TagInfo> {
+        Self::tag_info(self, peer)
+    }
+
+    fn trim_open_conns(&self) -> BoxFuture<'static, Trimmed> {
+        Self::trim_open_conns(self).boxed()
+    }
+
+    fn protect(&self, peer: &PeerId, tag: &str) {
+        Self::protect(self, peer, tag);
+    }
+
+    fn unprotect(&self, peer: &PeerId, tag: &str) -> bool {
+        Self::unprotect(self, peer, tag)
+    }
+
+    fn is_protected(&self, peer: &PeerId, tag: &str) -> bool {
+        Self::is_protected(self, peer, tag)
+    }
+
+    fn close(&self) {
+        Self::close(self);
+    }
+}
+
+/// A trim under way. Resolves when it is over; dropping it does not stop the trim.
+#[derive(Debug)]
+#[must_use = "the trim runs without it, but nobody learns what it came to"]
+pub struct Trimming(oneshot::Receiver<Trimmed>);
+
+impl Future for Trimming {
+    type Output = Trimmed;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Trimmed> {
+        // Whoever would have answered is gone, and the Swarm with it.
+        self.0.poll_unpin(cx).map(Result::unwrap_or_default)
+    }
+}
+
+/// Protects a peer while it, or a clone of it, lives. Connected or not. See [`Manager::in_use`].
+#[must_use = "the peer is protected only while this lives"]
+pub struct InUse {
+    shared: Arc<Shared>,
+    peer: PeerId,
+}
+
+impl InUse {
+    fn new(shared: Arc<Shared>, peer: PeerId) -> Self {
+        if shared.book.guard(&peer) {
+            shared.wake();
+        }
+        Self { shared, peer }
+    }
+
+    /// Whom it protects.
+    pub fn peer(&self) -> &PeerId {
+        &self.peer
+    }
+}
+
+impl Clone for InUse {
+    fn clone(&self) -> Self {
+        Self::new(self.shared.clone(), self.peer)
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        if self.shared.book.unguard(&self.peer) {
+            self.shared.wake();
+        }
+    }
+}
+
+impl fmt::Debug for InUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InUse")
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// There are as many connections as there may be, and nobody is worth less than the newcomer.
+///
+/// The cause of a [`ConnectionDenied`](libp2p_swarm::ConnectionDenied) by the behaviour: `denied.downcast::<HardLimitReached>()`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the hard limit of {limit} connections is reached")]
+#[non_exhaustive]
+pub struct HardLimitReached {
+    /// The limit.
+    pub limit: usize,
+}

@@ -1,0 +1,191 @@
+//! What is counted. Without the `metrics` feature every method here is empty and costs nothing.
+
+use crate::event::Event;
+use crate::shared::Shared;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[cfg(not(feature = "metrics"))]
+pub(crate) use absent::Metrics;
+#[cfg(feature = "metrics")]
+pub(crate) use present::Metrics;
+
+#[cfg(not(feature = "metrics"))]
+mod absent {
+    use super::*;
+
+    #[derive(Clone)]
+    pub(crate) struct Metrics;
+
+    impl Metrics {
+        pub(crate) fn none() -> Self {
+            Self
+        }
+        pub(crate) fn attach(&self, _: &Arc<Shared>) {}
+        pub(crate) fn event(&self, _: &Event) {}
+        pub(crate) fn closed(&self, _: Duration) {}
+    }
+}
+
+#[cfg(feature = "metrics")]
+mod present {
+    use super::*;
+    use prometheus_client::collector::Collector;
+    use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+    use prometheus_client::metrics::MetricType;
+    use prometheus_client::metrics::counter::{ConstCounter, Counter};
+    use prometheus_client::metrics::family::Family;
+    use prometheus_client::metrics::gauge::ConstGauge;
+    use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+    use prometheus_client::registry::{Registry, Unit};
+    use std::fmt;
+    use std::sync::{OnceLock, Weak};
+
+    #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+    struct TrimLabel {
+        reason: &'static str,
+        outcome: &'static str,
+    }
+
+    #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+    struct ReasonLabel {
+        reason: &'static str,
+    }
+
+    #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+    struct ClassLabel {
+        class: &'static str,
+    }
+
+    /// Cheap to clone; every clone counts into the same registry, or into none.
+    #[derive(Clone)]
+    pub(crate) struct Metrics(Option<Arc<Registered>>);
+
+    struct Registered {
+        trims: Family<TrimLabel, Counter>,
+        trimmed: Family<ReasonLabel, Counter>,
+        stuck: Counter,
+        denied: Counter,
+        lifetimes: Histogram,
+        scrape: Arc<Scrape>,
+    }
+
+    /// What is worked out only when somebody scrapes: classes change with time, without any event.
+    #[derive(Debug, Default)]
+    struct Scrape(OnceLock<Weak<Shared>>);
+
+    impl Metrics {
+        pub(crate) fn none() -> Self {
+            Self(None)
+        }
+
+        pub(crate) fn register(registry: &mut Registry) -> Self {
+            let registry = registry.sub_registry_with_prefix("libp2p_connmgr");
+            let this = Registered {
+                trims: Family::default(),
+                trimmed: Family::default(),
+                stuck: Counter::default(),
+                denied: Counter::default(),
+                // 1 s to 36 h.
+                lifetimes: Histogram::new(exponential_buckets(1.0, 4.0, 9)),
+                scrape: Arc::default(),
+            };
+            registry.register(
+                "trims",
+                "Trims, by why they ran and what became of them",
+                this.trims.clone(),
+            );
+            registry.register(
+                "trimmed_connections",
+                "Connections that were told to close, by why",
+                this.trimmed.clone(),
+            );
+            registry.register(
+                "stuck_connections",
+                "Connections that were not closed at a trim's deadline",
+                this.stuck.clone(),
+            );
+            registry.register("denied", "Newcomers denied at the hard limit", this.denied.clone());
+            registry.register_with_unit(
+                "connection_lifetime",
+                "From established to closed",
+                Unit::Seconds,
+                this.lifetimes.clone(),
+            );
+            registry.register_collector(Box::new(this.scrape.clone()));
+            Self(Some(Arc::new(this)))
+        }
+
+        /// A second manager with the same configuration shares the counters, but its gauges are the first one's.
+        pub(crate) fn attach(&self, shared: &Arc<Shared>) {
+            if let Some(this) = &self.0 {
+                this.scrape.0.get_or_init(|| Arc::downgrade(shared));
+            }
+        }
+
+        pub(crate) fn event(&self, event: &Event) {
+            let Some(this) = &self.0 else { return };
+            let trim = |reason, outcome| this.trims.get_or_create(&TrimLabel { reason, outcome }).inc();
+            match event {
+                Event::Denied { .. } => drop(this.denied.inc()),
+                Event::Trimmed {
+                    connections, reason, ..
+                } => {
+                    let reason = reason.as_str();
+                    this.trimmed
+                        .get_or_create(&ReasonLabel { reason })
+                        .inc_by(*connections as u64);
+                }
+                Event::TrimFinished { reason, trimmed } => {
+                    trim(reason.as_str(), if trimmed.stuck > 0 { "stuck" } else { "closed" });
+                    this.stuck.inc_by(trimmed.stuck as u64);
+                }
+                Event::TrimSkipped { reason, skipped } => drop(trim(reason.as_str(), skipped.as_str())),
+            }
+        }
+
+        pub(crate) fn closed(&self, after: Duration) {
+            if let Some(this) = &self.0 {
+                this.lifetimes.observe(after.as_secs_f64());
+            }
+        }
+    }
+
+    impl Collector for Scrape {
+        fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+            let Some(shared) = self.0.get().and_then(Weak::upgrade) else {
+                return Ok(());
+            };
+            let counts = shared.book.counts();
+            let classes = [
+                ("protected", counts.protected),
+                ("in_grace", counts.in_grace),
+                ("tagged", counts.tagged),
+                ("plain", counts.plain),
+            ];
+            let gauge = |value: usize| ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            let mut connections =
+                encoder.encode_descriptor("connections", "Connections, by class", None, MetricType::Gauge)?;
+            for (class, count) in classes {
+                gauge(count.connections).encode(connections.encode_family(&ClassLabel { class })?)?;
+            }
+            gauge(counts.closing).encode(connections.encode_family(&ClassLabel { class: "closing" })?)?;
+            let mut peers = encoder.encode_descriptor("peers", "Peers, by class", None, MetricType::Gauge)?;
+            for (class, count) in classes {
+                gauge(count.peers).encode(peers.encode_family(&ClassLabel { class })?)?;
+            }
+            gauge(counts.early).encode(peers.encode_family(&ClassLabel { class: "early" })?)?;
+            gauge(counts.gone).encode(peers.encode_family(&ClassLabel { class: "gone" })?)?;
+            for (name, help, value) in [
+                ("low_watermark", "What a trim goes down to", shared.low),
+                ("high_watermark", "What starts a trim", shared.high),
+            ] {
+                let metric = gauge(value);
+                metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
+            }
+            let refused = ConstCounter::new(shared.book.refused_tags());
+            let help = "Tags that were not set, as the peer has as many as it may";
+            refused.encode(encoder.encode_descriptor("refused_tags", help, None, refused.metric_type())?)
+        }
+    }
+}

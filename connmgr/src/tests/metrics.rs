@@ -1,0 +1,64 @@
+//! What a scrape shows, and what the dashboard asks for.
+
+use super::*;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+
+#[test]
+fn a_scrape_shows_classes_and_what_trims_came_to() {
+    let mut registry = Registry::default();
+    let config = quiet(2, 100, SECOND).unwrap().with_max_tags(1);
+    let mut node = Node::new(config.with_metrics(&mut registry));
+    let old = node.connect_many(6);
+    node.advance(SECOND);
+    node.connect_many(3);
+    node.manager.protect(&old[0], "tag");
+    node.manager.tag_peer(&old[1], "tag", 1);
+    node.manager.tag_peer(&old[1], "another", 1);
+    node.manager.tag_peer(&PeerId::random(), "tag", 1);
+    node.trim();
+    node.trim();
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    for line in [
+        r#"libp2p_connmgr_connections{class="protected"} 1"#,
+        r#"libp2p_connmgr_connections{class="in_grace"} 3"#,
+        r#"libp2p_connmgr_connections{class="tagged"} 1"#,
+        r#"libp2p_connmgr_connections{class="plain"} 1"#,
+        r#"libp2p_connmgr_connections{class="closing"} 0"#,
+        r#"libp2p_connmgr_peers{class="early"} 1"#,
+        r#"libp2p_connmgr_peers{class="gone"} 3"#,
+        "libp2p_connmgr_low_watermark 2",
+        "libp2p_connmgr_high_watermark 100",
+        "libp2p_connmgr_refused_tags_total 1",
+        r#"libp2p_connmgr_trims_total{reason="on_demand",outcome="closed"} 1"#,
+        r#"libp2p_connmgr_trims_total{reason="on_demand",outcome="too_few_candidates"} 1"#,
+        r#"libp2p_connmgr_trimmed_connections_total{reason="on_demand"} 3"#,
+        "libp2p_connmgr_stuck_connections_total 0",
+        "libp2p_connmgr_denied_total 0",
+        "libp2p_connmgr_connection_lifetime_seconds_count 3",
+    ] {
+        assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
+    }
+}
+
+#[test]
+fn the_dashboard_asks_for_what_there_is() {
+    let mut registry = Registry::default();
+    let mut node = Node::new(quiet(1, 1, Duration::ZERO).unwrap().with_metrics(&mut registry));
+    node.connect_many(2);
+    node.trim();
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    let dashboard = include_str!("../../dashboard.json");
+    let names = dashboard.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let names: std::collections::BTreeSet<_> = names.filter(|name| name.starts_with("libp2p_connmgr_")).collect();
+    assert!(names.len() >= 9, "{names:?}");
+    for name in names {
+        assert!(
+            text.lines()
+                .any(|line| line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name} "))),
+            "{name}"
+        );
+    }
+}

@@ -1,0 +1,4 @@
+//! Two real Swarms that want each other, over real transports.
+
+#[cfg(test)]
+mod settling;

@@ -1,0 +1,10 @@
+//! The manager in real Swarms: over the knock transport, TCP with Noise and yamux, and QUIC.
+
+#[cfg(test)]
+mod common;
+#[cfg(test)]
+mod keep_alive;
+#[cfg(test)]
+mod punching;
+#[cfg(test)]
+mod trimming;
