@@ -104,8 +104,10 @@ pub fn dialer_config(key: &Keypair, version: Version) -> Result<Config> {
 /// A running listener. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Target {
-    /// Where it listens.
+    /// Where it listens, first.
     pub address: SocketAddr,
+    /// Everywhere it listens, in the order asked for.
+    pub addresses: Vec<SocketAddr>,
     /// Who it is.
     pub peer: PeerId,
     established: Arc<AtomicU64>,
@@ -113,29 +115,33 @@ pub struct Target {
 }
 
 impl Target {
-    /// Starts it on this runtime.
+    /// Starts it on this runtime, with one identity on every address of `listen`.
     ///
     /// # Errors
     ///
-    /// When it cannot listen there.
-    pub async fn start(kind: Kind, key: &Keypair, listen: SocketAddr, settings: Settings) -> Result<Self> {
+    /// When it cannot listen there, or nowhere is to be listened.
+    pub async fn start(kind: Kind, key: &Keypair, listen: &[SocketAddr], settings: Settings) -> Result<Self> {
         let mut transport = transport(kind, key, settings)?;
-        let mut address = Multiaddr::from(listen.ip()).with(Protocol::Tcp(listen.port()));
-        if kind.version().is_some() {
-            address.push(Protocol::Tls);
-        }
-        transport.listen_on(ListenerId::next(), address)?;
-        let address = match next(&mut transport).await {
-            TransportEvent::NewAddress { listen_addr, .. } => {
-                socket_addr(&listen_addr).with_context(|| format!("no TCP address: {listen_addr}"))?
+        let mut addresses = Vec::new();
+        for listen in listen {
+            let mut address = Multiaddr::from(listen.ip()).with(Protocol::Tcp(listen.port()));
+            if kind.version().is_some() {
+                address.push(Protocol::Tls);
             }
-            TransportEvent::ListenerError { error, .. } => return Err(error).context("the listener failed"),
-            TransportEvent::ListenerClosed { reason, .. } => bail!("the listener closed: {reason:?}"),
-            _ => bail!("a listener that begins with something else than its address"),
-        };
+            transport.listen_on(ListenerId::next(), address)?;
+            addresses.push(match next(&mut transport).await {
+                TransportEvent::NewAddress { listen_addr, .. } => {
+                    socket_addr(&listen_addr).with_context(|| format!("no TCP address: {listen_addr}"))?
+                }
+                TransportEvent::ListenerError { error, .. } => return Err(error).context("the listener failed"),
+                TransportEvent::ListenerClosed { reason, .. } => bail!("the listener closed: {reason:?}"),
+                _ => bail!("a listener that begins with something else than its address"),
+            });
+        }
         let established = Arc::new(AtomicU64::new(0));
         Ok(Self {
-            address,
+            address: *addresses.first().context("nowhere to listen")?,
+            addresses,
             peer: key.public().to_peer_id(),
             task: tokio::spawn(serve(transport, established.clone())),
             established,

@@ -251,6 +251,9 @@ impl Records {
             }
             match (kind, &self.keys) {
                 (KEY_UPDATE, _) => {
+                    if length != 1 {
+                        return Err(InvalidMessage::InvalidKeyUpdate.into());
+                    }
                     // Nothing may follow it in its record: that would have been sealed with the wrong key.
                     let &[request] = rest else {
                         return Err(PeerMisbehaved::KeyEpochWithPendingFragment.into());

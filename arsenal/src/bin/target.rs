@@ -19,8 +19,9 @@ struct Args {
     /// Ours: with knocks of version 2.
     #[arg(long)]
     v2: bool,
+    /// May be given again: more addresses of the same identity.
     #[arg(long, default_value = "127.0.0.1:0")]
-    listen: SocketAddr,
+    listen: Vec<SocketAddr>,
     /// Ed25519 seed, 64 hexadecimal digits; a fresh identity without.
     #[arg(long)]
     seed: Option<String>,
@@ -62,10 +63,10 @@ async fn run(args: Args) -> Result<()> {
         },
         max_waiting: args.max_waiting,
     };
-    let target = Target::start(args.kind.with_v2(args.v2), &key, args.listen, settings).await?;
+    let target = Target::start(args.kind.with_v2(args.v2), &key, &args.listen, settings).await?;
     let pid = std::process::id();
     let ready = json!({
-        "event": "ready", "address": target.address, "peer": target.peer.to_string(), "pid": pid,
+        "event": "ready", "address": target.address, "addresses": target.addresses, "peer": target.peer.to_string(), "pid": pid,
     });
     println!("{ready}");
     let mut commands = BufReader::new(tokio::io::stdin()).lines();

@@ -33,7 +33,7 @@ async fn sweep(target: SocketAddr, probes: u64, endings: &'static [Ending], hold
 async fn stock_libp2p_answers_probes() {
     let key = Keypair::generate_ed25519();
     let any = "127.0.0.1:0".parse().unwrap();
-    let target = Target::start(Kind::Noise, &key, any, Settings::default())
+    let target = Target::start(Kind::Noise, &key, &[any], Settings::default())
         .await
         .unwrap();
     let swept = sweep(target.address, 300, &Ending::ALL, 1.0).await;

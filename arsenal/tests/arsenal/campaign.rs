@@ -37,7 +37,7 @@ fn a_program_that_is_not_there_is_named() {
 async fn scanners_get_no_byte_of_ours_and_those_that_are_missing_are_said_to_be() {
     let key = Keypair::generate_ed25519();
     let any = "127.0.0.1:0".parse().unwrap();
-    let target = Target::start(Kind::Knock, &key, any, Settings::default())
+    let target = Target::start(Kind::Knock, &key, &[any], Settings::default())
         .await
         .unwrap();
     let scans = scan(target.address, Duration::from_secs(2)).await.unwrap();

@@ -41,7 +41,7 @@ impl Scene {
         };
         let any = "127.0.0.1:0".parse().unwrap();
         let key = Keypair::generate_ed25519();
-        let target = Target::start(kind, &key, any, settings).await.unwrap();
+        let target = Target::start(kind, &key, &[any], settings).await.unwrap();
         let path = InPath::start(any, target.address, mode).await.unwrap();
         let dialers = Honest::new(kind, path.address, target.peer, Sources::honest(dialers)).unwrap();
         Self { target, path, dialers }

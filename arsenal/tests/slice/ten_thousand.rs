@@ -38,10 +38,10 @@ async fn ten_thousand_probes_get_no_byte_and_cannot_be_told_apart() {
     };
     let key = Keypair::generate_ed25519();
     let any = "127.0.0.1:0".parse().unwrap();
-    let target = Target::start(Kind::Knock, &key, any, settings).await.unwrap();
+    let target = Target::start(Kind::Knock, &key, &[any], settings).await.unwrap();
     let mut flights = captures(Kind::Knock, &target).await;
     // Version 2 is not spoken here; the same identity does so elsewhere.
-    let elsewhere = Target::start(Kind::KnockV2, &key, any, settings).await.unwrap();
+    let elsewhere = Target::start(Kind::KnockV2, &key, &[any], settings).await.unwrap();
     flights.extend(captures(Kind::KnockV2, &elsewhere).await);
     drop(elsewhere);
     let gate = GateKey::of_peer(&target.peer).unwrap();

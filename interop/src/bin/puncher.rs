@@ -1,7 +1,7 @@
 //! A peer that can punch holes, or the relay that helps two of them: stock behaviours over the knock transport.
 //!
 //! Commands come as JSON lines on standard input, events go out as JSON lines on standard output; the end of the
-//! input is the end of the process. See `tests/hole_punch.rs`.
+//! input is the end of the process. See `tests/internet/hole_punch.rs`.
 
 use anyhow::{Context as _, Result};
 use clap::Parser;

@@ -335,13 +335,17 @@ fn a_key_update_that_asks_for_ours_is_answered_in_front_of_the_next_data() {
 #[test]
 fn whatever_else_is_sealed_in_a_record_is_refused() {
     let update = [KEY_UPDATE, 0, 0, 1, 0];
-    let refused: [(&str, &[Said<'_>]); 9] = [
+    let refused: [(&str, &[Said<'_>]); 10] = [
         (
             "an update with something behind it",
             &[(HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 0, 0])],
         ),
         ("an update of no kind", &[(HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 2])]),
         ("an empty update", &[(HANDSHAKE, &[KEY_UPDATE, 0, 0, 0])]),
+        (
+            "an empty update with something behind it",
+            &[(HANDSHAKE, &[KEY_UPDATE, 0, 0, 0, 0])],
+        ),
         ("data inside a message", &[(HANDSHAKE, &update[..2]), (DATA, b"data")]),
         (
             "an alert inside a message",

@@ -338,11 +338,12 @@ async fn dials_and_knocks_progress_beside_a_behaviour_that_is_always_ready() {
     dialling.dial(address.with_p2p(peer(2)).unwrap()).unwrap();
     let established = |mut swarm: Swarm<Chatty>| {
         tokio::spawn(async move {
-            let mut chatter = 0u64;
+            let mut found = None;
             loop {
                 match swarm.select_next_some().await {
-                    SwarmEvent::ConnectionEstablished { peer_id, .. } => return (peer_id, chatter, swarm),
-                    SwarmEvent::Behaviour(_) => chatter += 1,
+                    SwarmEvent::ConnectionEstablished { peer_id, .. } => found = Some(peer_id),
+                    // The connection may be there before the first word is. The words go on all the same.
+                    SwarmEvent::Behaviour(_) if found.is_some() => return (found, swarm),
                     _ => {}
                 }
             }
@@ -350,9 +351,8 @@ async fn dials_and_knocks_progress_beside_a_behaviour_that_is_always_ready() {
     };
     let both = futures::future::join(established(listening), established(dialling));
     let (there, back) = soon("both ends connected", both).await;
-    let ((caller, heard, _listening), (found, said, _dialling)) = (there.unwrap(), back.unwrap());
-    assert_eq!((caller, found), (peer(1), peer(2)));
-    assert!(heard > 0 && said > 0, "the behaviour talked all the while");
+    let ((caller, _listening), (found, _dialling)) = (there.unwrap(), back.unwrap());
+    assert_eq!((caller, found), (Some(peer(1)), Some(peer(2))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

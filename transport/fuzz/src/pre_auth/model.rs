@@ -147,17 +147,26 @@ pub fn expected(
 
     let (verdict, taken) = unless_spent(world, house, inside, bytes, wall, age);
     let mut may = spent;
-    let before = past.answered.iter().find(|(key, _)| inside.message.starts_with(key));
-    match before {
-        // Once and never again.
-        Some((_, time)) => {
-            may.push(refused(Refusal::Replayed, HEAD));
-            let kept = time.saturating_add(WINDOW) >= past.latest.max(wall);
-            if !kept && !matches!(verdict, Verdict::Answered(_)) {
-                may.push((verdict, taken));
-            }
+    let mut before = past
+        .answered
+        .iter()
+        .filter(|(key, _)| inside.message.starts_with(key))
+        .map(|(_, time)| *time)
+        .peekable();
+    if before.peek().is_none() {
+        may.push((verdict, taken));
+    } else {
+        may.push(refused(Refusal::Replayed, HEAD));
+        // Once and never again. A dialer that uses a key a second time, which nobody else can, makes another knock of it:
+        // that one may be taken when the first is forgotten.
+        let (mut kept, mut same) = (false, false);
+        for time in before {
+            kept |= time.saturating_add(WINDOW) >= past.latest.max(wall);
+            same |= time == inside.time();
         }
-        None => may.push((verdict, taken)),
+        if !kept && !(same && matches!(verdict, Verdict::Answered(_))) {
+            may.push((verdict, taken));
+        }
     }
     let in_time = inside.time().abs_diff(wall) <= WINDOW;
     if inside.noise_right && in_time && inside.time() <= past.highest_floor(wall) {

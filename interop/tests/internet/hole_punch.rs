@@ -8,13 +8,9 @@
 //! Nothing depends on latency, on the scheduler or on a retransmission, as long as the two dials overlap, and each
 //! lasts ten seconds. The listening socket is never involved: nothing comes through before our own dial has begun.
 
-#![cfg(target_os = "linux")]
-
-mod netns;
-
+use crate::netns::{ADA, BOB, Home, Internet, PUBLIC, PUBLIC_IP};
 use anyhow::{Context as _, Result, ensure};
 use interop::process::Process;
-use netns::{ADA, BOB, Home, Internet, PUBLIC, PUBLIC_IP};
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::{Duration, Instant};

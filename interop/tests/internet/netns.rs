@@ -46,6 +46,17 @@ table ip home_router {
 }
 "#;
 
+/// In front of everything that [`RULES`] say.
+const CUT: &str = r#"
+table ip cut {
+    counter swallowed { }
+    chain through_the_router {
+        type filter hook forward priority filter - 10; policy accept;
+        counter name "swallowed" drop
+    }
+}
+"#;
+
 /// A home: the host `name` with the address `ip`, behind the router `router`, which the outside sees as `wan`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Home {
@@ -95,7 +106,7 @@ impl Internet {
             ensure!(!required, "KNOCK_TESTS_MUST_RUN is set, but {reason}");
             static SAID: Once = Once::new();
             // The macros' output is kept back by the test harness, and nobody would see that nothing was tested.
-            SAID.call_once(|| drop(writeln!(std::io::stderr(), "hole_punch: skipped: {reason}")));
+            SAID.call_once(|| drop(writeln!(std::io::stderr(), "internet: skipped: {reason}")));
             return Ok(None);
         }
         sweep()?;
@@ -110,7 +121,7 @@ impl Internet {
             this.ip(home.name, &["route", "add", "default", "via", home.lan])?;
             this.ip(home.router, &["route", "add", "default", "via", home.gateway])?;
             this.forward(home.router)?;
-            this.filter(home.router)?;
+            this.nft(home.router, RULES)?;
         }
         this.forward(PUBLIC)?;
         Ok(Some(this))
@@ -123,12 +134,29 @@ impl Internet {
         command
     }
 
+    /// The router of `home` passes nothing on any more, in either direction, and tells nobody.
+    pub(crate) fn cut(&self, home: Home) -> Result<()> {
+        self.nft(home.router, CUT)
+    }
+
+    /// It passes things on again, as before.
+    pub(crate) fn heal(&self, home: Home) -> Result<()> {
+        self.nft(home.router, "delete table ip cut\n")
+    }
+
+    /// How many packets the router of `home` has swallowed while it was cut.
+    pub(crate) fn swallowed(&self, home: Home) -> Result<u64> {
+        self.counter(home, "cut", "swallowed")
+    }
+
     /// How many packets the router of `home` has dropped because nobody inside had asked for them.
     pub(crate) fn dropped(&self, home: Home) -> Result<u64> {
-        let listing =
-            run(self
-                .command(home.router, "nft")
-                .args(["list", "counter", "ip", "home_router", "unsolicited"]))?;
+        self.counter(home, "home_router", "unsolicited")
+    }
+
+    fn counter(&self, home: Home, table: &str, name: &str) -> Result<u64> {
+        let arguments = ["list", "counter", "ip", table, name];
+        let listing = run(self.command(home.router, "nft").args(arguments))?;
         let mut words = listing.split_whitespace().skip_while(|word| *word != "packets");
         words
             .nth(1)
@@ -182,7 +210,7 @@ impl Internet {
         run(self.command(place, "sh").args(["-c", write])).map(drop)
     }
 
-    fn filter(&self, router: &str) -> Result<()> {
+    fn nft(&self, router: &str, rules: &str) -> Result<()> {
         let mut nft = self
             .command(router, "nft")
             .args(["-f", "-"])
@@ -192,7 +220,7 @@ impl Internet {
         nft.stdin
             .take()
             .context("its input is piped")?
-            .write_all(RULES.as_bytes())?;
+            .write_all(rules.as_bytes())?;
         let output = nft.wait_with_output()?;
         ensure!(
             output.status.success(),
@@ -249,7 +277,7 @@ fn sweep() -> Result<()> {
         };
         // The number alone may be another program's by now.
         let alive = std::fs::read(format!("/proc/{owner}/cmdline"))
-            .is_ok_and(|line| String::from_utf8_lossy(&line).contains("hole_punch"));
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains("internet"));
         if !alive {
             // Somebody else may be sweeping too.
             let _ = run(Command::new("ip").args(["netns", "delete"]).arg(&name));
