@@ -3,7 +3,8 @@
 
 // The map, from the top, which may import everything below it, to the bottom: bytes and time in, frames and messages out.
 
-// A host of its own, over knock and TLS.
+// A host of its own, over knock and TLS; the same streams in a Swarm.
+mod behaviour;
 mod config;
 mod host;
 
@@ -28,6 +29,7 @@ mod message;
 // Pure: frames, buckets, buffers, who is dialled when, which connection is kept.
 mod engine;
 
+pub use behaviour::{Behaviour, BehaviourConfig};
 pub use config::HostConfig;
 pub use counters::{Counter, Gauge, HostCounters, PeerCounters, Sizes};
 pub use engine::responses::ResponsePolicy;

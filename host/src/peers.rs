@@ -401,12 +401,18 @@ impl Lease {
         let mut state = self.shared.lock();
         state.slots.tick(now);
         state.follow_slots(now);
+        let mut timeout = state.slots.next_timeout();
+        if state.peer.generation() == Some(self.generation) {
+            state.peer.tick(now);
+            let peer = state.peer.next_timeout();
+            timeout = timeout.into_iter().chain(peer).min();
+        }
         if let Some(link) = state.links.get_mut(&self.generation)
             && link.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker()))
         {
             link.waker = Some(cx.waker().clone());
         }
-        (state.slots.role(self.generation), state.slots.next_timeout())
+        (state.slots.role(self.generation), timeout)
     }
 
     /// The first byte on a connection that stands by.

@@ -23,7 +23,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Every so many messages the two priorities swap.
 const INVERT_EVERY: u64 = 8;
@@ -37,6 +37,14 @@ const OPENS_AND_CLOSES_RATE: u64 = 3_333;
 
 /// Streams that the other end has open on a connection, at most: what it may have, and as many whose close has not come yet.
 const REMOTE_STREAMS: usize = 2 * MAX_STREAMS_PER_PEER;
+
+/// When opens are told again to a peer that has said nothing on a stream of its own, counted from the start of a connection. A
+/// Go host may lose the first ones when one connection replaces another, and would keep silent as long as the new one
+/// lasts (W3); it ignores what it knows.
+const TELL_AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+
+/// Opens and closes that are told on a connection before none is told again: the other end may count them.
+const TOLD: usize = OPENS_AND_CLOSES as usize - 100;
 
 /// Bytes on the wire that nothing need have come of: what TLS reads ahead, generously.
 const READ_AHEAD: u64 = 102_400;
@@ -81,6 +89,13 @@ struct Connection {
     notices: VecDeque<Notice>,
     opens: TokenBucket,
     consumed: u64,
+    since: Instant,
+    /// How often opens were told again.
+    again: usize,
+    /// Opens and closes that were told.
+    told: usize,
+    /// Streams on which the other end has said something.
+    heard: HashSet<StreamId, BuildHasherDefault<FirstBytes>>,
 }
 
 enum Notice {
@@ -143,6 +158,10 @@ impl Peer {
             notices: opens.collect(),
             opens: TokenBucket::full(OPENS_AND_CLOSES_RATE, OPENS_AND_CLOSES, now),
             consumed: 0,
+            since: now,
+            again: 0,
+            told: 0,
+            heard: HashSet::default(),
         });
     }
 
@@ -155,6 +174,29 @@ impl Peer {
         }
         if let Some(connection) = self.connection.take() {
             self.give_back(connection.target.held());
+        }
+    }
+
+    /// When [`Peer::tick`] has something to do.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let connection = self.connection.as_ref()?;
+        Some(connection.since + *TELL_AGAIN.get(connection.again)?)
+    }
+
+    /// What is due at `now`.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        if self.next_timeout().is_none_or(|at| now < at) {
+            return;
+        }
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        connection.again += 1;
+        for (id, entry) in &self.streams {
+            let silent = connection.remote.contains(id) && !connection.heard.contains(id);
+            if silent && connection.told + connection.notices.len() < TOLD {
+                connection.notices.push_back(Notice::Open(*id, entry.name.clone()));
+            }
         }
     }
 
@@ -202,7 +244,10 @@ impl Peer {
     }
 
     fn next_notice(&mut self) -> Option<(Header, Bytes)> {
-        let (kind, stream, name) = match self.connection.as_mut()?.notices.pop_front()? {
+        let connection = self.connection.as_mut()?;
+        let notice = connection.notices.pop_front()?;
+        connection.told += 1;
+        let (kind, stream, name) = match notice {
             Notice::Open(id, name) => (Kind::Open, id, Bytes::copy_from_slice(name.as_bytes())),
             Notice::Close(id) => (Kind::Close, id, Bytes::new()),
         };

@@ -6,3 +6,5 @@
 mod common;
 #[cfg(test)]
 mod hosts;
+#[cfg(test)]
+mod swarms;

@@ -1,6 +1,6 @@
 //! The connection's side: frames that come in.
 
-use super::{Peer, REMOTE_STREAMS};
+use super::{Peer, REMOTE_STREAMS, TELL_AGAIN};
 use crate::engine::frame::{Header, Kind, Piece, RequestId, Violation};
 use crate::engine::id::StreamId;
 use crate::message::{Inbound, RequestHandle};
@@ -95,6 +95,11 @@ impl Peer {
             self.counters.dropped_unknown.one();
             return Target::Skip;
         };
+        if let Some(connection) = &mut self.connection
+            && connection.again < TELL_AGAIN.len()
+        {
+            connection.heard.insert(stream);
+        }
         if length > entry.limits.max_message {
             self.counters.dropped_oversize.one();
             return Target::Skip;

@@ -205,6 +205,40 @@ fn an_open_that_is_the_first_thing_on_a_connection_is_not_lost() {
 }
 
 #[test]
+fn opens_are_told_again_where_nothing_was_heard_and_only_twice() {
+    // W3 at the other end: it had them, and forgot.
+    let mut pair = Pair::connected();
+    let [ours, theirs] = pair.open_both("forgotten", wide());
+    let [_, heard] = pair.open_both("heard", wide());
+    pair.open(0, "only here", wide());
+    pair.settle();
+    pair.send(1, heard, b"!");
+    pair.settle();
+    let forget = |pair: &mut Pair| {
+        let connection = pair.ends[1].connection.as_mut().unwrap();
+        connection.remote.clear();
+    };
+    for after in TELL_AGAIN {
+        forget(&mut pair);
+        pair.send(1, theirs, b"?");
+        let start = pair.ends[0].connection.as_ref().unwrap().since;
+        assert_eq!(pair.ends[0].next_timeout(), Some(start + after));
+        pair.ends[0].tick(start + after);
+        let notices = &pair.ends[0].connection.as_ref().unwrap().notices;
+        let told: Vec<&Notice> = notices.iter().collect();
+        assert!(matches!(told[..], [Notice::Open(id, _)] if *id == ours.id));
+        // Were it not for this, it would not be sent.
+        assert!(!pair.ends[1].has_frames());
+        pair.write(0);
+        pair.arrive(0, usize::MAX).unwrap();
+        assert!(pair.ends[1].has_frames());
+        pair.write(1);
+        pair.wires[1].clear();
+    }
+    assert_eq!(pair.ends[0].next_timeout(), None);
+}
+
+#[test]
 fn a_stream_that_was_closed_and_opened_again_works_and_knows_nothing_of_before() {
     let mut pair = Pair::connected();
     let [ours, theirs] = pair.open_both("x", wide());
