@@ -4,6 +4,7 @@ use crate::counters::HostCounters;
 use crate::error::{OpenError, SignError};
 use crate::limits::{Limits, Priority};
 use crate::peers::Registry;
+use crate::separation::separated;
 use crate::stream::{Stream, Stream2};
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
@@ -76,7 +77,18 @@ impl Handle {
         self.registry.counters.clone()
     }
 
-    /// Signs `message`, as it is, with the host's key.
+    /// Signs `message` with the host's key, for `domain` and nothing else: as the Go original's `peeridhelper` does, so that no
+    /// signature that an application gives away is one of the host's own, or of another application's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::sign`].
+    pub fn sign_in_domain(&self, domain: &str, message: &[u8]) -> Result<[u8; 64], SignError> {
+        self.sign(&separated(domain, message))
+    }
+
+    /// Signs `message`, as it is, with the host's key. For protocols that say themselves what keeps their signatures apart;
+    /// everybody else takes [`Handle::sign_in_domain`].
     ///
     /// # Errors
     ///

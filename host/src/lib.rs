@@ -25,6 +25,7 @@ mod counters;
 mod error;
 mod limits;
 mod message;
+mod separation;
 
 // Pure: frames, buckets, buffers, who is dialled when, which connection is kept.
 mod engine;

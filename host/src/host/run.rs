@@ -286,3 +286,27 @@ fn keep_alive(io: &TcpStream) {
         tracing::debug!(%error, "no keep-alive on this connection");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::{TcpListener, TcpStream as Socket};
+
+    #[tokio::test]
+    async fn a_connection_asks_whether_its_other_end_is_still_there() {
+        // W12: without it a peer that is gone without a word is never missed by somebody who only listens.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = Socket::connect(listener.local_addr().unwrap()).await.unwrap();
+        let io = TcpStream(socket);
+        assert!(!SockRef::from(&io.0).keepalive().unwrap());
+        keep_alive(&io);
+        let socket = SockRef::from(&io.0);
+        assert!(socket.keepalive().unwrap());
+        #[cfg(target_os = "linux")]
+        {
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE);
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE);
+            assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
+        }
+    }
+}
