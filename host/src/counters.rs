@@ -173,16 +173,26 @@ mod tests {
             sizes.observe(size);
         }
         assert_eq!(sizes.buckets(), [3, 2, 1, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
-        assert_eq!(sizes.sum(), 1 + 256 + 257 + 1024 + 1025 + (1 << 28) + (1 << 28) + 1 + (1 << 30));
+        assert_eq!(
+            sizes.sum(),
+            1 + 256 + 257 + 1024 + 1025 + (1 << 28) + (1 << 28) + 1 + (1 << 30)
+        );
     }
 
     #[test]
     fn a_peer_that_left_starts_again_at_zero() {
         let host = HostCounters::default();
-        let peer = libp2p_identity::Keypair::ed25519_from_bytes([1; 32]).unwrap().public().to_peer_id();
+        let peer = libp2p_identity::Keypair::ed25519_from_bytes([1; 32])
+            .unwrap()
+            .public()
+            .to_peer_id();
         let first = host.join(peer);
         first.conn_established.one();
-        assert_eq!(host.join(peer).conn_established.get(), 1, "one peer, one set of counters");
+        assert_eq!(
+            host.join(peer).conn_established.get(),
+            1,
+            "one peer, one set of counters"
+        );
         host.leave(&peer);
         assert!(host.peers().is_empty());
         assert_eq!(host.join(peer).conn_established.get(), 0);

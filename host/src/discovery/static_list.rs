@@ -78,7 +78,10 @@ mod tests {
 
     #[test]
     fn a_static_list_keeps_the_order_it_was_given_and_no_address_twice() {
-        let peer = libp2p_identity::Keypair::ed25519_from_bytes([1; 32]).unwrap().public().to_peer_id();
+        let peer = libp2p_identity::Keypair::ed25519_from_bytes([1; 32])
+            .unwrap()
+            .public()
+            .to_peer_id();
         let at = |port: u16| -> Multiaddr { format!("/ip4/192.0.2.7/tcp/{port}/tls").parse().unwrap() };
         let list = StaticList::from_iter([(peer, at(3)), (peer, at(1)), (peer, at(3)), (peer, at(2))]);
         assert_eq!(list.find_peer(&peer), [at(3), at(1), at(2)]);

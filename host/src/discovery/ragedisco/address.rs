@@ -93,7 +93,10 @@ pub(crate) fn announced(
         tracing::warn!(%reason, "the addresses of the interfaces cannot be read: announcing only those that are configured");
     }
     if all.len() > MAX_ADDRESSES {
-        tracing::warn!(addresses = all.len(), "more addresses than an announcement holds: the last ones stay out");
+        tracing::warn!(
+            addresses = all.len(),
+            "more addresses than an announcement holds: the last ones stay out"
+        );
         all.truncate(MAX_ADDRESSES);
     }
     Ok(all.into_iter().map(String::into_bytes).collect())
@@ -129,7 +132,10 @@ mod tests {
     use super::*;
 
     fn texts(addresses: Vec<Vec<u8>>) -> Vec<String> {
-        addresses.into_iter().map(|address| String::from_utf8(address).unwrap()).collect()
+        addresses
+            .into_iter()
+            .map(|address| String::from_utf8(address).unwrap())
+            .collect()
     }
 
     fn ips(list: &[&str]) -> Result<Vec<IpAddr>, String> {
@@ -138,7 +144,18 @@ mod tests {
 
     #[test]
     fn an_unspecified_address_stands_for_those_of_the_interfaces_the_furthest_reaching_first() {
-        let interfaces = ips(&["127.0.0.1", "192.168.1.9", "198.51.100.7", "10.0.0.1", "198.51.100.10", "::1", "fe80::1", "2001:db8::1", "fd00::1", "169.254.0.1"]);
+        let interfaces = ips(&[
+            "127.0.0.1",
+            "192.168.1.9",
+            "198.51.100.7",
+            "10.0.0.1",
+            "198.51.100.10",
+            "::1",
+            "fe80::1",
+            "2001:db8::1",
+            "fd00::1",
+            "169.254.0.1",
+        ]);
         let found = announced(&["0.0.0.0:7".into(), "192.0.2.1:8".into(), "[::]:9".into()], interfaces).unwrap();
         assert_eq!(
             texts(found),
@@ -160,13 +177,22 @@ mod tests {
 
     #[test]
     fn no_address_is_announced_twice_and_without_any_there_is_an_error() {
-        let found = announced(&["10.0.0.1:7".into(), "0.0.0.0:7".into(), "10.0.0.1:7".into()], ips(&["10.0.0.1"]));
+        let found = announced(
+            &["10.0.0.1:7".into(), "0.0.0.0:7".into(), "10.0.0.1:7".into()],
+            ips(&["10.0.0.1"]),
+        );
         assert_eq!(texts(found.unwrap()), ["10.0.0.1:7"]);
-        assert_eq!(announced(&["[::]:7".into()], ips(&["10.0.0.1"])), Err(AddressError::None));
+        assert_eq!(
+            announced(&["[::]:7".into()], ips(&["10.0.0.1"])),
+            Err(AddressError::None)
+        );
         assert_eq!(announced(&[], ips(&["10.0.0.1"])), Err(AddressError::None));
         let unreadable = announced(&["0.0.0.0:7".into()], Err("no".into()));
         assert_eq!(unreadable, Err(AddressError::Interfaces("no".into())));
-        assert_eq!(texts(announced(&["10.0.0.1:7".into()], Err("no".into())).unwrap()), ["10.0.0.1:7"]);
+        assert_eq!(
+            texts(announced(&["10.0.0.1:7".into()], Err("no".into())).unwrap()),
+            ["10.0.0.1:7"]
+        );
         assert!(matches!(
             announced(&["localhost:7".into()], ips(&[])),
             Err(AddressError::NotAnIpAndPort(_))

@@ -94,7 +94,9 @@ impl Announcement {
             return Err(AnnouncementError::TooLong(bytes.len()));
         }
         let message = wire::SignedAnnouncement::decode(bytes);
-        message.map_err(|error| AnnouncementError::Protobuf(error.to_string()))?.try_into()
+        message
+            .map_err(|error| AnnouncementError::Protobuf(error.to_string()))?
+            .try_into()
     }
 
     /// The stored form.
@@ -114,7 +116,9 @@ impl Announcement {
 
     /// Where the peer listens, as it wrote it: an IP address and a port each.
     pub fn addresses(&self) -> impl Iterator<Item = &str> {
-        self.addresses.iter().filter_map(|address| std::str::from_utf8(address).ok())
+        self.addresses
+            .iter()
+            .filter_map(|address| std::str::from_utf8(address).ok())
     }
 
     pub(crate) fn raw_addresses(&self) -> &[Vec<u8>] {
@@ -123,7 +127,10 @@ impl Announcement {
 
     /// Where to dial the peer.
     pub fn multiaddrs(&self) -> impl Iterator<Item = Multiaddr> {
-        self.addresses.iter().filter_map(|bytes| address::parse(bytes).ok()).map(address::multiaddr)
+        self.addresses
+            .iter()
+            .filter_map(|bytes| address::parse(bytes).ok())
+            .map(address::multiaddr)
     }
 
     /// Checks the signature, some 50 µs.
@@ -134,7 +141,11 @@ impl Announcement {
     pub fn verify(&self) -> Result<(), AnnouncementError> {
         let right = ed25519::PublicKey::try_from_bytes(&self.key)
             .is_ok_and(|key| key.verify(&digest(&self.addresses, self.counter), &self.signature));
-        if right { Ok(()) } else { Err(AnnouncementError::Signature(self.peer())) }
+        if right {
+            Ok(())
+        } else {
+            Err(AnnouncementError::Signature(self.peer()))
+        }
     }
 
     fn wire(&self) -> wire::SignedAnnouncement {
@@ -202,7 +213,10 @@ impl Message {
             return Err(AnnouncementError::TooLong(bytes.len()));
         }
         let wrapper = wire::MessageWrapper::decode(bytes);
-        match wrapper.map_err(|error| AnnouncementError::Protobuf(error.to_string()))?.msg {
+        match wrapper
+            .map_err(|error| AnnouncementError::Protobuf(error.to_string()))?
+            .msg
+        {
             None => Err(AnnouncementError::Kind),
             Some(wire::Wrapped::SignedAnnouncement(message)) => Ok(Self::Announcement(message.try_into()?)),
             Some(wire::Wrapped::Reconcile(message)) if message.anns.len() > MAX_ORACLES => {

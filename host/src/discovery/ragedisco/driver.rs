@@ -5,12 +5,12 @@ use super::announcement::{Announcement, key_of};
 use super::database::Database;
 use super::protocol::{Action, Protocol, Rejected};
 use super::{Config, MAX_MESSAGE_LENGTH, STREAM_NAME, Status};
+use crate::SignError;
 use crate::{Handle, Limits, Stream};
 use bytes::Bytes;
 use libp2p_core::Multiaddr;
 use libp2p_core::multiaddr::Protocol as Part;
 use libp2p_identity::PeerId;
-use libp2p_knock::SignError;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -84,7 +84,11 @@ impl Shared {
 
     pub(super) fn find_peer(&self, peer: &PeerId) -> Vec<Multiaddr> {
         let state = self.lock();
-        state.protocol.as_ref().map(|protocol| protocol.find_peer(peer)).unwrap_or_default()
+        state
+            .protocol
+            .as_ref()
+            .map(|protocol| protocol.find_peer(peer))
+            .unwrap_or_default()
     }
 
     pub(super) fn status(&self) -> Status {
@@ -116,7 +120,12 @@ impl Shared {
             signer,
             self.config.interval,
         )?);
-        state.task = Some(runtime.spawn(run(Arc::downgrade(self), self.wake.clone(), self.config.clone(), host.clone())));
+        state.task = Some(runtime.spawn(run(
+            Arc::downgrade(self),
+            self.wake.clone(),
+            self.config.clone(),
+            host.clone(),
+        )));
         Ok(())
     }
 
@@ -193,7 +202,10 @@ async fn run(shared: Weak<Shared>, wake: Arc<Notify>, config: Config, host: Hand
             }
             let Some(protocol) = state.protocol.as_mut() else { break };
             protocol.on_time(Instant::now());
-            (std::iter::from_fn(|| protocol.poll()).collect::<Vec<_>>(), protocol.next_timeout())
+            (
+                std::iter::from_fn(|| protocol.poll()).collect::<Vec<_>>(),
+                protocol.next_timeout(),
+            )
         };
         drop(alive);
         for action in actions {
@@ -360,7 +372,9 @@ impl Queue {
     }
 
     fn store(&mut self, announcements: Vec<Announcement>) {
-        let new = announcements.into_iter().map(|announcement| (announcement.peer(), announcement.encode()));
+        let new = announcements
+            .into_iter()
+            .map(|announcement| (announcement.peer(), announcement.encode()));
         // A database that hangs does not make this grow.
         if let Some(Job::Store(waiting)) = self.waiting.back_mut() {
             waiting.extend(new);

@@ -136,7 +136,10 @@ impl Database for FileDatabase {
 
     fn read(&self, peers: &[PeerId]) -> Result<Vec<(PeerId, Vec<u8>)>, DatabaseError> {
         let known = self.lock();
-        Ok(peers.iter().filter_map(|peer| Some((*peer, known.get(peer)?.clone()))).collect())
+        Ok(peers
+            .iter()
+            .filter_map(|peer| Some((*peer, known.get(peer)?.clone())))
+            .collect())
     }
 }
 
@@ -200,7 +203,9 @@ fn replace(path: &Path, content: &[u8]) -> Result<(), FileDatabaseError> {
         move |source| FileDatabaseError::Io { action, path, source }
     };
     let mut file = File::create(&new).map_err(failed("cannot create", &new))?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(failed("cannot write", &new))?;
+    file.write_all(content)
+        .and_then(|()| file.sync_all())
+        .map_err(failed("cannot write", &new))?;
     drop(file);
     std::fs::rename(&new, path).map_err(failed("cannot replace", path))?;
     // A directory can be opened and synced on Unix only; elsewhere the rename is what there is.

@@ -189,7 +189,9 @@ impl Ragedisco {
         oracles: impl IntoIterator<Item = PeerId>,
         bootstrappers: impl IntoIterator<Item = (PeerId, Vec<Multiaddr>)>,
     ) -> Result<(), GroupError> {
-        self.0.protocol(|protocol| protocol.add_group(digest, oracles, bootstrappers)).unwrap_or(Err(GroupError::NotRunning))
+        self.0
+            .protocol(|protocol| protocol.add_group(digest, oracles, bootstrappers))
+            .unwrap_or(Err(GroupError::NotRunning))
     }
 
     /// Lets a group go: its members that are in no other group are forgotten, and their announcements stored.
@@ -198,7 +200,9 @@ impl Ragedisco {
     ///
     /// When there is no such group, or when the host is not running.
     pub fn remove_group(&self, digest: &[u8; 32]) -> Result<(), GroupError> {
-        self.0.protocol(|protocol| protocol.remove_group(digest)).unwrap_or(Err(GroupError::NotRunning))
+        self.0
+            .protocol(|protocol| protocol.remove_group(digest))
+            .unwrap_or(Err(GroupError::NotRunning))
     }
 
     /// How far it is. All zero while the host is not running.

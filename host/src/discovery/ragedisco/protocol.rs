@@ -2,10 +2,10 @@
 
 use super::announcement::{Announcement, AnnouncementError, Message, key_of};
 use super::{GroupError, MAX_ORACLES, Status};
+use crate::SignError;
 use bytes::Bytes;
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
-use libp2p_knock::SignError;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -158,7 +158,12 @@ impl Protocol {
             registered_peers: self.oracles.len(),
             discovered_peers: self.best.len(),
             bootstrappers: self.bootstrappers.len(),
-            missing: self.oracles.keys().filter(|peer| !self.best.contains_key(*peer)).copied().collect(),
+            missing: self
+                .oracles
+                .keys()
+                .filter(|peer| !self.best.contains_key(*peer))
+                .copied()
+                .collect(),
         }
     }
 
@@ -188,8 +193,12 @@ impl Protocol {
         if let Some(peer) = members.iter().find(|peer| key_of(peer).is_none()) {
             return Err(GroupError::KeyType(*peer));
         }
-        let new: Vec<PeerId> =
-            group.oracles.iter().filter(|peer| !self.oracles.contains_key(*peer)).copied().collect();
+        let new: Vec<PeerId> = group
+            .oracles
+            .iter()
+            .filter(|peer| !self.oracles.contains_key(*peer))
+            .copied()
+            .collect();
         if self.oracles.len() + new.len() > MAX_ORACLES {
             return Err(GroupError::TooManyOracles {
                 known: self.oracles.len(),
@@ -250,12 +259,20 @@ impl Protocol {
     /// Where a peer may be: what is configured comes before what it says itself, so that an operator has the last word.
     pub(super) fn find_peer(&self, peer: &PeerId) -> Vec<Multiaddr> {
         let configured = if self.bootstrappers.contains_key(peer) {
-            self.groups.values().filter_map(|group| group.bootstrappers.get(peer)).flatten().cloned().collect()
+            self.groups
+                .values()
+                .filter_map(|group| group.bootstrappers.get(peer))
+                .flatten()
+                .cloned()
+                .collect()
         } else {
             Vec::new()
         };
         let mut found = Vec::new();
-        for address in configured.into_iter().chain(self.best.get(peer).into_iter().flat_map(Announcement::multiaddrs)) {
+        for address in configured
+            .into_iter()
+            .chain(self.best.get(peer).into_iter().flat_map(Announcement::multiaddrs))
+        {
             if !found.contains(&address) {
                 found.push(address);
             }
@@ -282,7 +299,10 @@ impl Protocol {
     }
 
     fn take_all(&mut self, announcements: impl IntoIterator<Item = Announcement>) -> Vec<Rejected> {
-        announcements.into_iter().filter_map(|announcement| self.take(announcement).err()).collect()
+        announcements
+            .into_iter()
+            .filter_map(|announcement| self.take(announcement).err())
+            .collect()
     }
 
     fn take(&mut self, announcement: Announcement) -> Result<(), Rejected> {
@@ -296,8 +316,7 @@ impl Protocol {
             None => true,
             Some(best) if peer == self.own => {
                 best.counter() < announcement.counter()
-                    || best.counter() == announcement.counter()
-                        && best.raw_addresses() != announcement.raw_addresses()
+                    || best.counter() == announcement.counter() && best.raw_addresses() != announcement.raw_addresses()
             }
             Some(best) => best.counter() < announcement.counter(),
         };
@@ -359,7 +378,11 @@ impl Protocol {
             if oracles.is_empty() {
                 continue;
             }
-            let members = oracles.iter().filter_map(|oracle| self.best.get(oracle)).cloned().collect();
+            let members = oracles
+                .iter()
+                .filter_map(|oracle| self.best.get(oracle))
+                .cloned()
+                .collect();
             let message = Message::Reconcile(members).encode();
             self.actions.push_back(Action::Send(peer, message.into()));
         }
