@@ -19,6 +19,10 @@ mod stream;
 // Where peers are found.
 pub mod discovery;
 
+// What is counted, for Prometheus.
+#[cfg(feature = "metrics")]
+pub mod metrics;
+
 // What serves all of them.
 mod counters;
 mod error;

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`StaticList`] | what it was told |
 //! | [`Ragedisco`](ragedisco::Ragedisco) | the members of groups, by announcements that they sign and pass on; understands the Go original |
+//! | [`SwarmAddresses`](swarm::SwarmAddresses) | what the behaviours of a Swarm find: kad, mDNS, identify, rendezvous |
 
 use crate::Handle;
 use futures::future::BoxFuture;
@@ -12,6 +13,7 @@ use libp2p_identity::PeerId;
 
 pub mod ragedisco;
 mod static_list;
+pub mod swarm;
 
 pub use static_list::StaticList;
 
