@@ -42,7 +42,7 @@ impl TokenBucket {
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
         // The rest of less than a microsecond counts next time.
         self.updated += std::time::Duration::from_micros(micros);
-        let more = micros.checked_mul(self.rate).unwrap_or(u64::MAX);
+        let more = micros.saturating_mul(self.rate);
         let most = u64::from(self.capacity) * NANO;
         self.level = self.level.saturating_add(more).min(most);
     }

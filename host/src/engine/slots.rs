@@ -8,8 +8,8 @@
 //! - The one in use ends: the other takes over. The original closes what it does not use at once, so against a Go peer
 //!   this comes within a round trip.
 //! - It has brought a byte, which says that the other end uses it (nobody writes on a connection that stands by). The end
-//!   with the smaller key follows at once. The one with the larger key waits for 2 s, as the other end follows *it* if it is one
-//!   of ours.
+//!   with the smaller key follows after half a second, in which a Go peer has closed one of the two, perhaps this one. The
+//!   one with the larger key waits for 2 s, as the other end follows *it* if it is one of ours.
 //! - It has brought nothing for 5 s: it is closed.
 //!
 //! A peer that dials again over its own connection has lost the old one: there the new one is used at once.
@@ -25,8 +25,11 @@ pub(crate) enum Role {
     Closed,
 }
 
-/// For the other end to follow, or to close what it does not use.
-const TO_SETTLE: Duration = Duration::from_secs(2);
+/// For the other end to close what it does not use.
+const TO_FOLLOW: Duration = Duration::from_millis(500);
+
+/// For the other end to follow, with time to spare.
+const TO_BE_FOLLOWED: Duration = Duration::from_secs(2);
 
 /// For a second connection to bring its first byte.
 const TO_SPEAK: Duration = Duration::from_secs(5);
@@ -113,8 +116,11 @@ impl Slots {
             return Some(standby.since + TO_SPEAK);
         };
         let simultaneous = standby.since.saturating_duration_since(active.since) < OLD;
-        let at_once = self.follows || !simultaneous;
-        Some(if at_once { spoke } else { spoke + TO_SETTLE })
+        Some(match (simultaneous, self.follows) {
+            (false, _) => spoke,
+            (true, true) => spoke + TO_FOLLOW,
+            (true, false) => spoke + TO_BE_FOLLOWED,
+        })
     }
 
     pub(crate) fn role(&self, generation: u64) -> Role {
@@ -162,6 +168,8 @@ mod tests {
         assert_eq!(slots.role(1), Role::Active);
         slots.arrive(3, true, now + STEP);
         slots.spoke(3, now + STEP);
+        assert_eq!((slots.role(1), slots.role(3)), (Role::Active, Role::Standby));
+        slots.tick(now + STEP + TO_FOLLOW);
         assert_eq!((slots.role(1), slots.role(3)), (Role::Closed, Role::Active));
     }
 
@@ -205,7 +213,9 @@ mod tests {
         slots.arrive(2, false, now);
         slots.spoke(2, now);
         assert_eq!(slots.role(2), Role::Standby);
-        slots.tick(now + TO_SETTLE);
+        slots.tick(now + TO_FOLLOW);
+        assert_eq!(slots.role(2), Role::Standby);
+        slots.tick(now + TO_BE_FOLLOWED);
         assert_eq!((slots.role(1), slots.role(2)), (Role::Closed, Role::Active));
     }
 
@@ -232,17 +242,16 @@ mod tests {
     /// What a byte or a close needs to the other end.
     const DELAY: u64 = 40;
 
-    /// Lets both ends run for ten seconds. Events of one end reach the other `DELAY` later. Returns what both use at the end.
+    /// Lets both ends run for five seconds. Events of one end reach the other `DELAY` later. Returns what both use at the end.
     fn settle(mut ends: [End; 2]) -> [Option<u64>; 2] {
         let zero = Instant::now();
         // What is on its way: when, to whom, of which connection, and whether it is its end or its first byte.
         let mut mail: Vec<(u64, usize, u64, bool)> = Vec::new();
         let mut said = [[false; 2]; 2];
         let mut over = [[false; 2]; 2];
-        for ms in 0..10_000 {
+        for ms in 0..5_000 {
             let now = zero + Duration::from_millis(ms);
             for at in 0..2 {
-                let before = [0, 1].map(|c| ends[at].slots.role(c) != Role::Closed);
                 for c in 0..2_u64 {
                     if ends[at].sees[c as usize] == ms && !over[at][c as usize] {
                         if ends[at].go {
@@ -271,7 +280,7 @@ mod tests {
                         said[at][c as usize] = true;
                         mail.push((ms.max(ends[1 - at].sees[c as usize]) + DELAY, 1 - at, c, false));
                     }
-                    if (before[c as usize] || seen) && role == Role::Closed && seen && !over[at][c as usize] {
+                    if seen && role == Role::Closed && !over[at][c as usize] {
                         over[at][c as usize] = true;
                         mail.push((ms.max(ends[1 - at].sees[c as usize]) + DELAY, 1 - at, c, true));
                     }
