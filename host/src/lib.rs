@@ -43,3 +43,8 @@ pub use limits::{
 };
 pub use message::{Inbound, RequestHandle};
 pub use stream::{Stream, Stream2};
+
+/// For this workspace's fuzzers. Unstable.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;

@@ -132,8 +132,7 @@ fn encode_sizes(encoder: &mut DescriptorEncoder<'_>, peers: &Peers) -> fmt::Resu
     )?;
     for (labels, counters) in peers {
         let sizes = counters.message_bytes.buckets();
-        // The encoder takes the largest number for infinity.
-        let bounds = Sizes::BOUNDS.into_iter().map(|bound| bound as f64).chain([f64::MAX]);
+        let bounds = Sizes::BOUNDS.into_iter().map(|bound| bound as f64).chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(sizes).collect();
         let (sum, count) = (counters.message_bytes.sum() as f64, sizes.iter().sum());
         metric.encode_family(labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
