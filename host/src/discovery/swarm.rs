@@ -105,7 +105,11 @@ impl Book {
     fn entry(&mut self, peer: PeerId) -> &mut Entry {
         if self.peers.len() >= MAX_PEERS
             && !self.peers.contains_key(&peer)
-            && let Some(oldest) = self.peers.iter().min_by_key(|(_, entry)| entry.used).map(|(peer, _)| *peer)
+            && let Some(oldest) = self
+                .peers
+                .iter()
+                .min_by_key(|(_, entry)| entry.used)
+                .map(|(peer, _)| *peer)
         {
             self.peers.remove(&oldest);
         }
@@ -133,7 +137,9 @@ impl Book {
             // What was heard last is the likeliest to be right.
             return entry.addresses.iter().rev().cloned().collect();
         }
-        let due = entry.searched.is_none_or(|searched| now.duration_since(searched) >= SEARCH_INTERVAL);
+        let due = entry
+            .searched
+            .is_none_or(|searched| now.duration_since(searched) >= SEARCH_INTERVAL);
         if due && room {
             entry.searched = Some(now);
             self.searches.push_back(peer);
@@ -169,7 +175,10 @@ impl SwarmAddresses {
     /// What is known of a peer, the newest address first. Starts no search.
     pub fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
         let book = self.lock();
-        book.peers.get(peer).map(|entry| entry.addresses.iter().rev().cloned().collect()).unwrap_or_default()
+        book.peers
+            .get(peer)
+            .map(|entry| entry.addresses.iter().rev().cloned().collect())
+            .unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, Book> {
@@ -179,7 +188,9 @@ impl SwarmAddresses {
 
 impl fmt::Debug for SwarmAddresses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SwarmAddresses").field("peers", &self.lock().peers.len()).finish()
+        f.debug_struct("SwarmAddresses")
+            .field("peers", &self.lock().peers.len())
+            .finish()
     }
 }
 
@@ -270,12 +281,21 @@ mod tests {
         let book = SwarmAddresses::default();
         let (peer, other) = (PeerId::random(), PeerId::random());
         book.extend(peer, (1..=20).map(address));
-        book.extend(peer, [address(7).with_p2p(peer).unwrap(), address(99).with_p2p(other).unwrap()]);
+        book.extend(
+            peer,
+            [address(7).with_p2p(peer).unwrap(), address(99).with_p2p(other).unwrap()],
+        );
         let known = book.addresses(&peer);
         assert_eq!(known.len(), MAX_ADDRESSES_PER_PEER);
         assert_eq!(known[..3], [address(7), address(20), address(19)]);
-        assert!(!known.contains(&address(4)), "the fifth oldest is the oldest that is left");
-        assert!(book.addresses(&other).is_empty(), "an address that names somebody else is nobody's");
+        assert!(
+            !known.contains(&address(4)),
+            "the fifth oldest is the oldest that is left"
+        );
+        assert!(
+            book.addresses(&other).is_empty(),
+            "an address that names somebody else is nobody's"
+        );
     }
 
     #[test]
@@ -312,7 +332,10 @@ mod tests {
         assert_eq!(searches(Duration::from_millis(9_999)), 0);
         assert_eq!(searches(SEARCH_INTERVAL), 1);
         behaviour.addresses.extend(peer, [address(1)]);
-        assert_eq!(behaviour.addresses.lock().find(peer, now + SEARCH_INTERVAL * 5), [address(1)]);
+        assert_eq!(
+            behaviour.addresses.lock().find(peer, now + SEARCH_INTERVAL * 5),
+            [address(1)]
+        );
         assert!(behaviour.addresses.lock().searches.is_empty());
     }
 

@@ -29,12 +29,16 @@
 //! | `ragedisco_discovered_peers` | gauge | those with an announcement |
 //! | `ragedisco_bootstappers` | gauge | bootstrappers; the letter that lacks in its name lacks in the original |
 //!
+//! How long messages take is measured by [`rageping`].
+//!
 //! The label of all is `peer_id`, the host; those of a peer also have `remote_peer_id`. A registry with a prefix gives the names that
 //! prefix: use one without.
 //!
 //! The health checks that the original suggests are in `monitoring/rules.yml` beside this crate's manifest, a dashboard is in
 //! `monitoring/dashboard.json`. One difference in the rendered text: the bound of a bucket reads `256.0`, which is what OpenMetrics
 //! asks for, where the original's older format has `256`.
+
+pub mod rageping;
 
 use crate::counters::{Counter, Gauge, HostCounters, PeerCounters, Sizes};
 use crate::discovery::ragedisco::Ragedisco;
@@ -46,7 +50,8 @@ use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
 
-/// Registers what `host` counts. Once for each host and registry.
+/// Registers what `host` counts. One host for each registry: a second one would have a second description of every metric, which
+/// OpenMetrics does not allow.
 pub fn register(registry: &mut Registry, host: &Host) {
     register_handle(registry, host.handle());
 }
@@ -120,7 +125,9 @@ fn encode_counter<L>(metric: &mut MetricEncoder<'_>, labels: &L, counter: &Count
 where
     L: prometheus_client::encoding::EncodeLabelSet,
 {
-    metric.encode_family(labels)?.encode_counter::<NoLabelSet, _, u64>(&counter.get(), None)
+    metric
+        .encode_family(labels)?
+        .encode_counter::<NoLabelSet, _, u64>(&counter.get(), None)
 }
 
 fn encode_sizes(encoder: &mut DescriptorEncoder<'_>, peers: &Peers) -> fmt::Result {
@@ -132,10 +139,15 @@ fn encode_sizes(encoder: &mut DescriptorEncoder<'_>, peers: &Peers) -> fmt::Resu
     )?;
     for (labels, counters) in peers {
         let sizes = counters.message_bytes.buckets();
-        let bounds = Sizes::BOUNDS.into_iter().map(|bound| bound as f64).chain([f64::INFINITY]);
+        let bounds = Sizes::BOUNDS
+            .into_iter()
+            .map(|bound| bound as f64)
+            .chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(sizes).collect();
         let (sum, count) = (counters.message_bytes.sum() as f64, sizes.iter().sum());
-        metric.encode_family(labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        metric
+            .encode_family(labels)?
+            .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
     }
     Ok(())
 }

@@ -50,7 +50,10 @@ fn the_rendered_names_are_those_of_the_original() {
         "ragep2p_experimental_peer_message_bytes_count",
         "ragep2p_experimental_peer_message_bytes_sum",
     ]);
-    let ours: BTreeSet<&str> = names(&text).into_iter().filter(|name| name.starts_with("ragep2p_")).collect();
+    let ours: BTreeSet<&str> = names(&text)
+        .into_iter()
+        .filter(|name| name.starts_with("ragep2p_"))
+        .collect();
     assert_eq!(ours, original, "{text}");
     assert!(names(&text).contains("knock_host_peer_messages_dropped_total"));
 }
@@ -101,7 +104,10 @@ fn the_buckets_are_those_of_the_original_and_cumulative() {
         .collect();
     assert_eq!(buckets, expected, "{text}");
     assert!(text.contains(&format!("_bytes_count{{{labels}}} 5\n")));
-    assert!(text.contains(&format!("_bytes_sum{{{labels}}} {:.1}\n", (1 + 256 + 257 + (1 << 28) + (1 << 30)) as f64)));
+    assert!(text.contains(&format!(
+        "_bytes_sum{{{labels}}} {:.1}\n",
+        (1 + 256 + 257 + (1 << 28) + (1 << 30)) as f64
+    )));
 }
 
 #[test]
@@ -110,7 +116,10 @@ fn a_peer_without_a_stream_has_no_metrics() {
     let counters = collector.counters.clone();
     counters.join(peer);
     counters.leave(&peer);
-    assert_eq!(names(&render(collector)), BTreeSet::from(["ragep2p_host_inbound_dials_total"]));
+    assert_eq!(
+        names(&render(collector)),
+        BTreeSet::from(["ragep2p_host_inbound_dials_total"])
+    );
 }
 
 #[test]
@@ -120,7 +129,15 @@ fn the_discovery_is_rendered_under_the_names_of_the_original() {
         host: host.to_string(),
         ragedisco: Ragedisco::new(crate::discovery::ragedisco::Config::default()),
     });
-    for name in ["ragedisco_registered_peers", "ragedisco_discovered_peers", "ragedisco_bootstappers"] {
-        assert!(text.lines().any(|line| line == format!("{name}{{peer_id=\"{host}\"}} 0.0")), "{text}");
+    for name in [
+        "ragedisco_registered_peers",
+        "ragedisco_discovered_peers",
+        "ragedisco_bootstappers",
+    ] {
+        assert!(
+            text.lines()
+                .any(|line| line == format!("{name}{{peer_id=\"{host}\"}} 0.0")),
+            "{text}"
+        );
     }
 }

@@ -35,11 +35,16 @@ impl Node {
 
     fn join(&self, seeds: &[u8], bootstrapper: Option<&Self>) {
         let known = bootstrapper.map(|node| (node.host.local_peer_id(), vec![node.address()]));
-        self.ragedisco.add_group(GROUP, seeds.iter().copied().map(peer), known).unwrap();
+        self.ragedisco
+            .add_group(GROUP, seeds.iter().copied().map(peer), known)
+            .unwrap();
     }
 
     async fn discovers(&self, peers: usize) {
-        until("everybody is discovered", || self.ragedisco.status().discovered_peers == peers).await;
+        until("everybody is discovered", || {
+            self.ragedisco.status().discovered_peers == peers
+        })
+        .await;
     }
 }
 
@@ -51,14 +56,19 @@ fn file(directory: &Path) -> Config {
 async fn two_who_know_nothing_of_each_other_meet_through_a_bootstrapper_that_is_no_oracle() {
     let bootstrapper = start(1, ANY, Config::default()).await;
     bootstrapper.join(&[2, 3], Some(&bootstrapper));
-    let (two, three) = (start(2, ANY, Config::default()).await, start(3, ANY, Config::default()).await);
+    let (two, three) = (
+        start(2, ANY, Config::default()).await,
+        start(3, ANY, Config::default()).await,
+    );
     for node in [&two, &three] {
         node.join(&[2, 3], Some(&bootstrapper));
     }
     let here = two.host.open_stream(peer(3), "x", Limits::default()).unwrap();
     let there = three.host.open_stream(peer(2), "x", Limits::default()).unwrap();
     here.send("found");
-    let heard = tokio::time::timeout(crate::common::PATIENCE, there.recv()).await.unwrap();
+    let heard = tokio::time::timeout(crate::common::PATIENCE, there.recv())
+        .await
+        .unwrap();
     assert_eq!(heard.unwrap(), "found");
     assert_eq!(two.ragedisco.find_peer(&peer(3)), [three.address()]);
     assert_eq!(three.ragedisco.status().bootstrappers, 1);
@@ -76,14 +86,24 @@ async fn after_a_restart_the_file_knows_where_everybody_is_without_any_bootstrap
     two.join(&[1, 2], Some(&one));
     two.discovers(2).await;
     two.host.close().await;
-    assert_eq!(two.ragedisco.add_group([8; 32], [], []), Err(GroupError::NotRunning), "closed");
+    assert_eq!(
+        two.ragedisco.add_group([8; 32], [], []),
+        Err(GroupError::NotRunning),
+        "closed"
+    );
 
     // Elsewhere: another port. Whoever still dials the former address finds nobody.
     let two = start(2, ANY, file(directory.path())).await;
     two.join(&[1, 2], None);
-    until("the file is read", || two.ragedisco.find_peer(&peer(1)) == [one.address()]).await;
+    until("the file is read", || {
+        two.ragedisco.find_peer(&peer(1)) == [one.address()]
+    })
+    .await;
     // And the other one learns the new address, by an announcement that outdoes the stored one.
-    until("the new address is known", || one.ragedisco.find_peer(&peer(2)) == [two.address()]).await;
+    until("the new address is known", || {
+        one.ragedisco.find_peer(&peer(2)) == [two.address()]
+    })
+    .await;
     two.host.close().await;
     one.host.close().await;
 }
@@ -101,7 +121,10 @@ async fn a_node_that_lost_its_file_is_found_at_its_new_address() {
     let two = start(2, ANY, Config::default()).await;
     assert_ne!(former, [two.address()]);
     two.join(&[1, 2], Some(&one));
-    until("the new address is known", || one.ragedisco.find_peer(&peer(2)) == [two.address()]).await;
+    until("the new address is known", || {
+        one.ragedisco.find_peer(&peer(2)) == [two.address()]
+    })
+    .await;
     two.host.close().await;
     one.host.close().await;
 }
@@ -157,7 +180,10 @@ async fn one_discoverer_serves_one_host_once() {
     let knock = libp2p_knock::Config::new(&keypair(2)).unwrap();
     let config = HostConfig::new(knock).with_listen_address(ANY.parse().unwrap());
     let second = Host::start(config, one.ragedisco.clone()).await;
-    assert!(matches!(second, Err(knock_host::StartError::Discoverer(_))), "{second:?}");
+    assert!(
+        matches!(second, Err(knock_host::StartError::Discoverer(_))),
+        "{second:?}"
+    );
     one.host.close().await;
 }
 
@@ -166,5 +192,8 @@ async fn a_host_that_is_dropped_takes_its_discovery_along() {
     let one = start(1, ANY, Config::default()).await;
     one.join(&[1, 2], None);
     drop(one.host);
-    until("it has ended", || one.ragedisco.remove_group(&GROUP) == Err(GroupError::NotRunning)).await;
+    until("it has ended", || {
+        one.ragedisco.remove_group(&GROUP) == Err(GroupError::NotRunning)
+    })
+    .await;
 }

@@ -22,7 +22,9 @@ fn expressions(value: &Value, found: &mut Vec<String>) {
 fn metrics(expression: &str) -> impl Iterator<Item = &str> {
     let words = expression.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'));
     words.filter(|word| {
-        ["ragep2p", "ragedisco", "rageping", "knock_host", "libp2p_"].iter().any(|prefix| word.starts_with(prefix))
+        ["ragep2p", "ragedisco", "rageping", "knock_host", "libp2p_"]
+            .iter()
+            .any(|prefix| word.starts_with(prefix))
     })
 }
 
@@ -34,7 +36,10 @@ fn every_metric_on_the_dashboard_is_one_that_a_plugin_renders() {
     expressions(&dashboard, &mut all);
     assert!(all.len() >= 20, "{}", all.len());
     let rules = std::fs::read_to_string(monitoring("rules.yml")).unwrap();
-    let recorded: BTreeSet<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- record: ")).collect();
+    let recorded: BTreeSet<&str> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- record: "))
+        .collect();
     for name in all.iter().flat_map(|expression| metrics(expression)) {
         if name.contains(':') {
             assert!(recorded.contains(name), "{name} is no rule");

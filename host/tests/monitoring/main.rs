@@ -8,6 +8,8 @@ mod dashboard;
 #[cfg(test)]
 mod prometheus;
 #[cfg(test)]
+mod rageping;
+#[cfg(test)]
 mod rules;
 
 #[cfg(test)]
@@ -24,7 +26,9 @@ mod common {
         let found = Command::new(program).arg("--version").output();
         match found {
             Ok(output) if output.status.success() => true,
-            _ if std::env::var_os("KNOCK_TESTS_MUST_RUN").is_some() => panic!("no {program}: Debian's package is prometheus"),
+            _ if std::env::var_os("KNOCK_TESTS_MUST_RUN").is_some() => {
+                panic!("no {program}: Debian's package is prometheus")
+            }
             _ => {
                 println!("skipped: no {program}; Debian's package is prometheus");
                 false

@@ -97,7 +97,10 @@ impl Prometheus {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let child = Command::new("prometheus")
             .arg(format!("--config.file={}", path.display()))
-            .arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                directory.path().join("data").display()
+            ))
             .arg(format!("--web.listen-address={address}"))
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(directory.path().join("log")).unwrap())
@@ -127,7 +130,10 @@ impl Prometheus {
         };
         let samples = body["data"]["result"].as_array().cloned().unwrap_or_default();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        samples.iter().map(|sample| (text(&sample["metric"]["case"]), text(&sample["value"][1]))).collect()
+        samples
+            .iter()
+            .map(|sample| (text(&sample["metric"]["case"]), text(&sample["value"][1])))
+            .collect()
     }
 }
 
@@ -199,7 +205,9 @@ async fn each_health_check_is_true_on_a_healthy_pair_and_false_on_the_fault_it_i
             }
         }
     };
-    tokio::time::timeout(PATIENCE, connected).await.expect("every pair is connected");
+    tokio::time::timeout(PATIENCE, connected)
+        .await
+        .expect("every pair is connected");
     let prometheus = Prometheus::start(&[
         ("healthy", serve(&healthy[0].0).await),
         ("not_receiving", serve(&quiet[0].0).await),
@@ -210,7 +218,10 @@ async fn each_health_check_is_true_on_a_healthy_pair_and_false_on_the_fault_it_i
     let expected = [
         ("healthy", [Some(true); 5]),
         ("not_receiving", [Some(false), Some(true), Some(true), Some(true), None]),
-        ("not_sending", [Some(true), Some(false), Some(true), Some(true), Some(false)]),
+        (
+            "not_sending",
+            [Some(true), Some(false), Some(true), Some(true), Some(false)],
+        ),
         ("skipping", [None, None, Some(true), Some(false), None]),
         ("churning", [None, None, Some(false), None, None]),
     ];
@@ -222,8 +233,11 @@ async fn each_health_check_is_true_on_a_healthy_pair_and_false_on_the_fault_it_i
             for (case, verdicts) in &expected {
                 let Some(verdict) = verdicts[at] else { continue };
                 let wanted = if verdict { "1" } else { "0" };
-                let found: Vec<&str> =
-                    answers.iter().filter(|(answered, _)| answered == case).map(|(_, value)| value.as_str()).collect();
+                let found: Vec<&str> = answers
+                    .iter()
+                    .filter(|(answered, _)| answered == case)
+                    .map(|(_, value)| value.as_str())
+                    .collect();
                 if found != [wanted] {
                     wrong.push(format!("{check} of {case}: {found:?}, not {wanted}"));
                 }

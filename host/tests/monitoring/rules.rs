@@ -5,7 +5,10 @@ use std::process::Command;
 
 fn promtool(arguments: [&str; 3]) {
     let output = Command::new("promtool").args(arguments).output().unwrap();
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     assert!(output.status.success(), "{stdout}{stderr}");
 }
 

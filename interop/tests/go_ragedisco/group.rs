@@ -83,7 +83,9 @@ async fn start_ours(seed: u8, bootstrapper: Option<&Bootstrapper>) -> Ours {
     let known = bootstrapper.map(|bootstrapper| (bootstrapper.peer, vec![bootstrapper.multiaddr()]));
     ragedisco.add_group([7; 32], ALL.map(peer), known).unwrap();
     let others = ALL.into_iter().filter(|other| *other != seed);
-    let streams = others.map(|other| host.open_stream(peer(other), STREAM, Limits::default()).unwrap()).collect();
+    let streams = others
+        .map(|other| host.open_stream(peer(other), STREAM, Limits::default()).unwrap())
+        .collect();
     Ours {
         seed,
         host,
@@ -113,7 +115,9 @@ impl Ours {
     /// Keeps sending for those who have not heard us yet.
     async fn keep_sending(&self) {
         loop {
-            self.streams.iter().for_each(|stream| stream.send(format!("from {}", self.seed)));
+            self.streams
+                .iter()
+                .for_each(|stream| stream.send(format!("from {}", self.seed)));
             tokio::time::sleep(INTERVAL).await;
         }
     }
@@ -159,10 +163,17 @@ async fn everybody_finds_everybody(program: &Path, bootstrapper: u8) {
     }
 
     let heard = futures::future::join_all(ours.iter().map(Ours::hear_all));
-    tokio::time::timeout(PATIENCE, heard).await.expect("ours hear everybody in time");
+    tokio::time::timeout(PATIENCE, heard)
+        .await
+        .expect("ours hear everybody in time");
     for node in &ours {
         let status = node.ragedisco.status();
-        assert_eq!((status.registered_peers, status.discovered_peers), (4, 4), "{:?}", status.missing);
+        assert_eq!(
+            (status.registered_peers, status.discovered_peers),
+            (4, 4),
+            "{:?}",
+            status.missing
+        );
     }
     let sending = futures::future::join_all(ours.iter().map(Ours::keep_sending));
     let hearing = tokio::task::spawn_blocking(move || {
