@@ -63,7 +63,10 @@ fn check(bytes: &[u8]) {
         // Nobody here has the key: only what Go signed is signed.
         if member.verify().is_ok() {
             let text: Vec<&str> = member.addresses().collect();
-            let signed = [(vec!["198.51.100.7:6690"], 1), (vec!["127.0.0.1:6690", "[::1]:6690"], 0)];
+            let signed = [
+                (vec!["198.51.100.7:6690"], 1),
+                (vec!["127.0.0.1:6690", "[::1]:6690"], 0),
+            ];
             assert!(signed.contains(&(text, member.counter())));
         }
     }

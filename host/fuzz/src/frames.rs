@@ -13,9 +13,17 @@ pub fn run(data: &[u8]) {
     };
     let whole = decode([bytes]);
     assert_eq!(whole, plain(bytes));
-    assert_eq!(whole, decode(bytes.chunks(usize::from(size).max(1))), "in pieces of {size}");
+    assert_eq!(
+        whole,
+        decode(bytes.chunks(usize::from(size).max(1))),
+        "in pieces of {size}"
+    );
     assert_eq!(whole, decode(bytes.chunks(1)), "byte by byte");
-    let written: Vec<u8> = whole.0.iter().flat_map(|frame| [encode_header(frame), frame.payload.clone()].concat()).collect();
+    let written: Vec<u8> = whole
+        .0
+        .iter()
+        .flat_map(|frame| [encode_header(frame), frame.payload.clone()].concat())
+        .collect();
     assert!(bytes.starts_with(&written), "what is written again is what was read");
 }
 

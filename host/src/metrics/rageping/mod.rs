@@ -284,6 +284,8 @@ async fn run(stream: Stream, mut pinger: Pinger, counted: Arc<Counted>) {
     }
 }
 
+type Of = fn(&Counted) -> &Counter;
+
 struct RagepingCollector(Weak<Shared>);
 
 impl fmt::Debug for RagepingCollector {
@@ -325,7 +327,7 @@ impl Collector for RagepingCollector {
         for (labels, counted) in &peers {
             counted.latency.encode(metric.encode_family(labels)?)?;
         }
-        let counters: [(&str, &str, fn(&Counted) -> &Counter); 4] = [
+        let counters: [(&str, &str, Of); 4] = [
             ("rageping_sent_requests", "Pings sent to the remote peer", |counted| {
                 &counted.sent
             }),
