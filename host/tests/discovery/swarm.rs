@@ -47,9 +47,9 @@ async fn found<B: NetworkBehaviour>(
     tokio::time::timeout(PATIENCE, search).await.expect("found in time")
 }
 
-fn background<B: NetworkBehaviour>(mut swarm: Swarm<B>) -> tokio::task::JoinHandle<()>
+fn background<B>(mut swarm: Swarm<B>) -> tokio::task::JoinHandle<()>
 where
-    B: Send,
+    B: NetworkBehaviour + Send,
     B::ToSwarm: Send,
     B::ConnectionHandler: Send,
 {

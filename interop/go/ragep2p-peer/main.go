@@ -35,6 +35,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -52,7 +53,7 @@ import (
 
 const usage = "usage: ragep2p-peer -seed HEX32 [-listen HOST:PORT] [-peer PEERID]... " +
 	"[-peer-addr PEERID=HOST:PORT]... [-stream NAME] [-send TEXT] [-stack v1|new] " +
-	"[-oracle PEERID]... [-bootstrapper PEERID=HOST:PORT]... [-delta DURATION]"
+	"[-oracle PEERID]... [-bootstrapper PEERID=HOST:PORT]... [-delta DURATION] [-ping BYTES]..."
 
 const (
 	// ragep2p uses this both as the pause between dial rounds and as the timeout
@@ -119,6 +120,9 @@ func run(opts *options) error {
 	events.write(readyEvent{"ready", host.ID(), listen, offersMLKEM()})
 
 	go reportEstablished(registry, events)
+	if len(opts.pings) > 0 {
+		startPings(host, opts.pings, opts.peers, newLogger(), events)
+	}
 	for _, stream := range streams {
 		go reportMessages(stream, events)
 		if opts.send != "" {
@@ -143,6 +147,9 @@ type options struct {
 	stream    string
 	send      string
 	stack     string
+
+	// Sizes of pings; none means that latencies are not measured.
+	pings []int
 
 	// A group that finds itself by ragedisco; nobody in it means static addresses.
 	oracles       []types.PeerID
@@ -197,6 +204,11 @@ func parseOptions(args []string) (*options, error) {
 		}
 		opts.addresses[id] = append(opts.addresses[id], types.Address(address))
 		return nil
+	})
+	flags.Func("ping", "measure latencies by rageping with pings of so many bytes; repeatable", func(text string) error {
+		size, err := strconv.Atoi(text)
+		opts.pings = append(opts.pings, size)
+		return err
 	})
 	flags.Func("oracle", "a member of the group that finds itself, this peer included; repeatable", func(text string) error {
 		var id types.PeerID
@@ -302,7 +314,7 @@ func freeAddress(address string) (string, error) {
 // newHost hides which of libocr's two stacks is used: libocr brings the common
 // interface itself.
 func newHost(opts *options, listen string, registry *prometheus.Registry) (ragep2pwrapper.Host, error) {
-	log := logger{slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	log := newLogger()
 	addresses := []string{listen}
 	if len(opts.oracles) > 0 {
 		// One serves one host, once.
@@ -538,6 +550,10 @@ type logger struct {
 }
 
 var _ commontypes.Logger = logger{}
+
+func newLogger() logger {
+	return logger{slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+}
 
 // slog has no level above error.
 const levelCritical = slog.LevelError + 4
