@@ -32,6 +32,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use rand::SeedableRng as _;
+use rand::rngs::{StdRng, SysRng};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -245,8 +247,9 @@ impl Peer {
             timed_out: Counter::default(),
             invalid: Counter::default(),
         });
-        let pinger = Pinger::new(Instant::now(), config, &mut rand::rng());
-        let task = tokio::spawn(run(stream, pinger, counted.clone())).abort_handle();
+        let mut random = StdRng::try_from_rng(&mut SysRng).expect("the system has randomness");
+        let pinger = Pinger::new(Instant::now(), config, &mut random);
+        let task = tokio::spawn(run(stream, pinger, random, counted.clone())).abort_handle();
         Self {
             registrations: 1,
             task,
@@ -256,11 +259,11 @@ impl Peer {
 }
 
 /// Until the stream is closed.
-async fn run(stream: Stream, mut pinger: Pinger, counted: Arc<Counted>) {
+async fn run(stream: Stream, mut pinger: Pinger, mut random: StdRng, counted: Arc<Counted>) {
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(pinger.due().into()) => {
-                match pinger.on_time(Instant::now(), &mut rand::rng()) {
+                match pinger.on_time(Instant::now(), &mut random) {
                     Some(Due::Send(ping)) => {
                         stream.send(ping);
                         counted.sent.inc();
@@ -271,7 +274,7 @@ async fn run(stream: Stream, mut pinger: Pinger, counted: Arc<Counted>) {
             }
             message = stream.recv() => {
                 let Some(message) = message else { return };
-                match pinger.on_message(Instant::now(), &message, &mut rand::rng()) {
+                match pinger.on_message(Instant::now(), &message, &mut random) {
                     Received::Ping(pong) => {
                         counted.received.inc();
                         stream.send(pong.to_vec());
