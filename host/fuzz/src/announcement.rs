@@ -26,7 +26,7 @@ pub fn run(data: &[u8]) {
         return;
     };
     if first % 2 == 0 {
-        check(rest);
+        check(rest, false);
         return;
     }
     let mut changed = SENT[usize::from(first / 2 % 2)].clone();
@@ -40,10 +40,11 @@ pub fn run(data: &[u8]) {
             _ => {}
         }
     }
-    check(&changed);
+    check(&changed, true);
 }
 
-fn check(bytes: &[u8]) {
+/// With `of_go`, nobody but Go has signed anything in it.
+fn check(bytes: &[u8], of_go: bool) {
     let Ok(message) = Message::decode(bytes) else {
         return;
     };
@@ -60,8 +61,7 @@ fn check(bytes: &[u8]) {
         assert!((1..=MAX_ADDRESSES).contains(&addresses));
         assert_eq!(member.multiaddrs().count(), addresses, "each of them can be dialled");
         assert_eq!(Announcement::decode(&member.encode()).as_ref(), Ok(&member));
-        // Nobody here has the key: only what Go signed is signed.
-        if member.verify().is_ok() {
+        if member.verify().is_ok() && of_go {
             let text: Vec<&str> = member.addresses().collect();
             let signed = [
                 (vec!["198.51.100.7:6690"], 1),

@@ -61,7 +61,7 @@ fn is_rendered(name: &str) -> bool {
     .into_iter()
     .find(|(prefix, _)| name.starts_with(prefix))
     .unwrap();
-    let sources: String = ["src/metrics.rs", "src/metrics/mod.rs", "src/metrics/rageping.rs"]
+    let sources: String = ["src/metrics.rs", "src/metrics/mod.rs", "src/metrics/rageping/mod.rs"]
         .iter()
         .filter_map(|file| std::fs::read_to_string(format!("{}/{crates}/{file}", env!("CARGO_MANIFEST_DIR"))).ok())
         .collect();

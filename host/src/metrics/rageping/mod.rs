@@ -23,6 +23,7 @@
 
 mod pinger;
 
+use crate::peers::chance;
 use crate::{Handle, Limits, Stream};
 use libp2p_identity::PeerId;
 use pinger::{Due, MIN_SIZE, PONG_SIZE, Pinger, Received};
@@ -32,8 +33,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use rand::SeedableRng as _;
-use rand::rngs::{StdRng, SysRng};
+use rand::rngs::StdRng;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -247,7 +247,7 @@ impl Peer {
             timed_out: Counter::default(),
             invalid: Counter::default(),
         });
-        let mut random = StdRng::try_from_rng(&mut SysRng).expect("the system has randomness");
+        let mut random = chance();
         let pinger = Pinger::new(Instant::now(), config, &mut random);
         let task = tokio::spawn(run(stream, pinger, random, counted.clone())).abort_handle();
         Self {
