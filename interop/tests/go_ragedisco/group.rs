@@ -6,7 +6,7 @@ use knock_host::discovery::ragedisco::{Config, Ragedisco};
 use knock_host::{Host, HostConfig, Limits, Stream};
 use libp2p::Multiaddr;
 use libp2p::identity::{Keypair, PeerId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -43,14 +43,16 @@ impl Bootstrapper {
 
 struct Go {
     seed: u8,
+    /// What it says to everybody, all the time.
+    text: String,
     process: Process,
     listen: String,
 }
 
-fn start_go(program: &Path, (seed, stack): (u8, &str), bootstrapper: Option<&Bootstrapper>) -> Go {
+fn start_go(program: &Path, (seed, stack): (u8, &str), text: &str, bootstrapper: Option<&Bootstrapper>) -> Go {
     let mut command = Command::new(program);
     command.args(["-seed", &hex::encode([seed; 32]), "-stream", STREAM, "-stack", stack]);
-    command.args(["-send", &format!("from {seed}"), "-delta", "200ms"]);
+    command.args(["-send", text, "-delta", "200ms"]);
     for seed in ALL {
         command.args(["-oracle", &peer(seed).to_string()]);
     }
@@ -61,6 +63,7 @@ fn start_go(program: &Path, (seed, stack): (u8, &str), bootstrapper: Option<&Boo
     let ready = process.wait_for(|event| event["event"] == "ready", PATIENCE).unwrap();
     Go {
         seed,
+        text: text.to_owned(),
         listen: ready["listen"].as_str().unwrap().to_owned(),
         process,
     }
@@ -68,12 +71,14 @@ fn start_go(program: &Path, (seed, stack): (u8, &str), bootstrapper: Option<&Boo
 
 struct Ours {
     seed: u8,
+    /// What it says to everybody, all the time.
+    text: String,
     host: Host,
     ragedisco: Ragedisco,
     streams: Vec<Stream>,
 }
 
-async fn start_ours(seed: u8, bootstrapper: Option<&Bootstrapper>) -> Ours {
+async fn start_ours(seed: u8, text: &str, bootstrapper: Option<&Bootstrapper>) -> Ours {
     let ragedisco = Ragedisco::new(Config::default().with_interval(INTERVAL));
     let knock = libp2p_knock::Config::new(&keypair(seed)).unwrap().ragep2p_compatible();
     let config = HostConfig::new(knock)
@@ -88,6 +93,7 @@ async fn start_ours(seed: u8, bootstrapper: Option<&Bootstrapper>) -> Ours {
         .collect();
     Ours {
         seed,
+        text: text.to_owned(),
         host,
         ragedisco,
         streams,
@@ -95,39 +101,37 @@ async fn start_ours(seed: u8, bootstrapper: Option<&Bootstrapper>) -> Ours {
 }
 
 impl Ours {
-    /// Sends to everybody until everybody was heard.
-    async fn hear_all(&self) {
-        let mut silent: BTreeSet<PeerId> = self.streams.iter().map(Stream::peer).collect();
+    /// Says its text to everybody until everybody else was heard to say his.
+    async fn hears(&self, texts: &BTreeMap<u8, String>) {
+        let mut silent: BTreeSet<u8> = texts.keys().copied().filter(|seed| *seed != self.seed).collect();
         while !silent.is_empty() {
             for stream in &self.streams {
-                stream.send(format!("from {}", self.seed));
+                stream.send(self.text.clone());
+                let from = ALL.into_iter().find(|seed| peer(*seed) == stream.peer()).unwrap();
                 while let Some(message) = stream.recv().now_or_never() {
-                    let message = message.expect("an open stream");
-                    let from = ALL.into_iter().find(|seed| peer(*seed) == stream.peer()).unwrap();
-                    assert_eq!(message, format!("from {from}"));
-                    silent.remove(&stream.peer());
+                    // Something else is from an earlier life.
+                    if message.expect("an open stream") == texts[&from] {
+                        silent.remove(&from);
+                    }
                 }
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Keeps sending for those who have not heard us yet.
-    async fn keep_sending(&self) {
+    /// Keeps saying it for those who have not heard it yet.
+    async fn speaks(&self) {
         loop {
-            self.streams
-                .iter()
-                .for_each(|stream| stream.send(format!("from {}", self.seed)));
+            self.streams.iter().for_each(|stream| stream.send(self.text.clone()));
             tokio::time::sleep(INTERVAL).await;
         }
     }
 }
 
 impl Go {
-    fn hears_all(&self) {
-        for other in ALL.into_iter().filter(|other| *other != self.seed) {
-            let text = hex::encode(format!("from {other}"));
-            let wanted = peer(other).to_string();
+    fn hears(&self, texts: &BTreeMap<u8, String>) {
+        for (other, text) in texts.iter().filter(|(other, _)| **other != self.seed) {
+            let (wanted, text) = (peer(*other).to_string(), hex::encode(text));
             let heard = |event: &serde_json::Value| {
                 event["event"] == "message" && event["peer_id"] == wanted && event["payload_hex"] == text
             };
@@ -136,55 +140,92 @@ impl Go {
     }
 }
 
-/// Everybody but `bootstrapper` is told of it alone, and it of nobody.
+#[derive(Default)]
+struct Group {
+    go: Vec<Go>,
+    ours: Vec<Ours>,
+}
+
+impl Group {
+    /// Every text arrives everywhere.
+    async fn everybody_hears_everybody(&mut self) {
+        let go = self.go.iter().map(|node| (node.seed, node.text.clone()));
+        let texts: BTreeMap<u8, String> = go
+            .chain(self.ours.iter().map(|node| (node.seed, node.text.clone())))
+            .collect();
+        assert_eq!(texts.len(), ALL.len());
+        let heard = futures::future::join_all(self.ours.iter().map(|node| node.hears(&texts)));
+        tokio::time::timeout(PATIENCE, heard)
+            .await
+            .expect("ours hear everybody in time");
+        let speaking = futures::future::join_all(self.ours.iter().map(Ours::speaks));
+        let go = std::mem::take(&mut self.go);
+        let hearing = tokio::task::spawn_blocking(move || {
+            go.iter().for_each(|node| node.hears(&texts));
+            go
+        });
+        tokio::select! {
+            _ = speaking => unreachable!("it never ends"),
+            go = hearing => self.go = go.unwrap(),
+        }
+    }
+
+    fn all_is_discovered(&self) {
+        for node in &self.ours {
+            let status = node.ragedisco.status();
+            assert_eq!(
+                (status.registered_peers, status.discovered_peers),
+                (4, 4),
+                "{:?}",
+                status.missing
+            );
+        }
+    }
+}
+
+/// Everybody but `bootstrapper` is told of it alone, and it of nobody. Then one of each kind goes, and comes back elsewhere, without any
+/// memory of its former life.
 async fn everybody_finds_everybody(program: &Path, bootstrapper: u8) {
-    let (mut go, mut ours) = (Vec::new(), Vec::new());
+    let mut group = Group::default();
     let first = if let Some(which) = GO.iter().find(|(seed, _)| *seed == bootstrapper) {
-        let node = start_go(program, *which, None);
-        let address = node.listen.clone();
-        go.push(node);
-        address
+        group.go.push(start_go(program, *which, "the first", None));
+        group.go[0].listen.clone()
     } else {
-        let node = start_ours(bootstrapper, None).await;
-        let port = node.host.listen_addresses()[0].to_string();
-        let port = port.split('/').nth(4).unwrap().to_owned();
-        ours.push(node);
-        format!("127.0.0.1:{port}")
+        group.ours.push(start_ours(bootstrapper, "the first", None).await);
+        let address = group.ours[0].host.listen_addresses()[0].to_string();
+        format!("127.0.0.1:{}", address.split('/').nth(4).unwrap())
     };
     let first = Bootstrapper {
         peer: peer(bootstrapper),
         address: first,
     };
     for which in GO.into_iter().filter(|(seed, _)| *seed != bootstrapper) {
-        go.push(start_go(program, which, Some(&first)));
+        group
+            .go
+            .push(start_go(program, which, &format!("from {}", which.0), Some(&first)));
     }
     for seed in OURS.into_iter().filter(|seed| *seed != bootstrapper) {
-        ours.push(start_ours(seed, Some(&first)).await);
+        group
+            .ours
+            .push(start_ours(seed, &format!("from {seed}"), Some(&first)).await);
     }
+    group.everybody_hears_everybody().await;
+    group.all_is_discovered();
 
-    let heard = futures::future::join_all(ours.iter().map(Ours::hear_all));
-    tokio::time::timeout(PATIENCE, heard)
-        .await
-        .expect("ours hear everybody in time");
-    for node in &ours {
-        let status = node.ragedisco.status();
-        assert_eq!(
-            (status.registered_peers, status.discovered_peers),
-            (4, 4),
-            "{:?}",
-            status.missing
-        );
-    }
-    let sending = futures::future::join_all(ours.iter().map(Ours::keep_sending));
-    let hearing = tokio::task::spawn_blocking(move || {
-        go.iter().for_each(Go::hears_all);
-        go
-    });
-    tokio::select! {
-        _ = sending => unreachable!("it never ends"),
-        go = hearing => drop(go.unwrap()),
-    }
-    for node in ours {
+    let gone = group.go.pop().unwrap();
+    let which = GO.into_iter().find(|(seed, _)| *seed == gone.seed).unwrap();
+    assert_ne!(which.0, bootstrapper);
+    drop(gone);
+    group.go.push(start_go(program, which, "again from go", Some(&first)));
+    let gone = group.ours.pop().unwrap();
+    assert_ne!(gone.seed, bootstrapper);
+    gone.host.close().await;
+    group
+        .ours
+        .push(start_ours(gone.seed, "again from ours", Some(&first)).await);
+    group.everybody_hears_everybody().await;
+    group.all_is_discovered();
+    for node in group.ours {
         node.host.close().await;
     }
 }
