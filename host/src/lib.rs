@@ -20,6 +20,10 @@ mod stream;
 // Where peers are found.
 pub mod discovery;
 
+// What is counted, for Prometheus.
+#[cfg(feature = "metrics")]
+pub mod metrics;
+
 // What serves all of them.
 mod counters;
 mod error;
@@ -42,3 +46,8 @@ pub use limits::{
 };
 pub use message::{Inbound, RequestHandle};
 pub use stream::{Stream, Stream2};
+
+/// For this workspace's fuzzers. Unstable.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;

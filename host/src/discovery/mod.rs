@@ -3,13 +3,17 @@
 //! | discoverer | finds |
 //! | --- | --- |
 //! | [`StaticList`] | what it was told |
+//! | [`Ragedisco`](ragedisco::Ragedisco) | the members of groups, by announcements that they sign and pass on; understands the Go original |
+//! | [`SwarmAddresses`](swarm::SwarmAddresses) | what the behaviours of a Swarm find: kad, mDNS, identify, rendezvous |
 
 use crate::Handle;
 use futures::future::BoxFuture;
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
 
+pub mod ragedisco;
 mod static_list;
+pub mod swarm;
 
 pub use static_list::StaticList;
 
