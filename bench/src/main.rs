@@ -5,6 +5,7 @@ mod connmgr;
 mod delay;
 mod gater;
 mod handshake;
+mod host;
 mod idle;
 mod idle_many;
 mod ladder;
@@ -114,6 +115,13 @@ enum Command {
     All,
     /// Honest dialers while the listener is flooded. Needs the programs of the arsenal beside this one.
     Silence,
+    /// Streams of messages between two hosts, each in its process: ours, and Go's. Needs Go, for the latter. Not a part of
+    /// `all`.
+    Host {
+        /// Seconds per stack, round and size of messages.
+        #[arg(long)]
+        seconds: Option<f64>,
+    },
     /// Draws what `--json` has stored.
     Plot {
         /// Where the SVG files go.
@@ -132,6 +140,7 @@ enum Command {
     },
     #[command(hide = true)]
     GaterMemory { rules: PathBuf },
+    #[command(hide = true)]
     ConnmgrChild(connmgr::Child),
     #[command(hide = true)]
     ConnmgrListener {
@@ -140,6 +149,8 @@ enum Command {
     },
     #[command(hide = true)]
     ConnmgrDialer { address: Multiaddr, connections: usize },
+    #[command(hide = true)]
+    HostChild { seed: u8 },
     #[command(hide = true)]
     ManyListener { kind: Kind },
     #[command(hide = true)]
@@ -185,6 +196,8 @@ async fn run(command: Command, options: Options) -> Result<()> {
             rtt::run(&options).await
         }
         Command::Silence => silence::run(&options).await,
+        Command::Host { seconds } => host::run(&options, seconds).await,
+        Command::HostChild { seed } => host::child::run(seed).await,
         Command::Plot { out, close_times } => plot::run(options.json(), &out, &close_times),
         Command::IdleChild {
             kind,

@@ -5,27 +5,39 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The program, built into `directory` once for each run of the tests; `None`, and a line that says why, where there is
-/// no Go to build it with.
+/// The peer that opens one stream, built into `directory` once for each run of the tests; `None`, and a line that says
+/// why, where there is no Go to build it with.
 ///
 /// # Panics
 ///
 /// Instead of returning `None`, where `KNOCK_TESTS_MUST_RUN` is set: a test that skips would pass unseen.
 pub fn peer(directory: &Path) -> Option<&'static Path> {
     static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
-    BUILT
-        .get_or_init(|| match build(directory) {
-            Ok(path) => Some(path),
-            Err(reason) if std::env::var_os("KNOCK_TESTS_MUST_RUN").is_some() => panic!("{reason:#}"),
-            Err(reason) => {
-                println!("skipped: no Go ragep2p to talk to: {reason:#}");
-                None
-            }
-        })
-        .as_deref()
+    BUILT.get_or_init(|| built(directory, "ragep2p-peer")).as_deref()
 }
 
-fn build(directory: &Path) -> Result<PathBuf> {
+/// The host that does what it is told, otherwise as [`peer`].
+///
+/// # Panics
+///
+/// As [`peer`].
+pub fn host(directory: &Path) -> Option<&'static Path> {
+    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    BUILT.get_or_init(|| built(directory, "ragep2p-host")).as_deref()
+}
+
+fn built(directory: &Path, program: &str) -> Option<PathBuf> {
+    match build(directory, program) {
+        Ok(path) => Some(path),
+        Err(reason) if std::env::var_os("KNOCK_TESTS_MUST_RUN").is_some() => panic!("{reason:#}"),
+        Err(reason) => {
+            println!("skipped: no Go ragep2p to talk to: {reason:#}");
+            None
+        }
+    }
+}
+
+fn build(directory: &Path, program: &str) -> Result<PathBuf> {
     let version = Command::new("go")
         .args(["env", "GOVERSION"])
         .output()
@@ -38,9 +50,9 @@ fn build(directory: &Path) -> Result<PathBuf> {
     {
         bail!("Go 1.24 or newer is needed, this is {version}");
     }
-    let path = directory.join("ragep2p-peer");
+    let path = directory.join(program);
     let built = Command::new("go")
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("go/ragep2p-peer"))
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(program))
         .args(["build", "-trimpath", "-o"])
         .arg(&path)
         .arg(".")

@@ -213,6 +213,11 @@ impl Config {
         self.key.peer_id()
     }
 
+    /// Who we are, for whoever signs something else with the same key.
+    pub fn identity(&self) -> &Arc<dyn Identity> {
+        &self.identity
+    }
+
     /// Which knock is sent to, and understood from, every peer that has no version of its own. Default [`Version::V3`].
     ///
     /// Exactly one for each peer, on both sides: nothing is negotiated, learnt or fallen back to, or whoever drops

@@ -35,6 +35,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -42,14 +43,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/smartcontractkit/libocr/commontypes"
+	"github.com/smartcontractkit/libocr/networking/ragedisco"
 	"github.com/smartcontractkit/libocr/networking/ragep2pwrapper"
+	ocrtypes "github.com/smartcontractkit/libocr/offchainreporting2plus/types"
 	"github.com/smartcontractkit/libocr/ragep2p"
 	"github.com/smartcontractkit/libocr/ragep2p/ragep2pnew"
 	"github.com/smartcontractkit/libocr/ragep2p/types"
 )
 
 const usage = "usage: ragep2p-peer -seed HEX32 [-listen HOST:PORT] [-peer PEERID]... " +
-	"[-peer-addr PEERID=HOST:PORT]... [-stream NAME] [-send TEXT] [-stack v1|new]"
+	"[-peer-addr PEERID=HOST:PORT]... [-stream NAME] [-send TEXT] [-stack v1|new] " +
+	"[-oracle PEERID]... [-bootstrapper PEERID=HOST:PORT]... [-delta DURATION] [-ping BYTES]..."
 
 const (
 	// ragep2p uses this both as the pause between dial rounds and as the timeout
@@ -94,6 +98,12 @@ func run(opts *options) error {
 		return err
 	}
 	events := &eventWriter{encoder: json.NewEncoder(os.Stdout)}
+	if opts.ragedisco != nil {
+		// The digest only tells groups apart. There is one here.
+		if err := opts.ragedisco.AddGroup(ocrtypes.ConfigDigest{7}, opts.oracles, opts.bootstrappers); err != nil {
+			return errors.Join(fmt.Errorf("add group: %w", err), host.Close())
+		}
+	}
 
 	// ragep2p refuses a peer it has no stream with, so every stream is opened
 	// before the ready event invites the other side to connect.
@@ -110,6 +120,9 @@ func run(opts *options) error {
 	events.write(readyEvent{"ready", host.ID(), listen, offersMLKEM()})
 
 	go reportEstablished(registry, events)
+	if len(opts.pings) > 0 {
+		startPings(host, opts.pings, opts.peers, newLogger(), events)
+	}
 	for _, stream := range streams {
 		go reportMessages(stream, events)
 		if opts.send != "" {
@@ -134,6 +147,16 @@ type options struct {
 	stream    string
 	send      string
 	stack     string
+
+	// Sizes of pings; none means that latencies are not measured.
+	pings []int
+
+	// A group that finds itself by ragedisco; nobody in it means static addresses.
+	oracles       []types.PeerID
+	bootstrappers []types.PeerInfo
+	delta         time.Duration
+	// Of the host that runs.
+	ragedisco *ragedisco.Ragep2pDiscoverer
 }
 
 func parseOptions(args []string) (*options, error) {
@@ -182,6 +205,32 @@ func parseOptions(args []string) (*options, error) {
 		opts.addresses[id] = append(opts.addresses[id], types.Address(address))
 		return nil
 	})
+	flags.Func("ping", "measure latencies by rageping with pings of so many bytes; repeatable", func(text string) error {
+		size, err := strconv.Atoi(text)
+		opts.pings = append(opts.pings, size)
+		return err
+	})
+	flags.Func("oracle", "a member of the group that finds itself, this peer included; repeatable", func(text string) error {
+		var id types.PeerID
+		if err := id.UnmarshalText([]byte(text)); err != nil {
+			return err
+		}
+		opts.oracles = append(opts.oracles, id)
+		return nil
+	})
+	flags.Func("bootstrapper", "where the group begins, PEERID=HOST:PORT; repeatable", func(text string) error {
+		peer, address, ok := strings.Cut(text, "=")
+		if !ok {
+			return errors.New("want PEERID=HOST:PORT")
+		}
+		var id types.PeerID
+		if err := id.UnmarshalText([]byte(peer)); err != nil {
+			return err
+		}
+		opts.bootstrappers = append(opts.bootstrappers, types.PeerInfo{ID: id, Addrs: []types.Address{types.Address(address)}})
+		return nil
+	})
+	flags.DurationVar(&opts.delta, "delta", 200*time.Millisecond, "between two messages of ragedisco to one peer")
 	flags.StringVar(&opts.stream, "stream", "knock-interop", "name of the stream opened to each peer")
 	flags.StringVar(&opts.send, "send", "", "text sent on each stream every 200 ms")
 	flags.StringVar(&opts.stack, "stack", "v1", "v1 (package ragep2p) or new (package ragep2pnew)")
@@ -205,6 +254,14 @@ func parseOptions(args []string) (*options, error) {
 	}
 	if _, _, err := net.SplitHostPort(opts.listen); err != nil {
 		return nil, fmt.Errorf("-listen: %w", err)
+	}
+	if len(opts.oracles) > 0 && len(opts.addresses) > 0 {
+		return nil, errors.New("-oracle and -peer-addr: it is ragedisco that finds addresses")
+	}
+	for _, id := range opts.oracles {
+		if id != types.PeerIDFromKeyring(opts.key) && !slices.Contains(opts.peers, id) {
+			opts.peers = append(opts.peers, id)
+		}
 	}
 	return opts, nil
 }
@@ -257,22 +314,34 @@ func freeAddress(address string) (string, error) {
 // newHost hides which of libocr's two stacks is used: libocr brings the common
 // interface itself.
 func newHost(opts *options, listen string, registry *prometheus.Registry) (ragep2pwrapper.Host, error) {
-	log := logger{slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	log := newLogger()
 	addresses := []string{listen}
+	if len(opts.oracles) > 0 {
+		// One serves one host, once.
+		opts.ragedisco = ragedisco.NewRagep2pDiscoverer(opts.delta, addresses, nil, registry)
+	}
 
 	if opts.stack == "new" {
+		var discoverer ragep2pnew.Discoverer = newStaticDiscoverer(ragep2pnew.Discoverer.Start, opts.addresses)
+		if opts.ragedisco != nil {
+			discoverer = opts.ragedisco
+		}
 		host, err := ragep2pnew.NewHost(
 			ragep2pnew.HostConfig{DurationBetweenDials: durationBetweenDials}, opts.key, addresses,
-			newStaticDiscoverer(ragep2pnew.Discoverer.Start, opts.addresses), log, registry)
+			discoverer, log, registry)
 		if err != nil {
 			return nil, err
 		}
 		return ragep2pnew.Wrapped(host), nil
 	}
 
+	var discoverer ragep2p.Discoverer = newStaticDiscoverer(ragep2p.Discoverer.Start, opts.addresses)
+	if opts.ragedisco != nil {
+		discoverer = opts.ragedisco
+	}
 	host, err := ragep2p.NewHost(
 		ragep2p.HostConfig{DurationBetweenDials: durationBetweenDials}, opts.key, addresses,
-		newStaticDiscoverer(ragep2p.Discoverer.Start, opts.addresses), log, registry)
+		discoverer, log, registry)
 	if err != nil {
 		return nil, err
 	}
@@ -481,6 +550,10 @@ type logger struct {
 }
 
 var _ commontypes.Logger = logger{}
+
+func newLogger() logger {
+	return logger{slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+}
 
 // slog has no level above error.
 const levelCritical = slog.LevelError + 4

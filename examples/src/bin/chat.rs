@@ -1,0 +1,98 @@
+//! A chat between two terminals, over one stream of a `knock_host::Host`.
+//!
+//! ```text
+//! cargo run -p examples --bin chat -- alice 4001 bob@127.0.0.1:4002
+//! cargo run -p examples --bin chat -- bob 4002 alice@127.0.0.1:4001
+//! ```
+//!
+//! Start them in any order, stop and start either: what was typed in between arrives when both are there.
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use knock_host::discovery::StaticList;
+use knock_host::{Host, HostConfig, Limits};
+use libp2p::identity::Keypair;
+use sha2::{Digest as _, Sha256};
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+/// A chat between two terminals.
+#[derive(Debug, Parser)]
+#[command(name = "chat", version)]
+struct Cli {
+    /// Who you are. Your key is made from it, and so can be anybody's: to try things out, not to keep secrets.
+    name: String,
+    /// Where to listen. 0 for any port.
+    port: u16,
+    /// Whom to talk to, and where: bob@127.0.0.1:4002.
+    other: Other,
+}
+
+#[derive(Debug, Clone)]
+struct Other {
+    name: String,
+    address: SocketAddr,
+}
+
+impl FromStr for Other {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, address) = text.split_once('@').ok_or("not of the form bob@127.0.0.1:4002")?;
+        Ok(Self {
+            name: name.to_owned(),
+            address: address.parse().map_err(|error| format!("{address}: {error}"))?,
+        })
+    }
+}
+
+fn key(name: &str) -> Result<Keypair> {
+    let seed: [u8; 32] = Sha256::digest(format!("chat example: {name}")).into();
+    Ok(Keypair::ed25519_from_bytes(seed)?)
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let peer = key(&cli.other.name)?.public().to_peer_id();
+    let (ip, port) = (cli.other.address.ip(), cli.other.address.port());
+    let known = StaticList::from_iter([(
+        peer,
+        libp2p::Multiaddr::from(ip).with(libp2p::multiaddr::Protocol::Tcp(port)),
+    )]);
+    let config = HostConfig::new(libp2p_knock::Config::new(&key(&cli.name)?)?)
+        .with_listen_address(format!("/ip4/0.0.0.0/tcp/{}", cli.port).parse()?)
+        .with_dial_interval(Duration::from_secs(1));
+    let host = Host::start(config, known).await.context("cannot start")?;
+    let stream = host.open_stream(peer, "chat", Limits::default())?;
+    for address in host.listen_addresses() {
+        println!("* {} listens on {address}", cli.name);
+    }
+
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let mut watch = tokio::time::interval(Duration::from_millis(200));
+    let mut there = false;
+    loop {
+        tokio::select! {
+            message = stream.recv() => match message {
+                Some(message) => println!("{}: {}", cli.other.name, String::from_utf8_lossy(&message)),
+                None => break,
+            },
+            line = lines.next_line() => match line? {
+                Some(line) => stream.send(line),
+                None => break,
+            },
+            _ = watch.tick() => {
+                let now = host.is_connected(&peer);
+                if now != there {
+                    println!("* {} is {}", cli.other.name, if now { "here" } else { "away" });
+                }
+                there = now;
+            }
+        }
+    }
+    host.close().await;
+    Ok(())
+}

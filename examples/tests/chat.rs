@@ -1,0 +1,80 @@
+//! Two terminals.
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::process::{Child, ChildStdin, Command, Stdio};
+    use std::sync::mpsc::{Receiver, channel};
+    use std::time::{Duration, Instant};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    struct Terminal {
+        child: Child,
+        input: ChildStdin,
+        lines: Receiver<String>,
+    }
+
+    impl Terminal {
+        fn open(name: &str, port: u16, other: &str) -> Self {
+            let mut child = Command::new(env!("CARGO_BIN_EXE_chat"))
+                .args([name, &port.to_string(), other])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let input = child.stdin.take().unwrap();
+            let output = BufReader::new(child.stdout.take().unwrap());
+            let (send, lines) = channel();
+            std::thread::spawn(move || output.lines().map_while(Result::ok).all(|line| send.send(line).is_ok()));
+            Self { child, input, lines }
+        }
+
+        fn type_in(&mut self, line: &str) {
+            writeln!(self.input, "{line}").unwrap();
+        }
+
+        fn wait_for(&self, wanted: &str) {
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let line = self
+                    .lines
+                    .recv_timeout(left)
+                    .unwrap_or_else(|_| panic!("no {wanted:?}"));
+                if line == wanted {
+                    return;
+                }
+            }
+        }
+    }
+
+    impl Drop for Terminal {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    /// Both have to know the other's port before they start, so two that are free now.
+    fn ports() -> [u16; 2] {
+        let listeners = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        listeners.map(|listener| listener.local_addr().unwrap().port())
+    }
+
+    #[test]
+    fn what_is_typed_arrives_and_so_does_what_was_typed_while_the_other_was_away() {
+        let [a, b] = ports();
+        let mut alice = Terminal::open("alice", a, &format!("bob@127.0.0.1:{b}"));
+        alice.type_in("are you there?");
+        let mut bob = Terminal::open("bob", b, &format!("alice@127.0.0.1:{a}"));
+        bob.wait_for("alice: are you there?");
+        bob.type_in("yes");
+        alice.wait_for("bob: yes");
+        drop(bob);
+        alice.wait_for("* bob is away");
+        alice.type_in("and now?");
+        let bob = Terminal::open("bob", b, &format!("alice@127.0.0.1:{a}"));
+        bob.wait_for("alice: and now?");
+    }
+}

@@ -1,0 +1,107 @@
+//! What can be set for a host, each with its default and its worst case.
+
+use libp2p_core::{ConnectedPoint, Multiaddr};
+use libp2p_identity::PeerId;
+use libp2p_knock::{Denial, Mode};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) type Hook = Arc<dyn Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync>;
+
+/// Configuration of a [`Host`](crate::Host).
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let keypair = libp2p_identity::Keypair::generate_ed25519();
+/// // In a network of Go hosts: knock version 2 for everybody.
+/// let knock = libp2p_knock::Config::new(&keypair)?.ragep2p_compatible();
+/// let config = knock_host::HostConfig::new(knock).with_listen_address("/ip4/0.0.0.0/tcp/4001/tls".parse()?);
+/// # let _ = config; Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct HostConfig {
+    pub(crate) knock: libp2p_knock::Config,
+    pub(crate) listen: Vec<Multiaddr>,
+    pub(crate) dial_interval: Duration,
+    pub(crate) dial_timeout: Duration,
+    pub(crate) memory: usize,
+    pub(crate) admission: Option<Hook>,
+}
+
+/// 256 MiB.
+pub(crate) const MEMORY: usize = 256 << 20;
+
+/// Ragep2p's users set three to ten seconds.
+pub(crate) const DIAL_INTERVAL: Duration = Duration::from_secs(3);
+
+impl HostConfig {
+    /// `knock` says who we are, how each peer knocks and in which network. The default there is version 3, for hosts of this
+    /// crate among themselves; Go hosts need [`ragep2p_compatible`](libp2p_knock::Config::ragep2p_compatible), or version 2
+    /// and [`Mode::Frames`] for each by [`with_peer`](libp2p_knock::Config::with_peer).
+    ///
+    /// Its mode becomes [`Mode::Frames`] for every peer that has none of its own, and its admission hook is replaced: only
+    /// peers that there is a stream to are let in. [`HostConfig::with_admission`] adds to that.
+    pub fn new(knock: libp2p_knock::Config) -> Self {
+        Self {
+            knock: knock.with_mode(Mode::Frames),
+            listen: Vec::new(),
+            dial_interval: DIAL_INTERVAL,
+            dial_timeout: Duration::from_secs(5),
+            memory: MEMORY,
+            admission: None,
+        }
+    }
+
+    /// Listens there as well: `/ip4/…/tcp/N`, `/ip6/…/tcp/N`, with or without `/tls`. One at least is needed.
+    pub fn with_listen_address(mut self, address: Multiaddr) -> Self {
+        self.listen.push(address);
+        self
+    }
+
+    /// The least time between two rounds of dials to one peer; each round comes after one to two of it. Default 3 s. A lost
+    /// connection is dialled again within a quarter of it, if the last round is long enough ago.
+    ///
+    /// Inbound connections are held to two in each interval and peer, and at least one in two seconds, four at once.
+    pub fn with_dial_interval(mut self, interval: Duration) -> Self {
+        self.dial_interval = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// How long one address of a round may take, to the end of the handshake. Default 5 s.
+    pub fn with_dial_timeout(mut self, timeout: Duration) -> Self {
+        self.dial_timeout = timeout;
+        self
+    }
+
+    /// Bytes that received messages may take before the application takes them, over all peers. Default 256 MiB. One peer may
+    /// hold as much as is left for the others, so half of it at most; a message for which there is no room is dropped and
+    /// counted.
+    pub fn with_memory_budget(mut self, bytes: usize) -> Self {
+        self.memory = bytes;
+        self
+    }
+
+    /// Asked after a valid knock of a peer that there is a stream to. See
+    /// [`Config::with_admission`](libp2p_knock::Config::with_admission), whose promises hold here.
+    pub fn with_admission<F>(mut self, hook: F) -> Self
+    where
+        F: Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync + 'static,
+    {
+        self.admission = Some(Arc::new(hook));
+        self
+    }
+}
+
+impl fmt::Debug for HostConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostConfig")
+            .field("knock", &self.knock)
+            .field("listen", &self.listen)
+            .field("dial_interval", &self.dial_interval)
+            .field("dial_timeout", &self.dial_timeout)
+            .field("memory", &self.memory)
+            .field("admission", &self.admission.is_some())
+            .finish()
+    }
+}

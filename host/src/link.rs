@@ -1,0 +1,263 @@
+//! One connection, whatever carries it: reads, writes, and ends when it is no longer wanted.
+
+use crate::engine::frame::Violation;
+use crate::engine::outgoing::Outgoing;
+use crate::engine::slots::Role;
+use crate::meter::Meter;
+use crate::peers::Lease;
+use futures::future::FutureExt as _;
+use futures::io::{AsyncRead, AsyncWrite};
+use futures::ready;
+use futures_timer::Delay;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// How long a connection may take nothing that is written to it, and how long it may take to close. Each byte it takes
+/// starts the time anew: a long message over a slow line is no reason to give up (W5).
+const STALL: Duration = Duration::from_secs(5);
+
+/// Bytes read at once.
+const READ: usize = 32 << 10;
+
+/// What a connection that stands by may bring before it is looked at. It is not read further.
+const STANDBY: usize = 64 << 10;
+
+/// Reads and writes in one turn, at most: other connections have theirs.
+const TURNS: usize = 16;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum End {
+    /// There is another one, no stream any more, or the host is closed.
+    #[error("it is no longer wanted")]
+    Unwanted,
+    #[error("the other end closed it")]
+    Closed,
+    #[error("it broke")]
+    Io(#[source] io::Error),
+    #[error("nothing could be written for {STALL:?}")]
+    Stalled,
+    #[error("the other end does not keep to the protocol")]
+    Violation(#[from] Violation),
+}
+
+/// Runs a connection. Done when it is closed, a few seconds after its end at most.
+pub(crate) struct Link<S> {
+    io: S,
+    lease: Lease,
+    meter: Option<Arc<Meter>>,
+    buffer: Vec<u8>,
+    /// What stands in `buffer` and was not looked at.
+    kept: usize,
+    out: Outgoing,
+    unflushed: bool,
+    /// Since when nothing could be written.
+    stall: Option<(Delay, u64)>,
+    /// Bytes that were written, as far as can be told.
+    written: u64,
+    /// When something is due that no byte will bring.
+    due: Option<(Delay, Instant)>,
+    ending: Option<(End, Delay)>,
+}
+
+impl<S> Link<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    /// `meter` counts what lies below, if anything does.
+    pub(crate) fn new(io: S, lease: Lease, meter: Option<Arc<Meter>>) -> Self {
+        Self {
+            io,
+            lease,
+            meter,
+            buffer: Vec::new(),
+            kept: 0,
+            out: Outgoing::default(),
+            unflushed: false,
+            stall: None,
+            written: 0,
+            due: None,
+            ending: None,
+        }
+    }
+
+    /// Pending when nothing can be done; an error, or the end of what is to be done, otherwise.
+    fn run(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let (role, timeout) = self.lease.role(cx);
+        let active = match role {
+            Role::Closed => return Poll::Ready(End::Unwanted),
+            Role::Standby => false,
+            Role::Active => true,
+        };
+        if self.is_due(timeout, cx) {
+            // The role will say.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if !active {
+            return self.stand_by(cx);
+        }
+        match self.exchange(cx) {
+            Ok(()) => Poll::Pending,
+            Err(end) => Poll::Ready(end),
+        }
+    }
+
+    /// Whether `timeout` has come; wakes when it does.
+    fn is_due(&mut self, timeout: Option<Instant>, cx: &mut Context<'_>) -> bool {
+        let Some(at) = timeout else {
+            self.due = None;
+            return false;
+        };
+        if self.due.as_ref().is_none_or(|(_, due)| *due != at) {
+            let delay = Delay::new(at.saturating_duration_since(Instant::now()));
+            self.due = Some((delay, at));
+        }
+        self.due
+            .as_mut()
+            .is_some_and(|(delay, _)| delay.poll_unpin(cx).is_ready())
+    }
+
+    /// Keeps what comes, and says when the first byte has.
+    fn stand_by(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            if self.kept == STANDBY {
+                return Poll::Pending;
+            }
+            self.buffer.resize(STANDBY, 0);
+            match ready!(Pin::new(&mut self.io).poll_read(cx, &mut self.buffer[self.kept..])) {
+                Ok(0) => return Poll::Ready(End::Closed),
+                Ok(n) => self.kept += n,
+                Err(error) => return Poll::Ready(error.into()),
+            }
+            self.lease.spoke();
+        }
+    }
+
+    /// Writes and reads until neither is possible.
+    fn exchange(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        if self.kept > 0 {
+            let kept = std::mem::take(&mut self.buffer);
+            let kept = &kept[..std::mem::take(&mut self.kept)];
+            self.lease.receive(kept, self.raw())?;
+        }
+        for _ in 0..TURNS {
+            let wrote = self.write(cx)?;
+            let read = self.read(cx)?;
+            if !(wrote || read) {
+                return Ok(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    fn raw(&self) -> Option<u64> {
+        self.meter.as_ref().map(|meter| meter.read_since_handshake())
+    }
+
+    /// Whether something was read.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        self.buffer.resize(READ, 0);
+        match Pin::new(&mut self.io).poll_read(cx, &mut self.buffer) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(0)) => Err(End::Closed),
+            Poll::Ready(Ok(n)) => {
+                self.lease.receive(&self.buffer[..n], self.raw())?;
+                Ok(true)
+            }
+            Poll::Ready(Err(error)) => Err(error.into()),
+        }
+    }
+
+    /// Whether something was written, so that it is worth coming back.
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut budget = TURNS;
+        loop {
+            if self.out.is_empty() {
+                self.lease.fill(&mut self.out);
+            }
+            if self.out.is_empty() {
+                break;
+            }
+            match Pin::new(&mut self.io).poll_write(cx, self.out.chunk()) {
+                Poll::Pending => return self.stalled(cx).map(|()| false),
+                Poll::Ready(Ok(0)) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                Poll::Ready(Ok(n)) => {
+                    self.out.advance(n);
+                    self.written += n as u64;
+                    self.unflushed = true;
+                    self.stall = None;
+                }
+                Poll::Ready(Err(error)) => return Err(error.into()),
+            }
+            budget -= 1;
+            if budget == 0 {
+                return Ok(true);
+            }
+        }
+        if self.unflushed {
+            match Pin::new(&mut self.io).poll_flush(cx) {
+                Poll::Pending => self.stalled(cx)?,
+                Poll::Ready(Ok(())) => {
+                    self.unflushed = false;
+                    self.stall = None;
+                }
+                Poll::Ready(Err(error)) => return Err(error.into()),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Nothing can be written now: how long has that been so?
+    fn stalled(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        // Below TLS, where a slow line shows before a whole record is gone.
+        let progress = self.meter.as_ref().map_or(self.written, |meter| meter.written());
+        loop {
+            let (delay, seen) = self.stall.get_or_insert_with(|| (Delay::new(STALL), progress));
+            if delay.poll_unpin(cx).is_pending() {
+                return Ok(());
+            }
+            if *seen == progress {
+                return Err(End::Stalled);
+            }
+            self.stall = None;
+        }
+    }
+}
+
+impl<S> Future for Link<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    type Output = End;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        let this = self.get_mut();
+        if this.ending.is_none() {
+            let end = ready!(this.run(cx));
+            this.ending = Some((end, Delay::new(STALL)));
+        }
+        if let Some((_, delay)) = &mut this.ending {
+            let over = delay.poll_unpin(cx).is_ready();
+            if !over && Pin::new(&mut this.io).poll_close(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        let (end, _) = this.ending.take().expect("set above");
+        Poll::Ready(end)
+    }
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::Io(error),
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The host from outside, over real sockets: one binary, one module for each side of it.
+//!
+//! `cfg(test)` is always on here. It tells clippy that the helpers are test code too, and may unwrap.
+
+#[cfg(test)]
+mod common;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod hosts;
+#[cfg(test)]
+mod swarms;

@@ -1,0 +1,121 @@
+//! Round trips between two hosts.
+
+use knock_host::discovery::StaticList;
+use knock_host::metrics::rageping::{Config, Rageping};
+use knock_host::{Host, HostConfig};
+use libp2p_identity::{Keypair, PeerId};
+use prometheus_client::registry::Registry;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn keypair(seed: u8) -> Keypair {
+    Keypair::ed25519_from_bytes([seed; 32]).unwrap()
+}
+
+fn peer(seed: u8) -> PeerId {
+    keypair(seed).public().to_peer_id()
+}
+
+async fn start(seed: u8, list: StaticList) -> Host {
+    let config = HostConfig::new(libp2p_knock::Config::new(&keypair(seed)).unwrap())
+        .with_listen_address("/ip4/127.0.0.1/tcp/0/tls".parse().unwrap())
+        .with_dial_interval(Duration::from_millis(100));
+    Host::start(config, list).await.unwrap()
+}
+
+/// Often, for a test.
+fn configs() -> [Config; 2] {
+    [20, 5000].map(|size| {
+        Config::new(
+            size,
+            Duration::from_millis(20),
+            Duration::from_millis(40),
+            Duration::from_secs(10),
+        )
+        .unwrap()
+        .with_startup_delay(Duration::ZERO)
+    })
+}
+
+fn render(registry: &Registry) -> String {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+    text
+}
+
+/// The value of the sample `name` for pings of `size` bytes.
+fn value(text: &str, name: &str, size: usize) -> Option<f64> {
+    let size = format!("ping_size=\"{size}\"");
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(&format!("{name}{{")) && line.contains(&size))?;
+    line.rsplit(' ').next().unwrap().parse().ok()
+}
+
+#[tokio::test]
+async fn round_trips_are_measured_in_both_directions_until_the_peer_is_removed_as_often_as_it_was_added() {
+    let called = start(1, StaticList::new()).await;
+    let list = StaticList::from_iter([(peer(1), called.listen_addresses()[0].clone())]);
+    let caller = start(2, list).await;
+    let there = Rageping::new(&called, configs());
+    there.add_peers([peer(2)]);
+    let here = Rageping::new(&caller, configs().into_iter().chain(configs()));
+    let mut registry = Registry::default();
+    here.register(&mut registry);
+    assert_eq!(render(&registry), "# EOF\n", "nobody yet");
+    here.add_peers([peer(1), peer(2)]);
+    here.add_peers([peer(1)]);
+
+    let measured = async {
+        loop {
+            let text = render(&registry);
+            let enough = [20, 5000].into_iter().all(|size| {
+                value(&text, "rageping_round_trip_latency_seconds_count", size) >= Some(3.0)
+                    && value(&text, "rageping_received_requests_total", size) >= Some(3.0)
+            });
+            if enough {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let text = tokio::time::timeout(PATIENCE, measured)
+        .await
+        .expect("three round trips of each size");
+    let labels = format!(
+        "{{peer_id=\"{}\",remote_peer_id=\"{}\",ping_size=\"20\",min_period=\"20ms\",max_period=\"40ms\",timeout=\"10s\"}}",
+        peer(2),
+        peer(1)
+    );
+    for name in ["rageping_sent_requests_total", "rageping_timed_out_requests_total"] {
+        assert!(text.contains(&format!("{name}{labels} ")), "{text}");
+    }
+    assert!(text.contains("rageping_invalid_messages_received_total{"));
+    let bounds: Vec<&str> = text
+        .lines()
+        .filter(|line| {
+            line.starts_with("rageping_round_trip_latency_seconds_bucket{") && line.contains("ping_size=\"20\"")
+        })
+        .filter_map(|line| line.split("le=\"").nth(1)?.split('"').next())
+        .collect();
+    let original = [
+        "0.025", "0.05", "0.075", "0.1", "0.15", "0.2", "0.25", "0.3", "0.4", "0.5", "0.75", "1.0", "2.5", "5.0",
+        "10.0", "+Inf",
+    ];
+    assert_eq!(bounds, original);
+    let descriptions = text
+        .matches("# TYPE rageping_round_trip_latency_seconds histogram")
+        .count();
+    assert_eq!(descriptions, 1, "two configurations, one description");
+
+    here.remove_peers([peer(1), peer(2)]);
+    assert!(
+        value(&render(&registry), "rageping_sent_requests_total", 20).is_some(),
+        "added twice"
+    );
+    here.remove_peers([peer(1)]);
+    assert_eq!(render(&registry), "# EOF\n");
+    caller.close().await;
+    called.close().await;
+}
