@@ -89,7 +89,7 @@ async fn both_measure(program: &Path, stack: &str) {
         for size in SIZES {
             let enough = |event: &serde_json::Value| {
                 event["event"] == "pings"
-                    && event["ping_size"] == size.to_string()
+                    && event["ping_size"] == size.to_string().as_str()
                     && event["counts"][LATENCY].as_u64() >= Some(ENOUGH)
                     && event["counts"]["rageping_received_requests_total"].as_u64() >= Some(ENOUGH)
             };
