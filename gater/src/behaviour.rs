@@ -143,7 +143,7 @@ impl Behaviour {
         role: Endpoint,
     ) -> Result<(), Denied> {
         let shared = &self.gate.0;
-        let (mut first, mut denials) = (None, 0);
+        let (mut first, mut denials, version) = (None, 0, shared.version());
         for address in addresses {
             let link = Link::outbound(address, role).with_connection(id);
             if !link.parts.is_relayed() {
@@ -156,7 +156,7 @@ impl Behaviour {
                 denials += 1;
                 first.get_or_insert_with(|| denied.clone());
             }
-            shared.joins().judged_circuit(id, address, denied);
+            shared.joins().judged_circuit(version, id, address, denied);
         }
         match first {
             Some(denied) if denials == addresses.len() => {
@@ -173,8 +173,8 @@ impl Behaviour {
             return Ok(());
         };
         let mut joins = shared.joins();
-        let circuit = joins.circuit_of(id, address);
-        let asked = circuit.is_some() || joins.was_dialled(address, peer);
+        let circuit = joins.circuit_of(shared.version(), id, address);
+        let asked = circuit.is_some() || joins.was_dialled(shared.version(), address, peer);
         drop(joins);
         if let Some(Some(denied)) = circuit {
             return Err(denied);
@@ -189,7 +189,7 @@ impl Behaviour {
     /// Asks about the proven peer, if nobody has, and then about the connection.
     fn ask_about_connection(&self, peer: &PeerId, link: &Link<'_>) -> Result<(), Denied> {
         let shared = &self.gate.0;
-        let asked = shared.joins().was_proven(peer, link);
+        let asked = shared.joins().was_proven(shared.version(), peer, link);
         if !asked {
             let verdict = shared.policy.intercept_secured(&Secured::new(peer, *link));
             shared.settle(Stage::Secured, Some(peer), link, verdict)?;
@@ -372,7 +372,8 @@ impl NetworkBehaviour for Behaviour {
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
         let link = Link::inbound(local, remote).with_connection(id);
-        let asked = self.gate.0.joins().was_accepted(local, remote);
+        let shared = &self.gate.0;
+        let asked = shared.joins().was_accepted(shared.version(), local, remote);
         if !asked {
             let verdict = self.gate.0.policy.intercept_accept(&Accept::new(link));
             self.gate
@@ -448,7 +449,14 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ConnectionEstablished(established) => self.established(&established),
             FromSwarm::ConnectionClosed(closed) => self.closed(&closed),
             FromSwarm::DialFailure(failure) => self.failed(failure.connection_id),
-            FromSwarm::ListenFailure(failure) => self.failed(failure.connection_id),
+            FromSwarm::ListenFailure(failure) => {
+                if !self.pending.contains_key(&failure.connection_id) {
+                    // Another behaviour refused it before this one was asked, and the note about it is still there.
+                    let (local, remote) = (failure.local_addr, failure.send_back_addr);
+                    self.gate.0.joins().was_accepted(0, local, remote);
+                }
+                self.failed(failure.connection_id);
+            }
             FromSwarm::AddressChange(change) => {
                 if let Some(live) = self.live.get_mut(&change.connection_id) {
                     live.point = change.new.clone();

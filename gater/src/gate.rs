@@ -222,9 +222,10 @@ impl Shared {
 
     /// Asks at [`Stage::Secured`] for a part that is not the behaviour, and leaves a note for the behaviour.
     pub(crate) fn ask_secured(&self, peer: &PeerId, link: &Link<'_>) -> Result<(), Denied> {
+        let version = self.version();
         let verdict = self.policy.intercept_secured(&Secured::new(peer, *link));
         self.settle(Stage::Secured, Some(peer), link, verdict)?;
-        self.note(|joins| joins.proven(peer, link));
+        self.note(|joins| joins.proven(version, peer, link));
         Ok(())
     }
 

@@ -4,7 +4,8 @@
 //! and knows both. So whoever asks a stage early leaves a note, and the behaviour, before it asks the same stage as a
 //! fallback, looks for the note that belongs to the connection. Notes are left only while a behaviour is there to take
 //! them, and the oldest go when there are too many. A lost note means that a stage is asked again; a note can be taken
-//! by another connection only if all that the question was about is the same, so none is spared its question.
+//! by another connection only if all that the question was about is the same, so none is spared its question. A note from
+//! before the policy was last tightened is worth nothing.
 
 use crate::address::{Parts, TransportKind};
 use crate::context::{Direction, Link};
@@ -70,37 +71,49 @@ struct Proven {
     remote: Option<End>,
 }
 
-/// The notes.
+/// A relayed address was judged for a dial.
+#[derive(Debug)]
+struct Circuit {
+    version: u64,
+    id: ConnectionId,
+    base: Multiaddr,
+    denied: Option<Denied>,
+}
+
+/// The notes, each with the state of the policy that it is of.
 #[derive(Debug, Default)]
 pub(crate) struct Joins {
-    accepted: VecDeque<(End, End)>,
-    dialled: VecDeque<Dialled>,
-    proven: VecDeque<Proven>,
+    accepted: VecDeque<(u64, (End, End))>,
+    dialled: VecDeque<(u64, Dialled)>,
+    proven: VecDeque<(u64, Proven)>,
     /// Relayed addresses that a dial brought, judged before it began.
-    circuits: Vec<(ConnectionId, Multiaddr, Option<Denied>)>,
+    circuits: Vec<Circuit>,
     /// Where transports listen that ask before another transport has its say, and how many of them.
     beneath: HashMap<(IpAddr, u16, TransportKind), usize>,
 }
 
 impl Joins {
     /// The accept stage was asked about an inbound link, which the Swarm hears of next.
-    pub(crate) fn accepted(&mut self, local: &Multiaddr, remote: &Multiaddr) {
-        push(&mut self.accepted, (End::of(local), End::of(remote)));
+    pub(crate) fn accepted(&mut self, version: u64, local: &Multiaddr, remote: &Multiaddr) {
+        if !self.is_beneath(local) {
+            push(&mut self.accepted, version, (End::of(local), End::of(remote)));
+        }
     }
 
     /// Whether it was. Takes the note.
-    pub(crate) fn was_accepted(&mut self, local: &Multiaddr, remote: &Multiaddr) -> bool {
-        let parts = Parts::of(local);
-        if let (Some(ip), Some(port)) = (parts.ip, parts.port)
-            && self.beneath.contains_key(&(ip, port, parts.kind))
-        {
+    pub(crate) fn was_accepted(&mut self, now: u64, local: &Multiaddr, remote: &Multiaddr) -> bool {
+        if self.is_beneath(local) {
             return true;
         }
         if self.accepted.is_empty() {
             return false;
         }
         let wanted = (End::of(local), End::of(remote));
-        take(&mut self.accepted, |note| *note == wanted).is_some()
+        take(&mut self.accepted, now, |note| *note == wanted)
+    }
+
+    fn is_beneath(&self, local: &Multiaddr) -> bool {
+        !self.beneath.is_empty() && key(local, Parts::of(local).kind).is_some_and(|key| self.beneath.contains_key(&key))
     }
 
     /// Somebody beneath a transport of that kind listens at `local`, and asks the accept stage for all that comes there.
@@ -122,24 +135,22 @@ impl Joins {
     }
 
     /// The dial of an address that was judged has come through.
-    pub(crate) fn dialled(&mut self, address: &Multiaddr, kind: TransportKind, peer: Option<PeerId>) {
+    pub(crate) fn dialled(&mut self, version: u64, address: &Multiaddr, kind: TransportKind, peer: Option<PeerId>) {
         let (end, tail) = (End::of(address), tail(address));
-        push(&mut self.dialled, Dialled { end, kind, peer, tail });
+        push(&mut self.dialled, version, Dialled { end, kind, peer, tail });
     }
 
     /// Whether the address that a connection to `peer` has was judged. Takes the note.
-    pub(crate) fn was_dialled(&mut self, address: &Multiaddr, peer: &PeerId) -> bool {
+    pub(crate) fn was_dialled(&mut self, now: u64, address: &Multiaddr, peer: &PeerId) -> bool {
         if self.dialled.is_empty() {
             return false;
         }
         let (end, parts) = (End::of(address), Parts::of(address));
         let by_name = || tail(address);
         let of_peer = |note: &Dialled| note.peer.is_none_or(|named| named == *peer);
-        if take(&mut self.dialled, |note| {
+        if take(&mut self.dialled, now, |note| {
             note.kind == parts.kind && note.end == end && of_peer(note)
-        })
-        .is_some()
-        {
+        }) {
             return true;
         }
         if !parts.named {
@@ -148,14 +159,13 @@ impl Joins {
         // It was resolved in between. A name in `/dnsaddr` may have stood for a whole other address.
         let tail = by_name();
         let whole = address.iter().any(|protocol| matches!(protocol, Protocol::Dnsaddr(_)));
-        take(&mut self.dialled, |note| {
+        take(&mut self.dialled, now, |note| {
             of_peer(note) && (note.tail == tail && note.kind == parts.kind || whole && note.peer.is_some())
         })
-        .is_some()
     }
 
     /// The secured stage was asked about `peer`.
-    pub(crate) fn proven(&mut self, peer: &PeerId, link: &Link<'_>) {
+    pub(crate) fn proven(&mut self, version: u64, peer: &PeerId, link: &Link<'_>) {
         let note = Proven {
             peer: *peer,
             direction: link.direction,
@@ -163,51 +173,68 @@ impl Joins {
             kind: link.parts.kind,
             remote: link.remote.map(End::of),
         };
-        push(&mut self.proven, note);
+        push(&mut self.proven, version, note);
     }
 
     /// Whether it was, for a connection with these ends. Takes the note.
-    pub(crate) fn was_proven(&mut self, peer: &PeerId, link: &Link<'_>) -> bool {
+    pub(crate) fn was_proven(&mut self, now: u64, peer: &PeerId, link: &Link<'_>) -> bool {
         if self.proven.is_empty() {
             return false;
         }
         let remote = link.remote.map(End::of);
-        take(&mut self.proven, |note| {
+        take(&mut self.proven, now, |note| {
             note.peer == *peer
                 && note.role == link.role
                 && note.kind == link.parts.kind
                 // An upgrade does not know who dialled, only who speaks first.
                 && (note.remote.is_none() || note.direction == link.direction && note.remote == remote)
         })
-        .is_some()
     }
 
     /// A relayed address that a dial brings was judged before the dial began.
-    pub(crate) fn judged_circuit(&mut self, id: ConnectionId, address: &Multiaddr, denied: Option<Denied>) {
-        self.circuits.push((id, base(address), denied));
+    pub(crate) fn judged_circuit(
+        &mut self,
+        version: u64,
+        id: ConnectionId,
+        address: &Multiaddr,
+        denied: Option<Denied>,
+    ) {
+        let base = base(address);
+        self.circuits.push(Circuit {
+            version,
+            id,
+            base,
+            denied,
+        });
     }
 
     /// What was said of it, by whoever is asked next: the newest, which belongs to the dial that is being made.
-    pub(crate) fn circuit(&self, address: &Multiaddr) -> Option<Option<Denied>> {
+    pub(crate) fn circuit(&self, now: u64, address: &Multiaddr) -> Option<Option<Denied>> {
+        self.find_circuit(address, |note| note.version >= now)
+    }
+
+    /// What was said of it, for one connection.
+    pub(crate) fn circuit_of(&self, now: u64, id: ConnectionId, address: &Multiaddr) -> Option<Option<Denied>> {
+        self.find_circuit(address, |note| note.version >= now && note.id == id)
+    }
+
+    fn find_circuit(&self, address: &Multiaddr, fits: impl Fn(&Circuit) -> bool) -> Option<Option<Denied>> {
         if self.circuits.is_empty() {
             return None;
         }
         let base = base(address);
-        let of_address = |note: &&(ConnectionId, Multiaddr, Option<Denied>)| note.1 == base;
-        self.circuits.iter().rev().find(of_address).map(|note| note.2.clone())
-    }
-
-    /// What was said of it, for one connection.
-    pub(crate) fn circuit_of(&self, id: ConnectionId, address: &Multiaddr) -> Option<Option<Denied>> {
-        let base = base(address);
-        let note = self.circuits.iter().find(|note| note.0 == id && note.1 == base)?;
-        Some(note.2.clone())
+        let found = self
+            .circuits
+            .iter()
+            .rev()
+            .find(|note| note.base == base && fits(note))?;
+        Some(found.denied.clone())
     }
 
     /// The attempt is over.
     pub(crate) fn forget(&mut self, id: ConnectionId) {
         if !self.circuits.is_empty() {
-            self.circuits.retain(|note| note.0 != id);
+            self.circuits.retain(|note| note.id != id);
         }
     }
 
@@ -242,17 +269,19 @@ fn tail(address: &Multiaddr) -> Multiaddr {
     base(&address.iter().skip_while(host).collect())
 }
 
-fn push<T>(notes: &mut VecDeque<T>, note: T) {
+fn push<T>(notes: &mut VecDeque<(u64, T)>, version: u64, note: T) {
     if notes.len() == MOST {
         notes.pop_front();
     }
-    notes.push_back(note);
+    notes.push_back((version, note));
 }
 
-/// The newest that fits: an older one like it belongs to a connection that has come to nothing.
-fn take<T>(notes: &mut VecDeque<T>, fits: impl Fn(&T) -> bool) -> Option<T> {
-    let at = notes.iter().rposition(fits)?;
-    notes.remove(at)
+/// Takes the newest that fits, and says whether there was one that is still worth something: an older one like it belongs to
+/// a connection that has come to nothing.
+fn take<T>(notes: &mut VecDeque<(u64, T)>, now: u64, fits: impl Fn(&T) -> bool) -> bool {
+    let at = notes.iter().rposition(|(_, note)| fits(note));
+    let note = at.and_then(|at| notes.remove(at));
+    note.is_some_and(|(version, _)| version >= now)
 }
 
 #[cfg(test)]
@@ -267,20 +296,34 @@ mod tests {
     fn a_note_about_an_accept_is_taken_once_and_whatever_the_layers_above_write() {
         let mut joins = Joins::default();
         let (local, remote) = (address("/ip4/192.0.2.1/tcp/1"), address("/ip4/192.0.2.2/tcp/2"));
-        joins.accepted(&local, &remote);
-        assert!(!joins.was_accepted(&local, &address("/ip4/192.0.2.2/tcp/3")));
+        joins.accepted(0, &local, &remote);
+        assert!(!joins.was_accepted(0, &local, &address("/ip4/192.0.2.2/tcp/3")));
         let (local, remote) = (address("/ip4/192.0.2.1/tcp/1/ws"), address("/ip4/192.0.2.2/tcp/2/ws"));
-        assert!(joins.was_accepted(&local, &remote));
-        assert!(!joins.was_accepted(&local, &remote));
+        assert!(joins.was_accepted(0, &local, &remote));
+        assert!(!joins.was_accepted(0, &local, &remote));
+    }
+
+    #[test]
+    fn a_note_from_before_a_tightening_is_worth_nothing() {
+        let mut joins = Joins::default();
+        let (local, remote) = (address("/ip4/192.0.2.1/tcp/1"), address("/ip4/192.0.2.2/tcp/2"));
+        joins.accepted(1, &local, &remote);
+        assert!(!joins.was_accepted(2, &local, &remote));
+        assert!(!joins.was_accepted(1, &local, &remote), "it is gone");
+        let peer = PeerId::random();
+        joins.dialled(1, &remote, TransportKind::Tcp, Some(peer));
+        assert!(!joins.was_dialled(2, &remote, &peer));
+        joins.proven(1, &peer, &Link::inbound(&local, &remote));
+        assert!(!joins.was_proven(2, &peer, &Link::inbound(&local, &remote)));
     }
 
     #[test]
     fn tcp_and_udp_of_the_same_number_are_two_things() {
         let mut joins = Joins::default();
         let (local, remote) = (address("/ip4/192.0.2.1/tcp/1"), address("/ip4/192.0.2.2/tcp/2"));
-        joins.accepted(&local, &remote);
+        joins.accepted(0, &local, &remote);
         let udp = |n| address(&format!("/ip4/192.0.2.{n}/udp/{n}/quic-v1"));
-        assert!(!joins.was_accepted(&udp(1), &udp(2)));
+        assert!(!joins.was_accepted(0, &udp(1), &udp(2)));
     }
 
     #[test]
@@ -288,39 +331,53 @@ mod tests {
         let mut joins = Joins::default();
         let (one, two) = (PeerId::random(), PeerId::random());
         let at = address("/ip4/192.0.2.1/tcp/1/tls");
-        joins.dialled(&at, TransportKind::Knock, Some(one));
-        assert!(!joins.was_dialled(&at, &two));
+        joins.dialled(0, &at, TransportKind::Knock, Some(one));
+        assert!(!joins.was_dialled(0, &at, &two));
         assert!(
-            !joins.was_dialled(&address("/ip4/192.0.2.1/tcp/1"), &one),
+            !joins.was_dialled(0, &address("/ip4/192.0.2.1/tcp/1"), &one),
             "another transport"
         );
-        assert!(joins.was_dialled(&at.clone().with(Protocol::P2p(one)), &one));
-        assert!(!joins.was_dialled(&at, &one));
+        assert!(joins.was_dialled(0, &at.clone().with(Protocol::P2p(one)), &one));
+        assert!(!joins.was_dialled(0, &at, &one));
     }
 
     #[test]
     fn a_name_is_known_by_what_stands_behind_it() {
         let mut joins = Joins::default();
         let peer = PeerId::random();
-        joins.dialled(&address("/ip4/192.0.2.1/tcp/1/tls"), TransportKind::Knock, Some(peer));
-        assert!(!joins.was_dialled(&address("/dns4/example.org/tcp/2/tls"), &peer));
-        assert!(joins.was_dialled(&address("/dns4/example.org/tcp/1/tls"), &peer));
-        joins.dialled(&address("/ip4/192.0.2.1/tcp/1/tls"), TransportKind::Knock, Some(peer));
-        assert!(joins.was_dialled(&address("/dnsaddr/example.org"), &peer));
+        joins.dialled(
+            0,
+            &address("/ip4/192.0.2.1/tcp/1/tls"),
+            TransportKind::Knock,
+            Some(peer),
+        );
+        assert!(!joins.was_dialled(0, &address("/dns4/example.org/tcp/2/tls"), &peer));
+        assert!(joins.was_dialled(0, &address("/dns4/example.org/tcp/1/tls"), &peer));
+        joins.dialled(
+            0,
+            &address("/ip4/192.0.2.1/tcp/1/tls"),
+            TransportKind::Knock,
+            Some(peer),
+        );
+        assert!(joins.was_dialled(0, &address("/dnsaddr/example.org"), &peer));
     }
 
     #[test]
     fn a_proven_peer_is_known_by_its_part_in_the_handshake_and_its_transport() {
         let mut joins = Joins::default();
         let peer = PeerId::random();
-        joins.proven(&peer, &Link::unknown(Endpoint::Listener).with_kind(TransportKind::Tcp));
+        joins.proven(
+            0,
+            &peer,
+            &Link::unknown(Endpoint::Listener).with_kind(TransportKind::Tcp),
+        );
         let (tcp, quic) = (address("/ip4/192.0.2.2/tcp/2"), address("/ip4/192.0.2.2/udp/2/quic-v1"));
         let local = address("/ip4/192.0.2.1/tcp/1");
-        assert!(!joins.was_proven(&peer, &Link::outbound(&tcp, Endpoint::Dialer)));
-        assert!(!joins.was_proven(&peer, &Link::inbound(&local, &quic)));
+        assert!(!joins.was_proven(0, &peer, &Link::outbound(&tcp, Endpoint::Dialer)));
+        assert!(!joins.was_proven(0, &peer, &Link::inbound(&local, &quic)));
         // One end of a hole punch has dialled, and listens in the handshake all the same.
-        assert!(joins.was_proven(&peer, &Link::outbound(&tcp, Endpoint::Listener)));
-        assert!(!joins.was_proven(&peer, &Link::inbound(&local, &tcp)));
+        assert!(joins.was_proven(0, &peer, &Link::outbound(&tcp, Endpoint::Listener)));
+        assert!(!joins.was_proven(0, &peer, &Link::inbound(&local, &tcp)));
     }
 
     #[test]
@@ -328,9 +385,9 @@ mod tests {
         let mut joins = Joins::default();
         let peer = PeerId::random();
         let (local, remote) = (address("/ip4/192.0.2.1/tcp/1/tls"), address("/ip4/192.0.2.2/tcp/2/tls"));
-        joins.proven(&peer, &Link::inbound(&local, &remote));
-        assert!(!joins.was_proven(&peer, &Link::inbound(&local, &address("/ip4/192.0.2.2/tcp/3/tls"))));
-        assert!(joins.was_proven(&peer, &Link::inbound(&local, &remote)));
+        joins.proven(0, &peer, &Link::inbound(&local, &remote));
+        assert!(!joins.was_proven(0, &peer, &Link::inbound(&local, &address("/ip4/192.0.2.2/tcp/3/tls"))));
+        assert!(joins.was_proven(0, &peer, &Link::inbound(&local, &remote)));
     }
 
     #[test]
@@ -339,10 +396,10 @@ mod tests {
         let local = address("/ip4/192.0.2.1/tcp/1");
         let remote = |n: usize| address(&format!("/ip4/192.0.2.2/tcp/{}", n + 1));
         for n in 0..=MOST {
-            joins.accepted(&local, &remote(n));
+            joins.accepted(0, &local, &remote(n));
         }
-        assert!(!joins.was_accepted(&local, &remote(0)));
-        assert!(joins.was_accepted(&local, &remote(1)) && joins.was_accepted(&local, &remote(MOST)));
+        assert!(!joins.was_accepted(0, &local, &remote(0)));
+        assert!(joins.was_accepted(0, &local, &remote(1)) && joins.was_accepted(0, &local, &remote(MOST)));
     }
 
     #[test]
@@ -351,13 +408,13 @@ mod tests {
         let (raw, local) = (address("/ip4/192.0.2.1/tcp/1"), address("/ip4/192.0.2.1/tcp/1/tls"));
         let remote = address("/ip4/192.0.2.2/tcp/2/tls");
         joins.listens_beneath(&raw, TransportKind::Knock);
-        assert!(joins.was_accepted(&local, &remote) && joins.was_accepted(&local, &remote));
+        assert!(joins.was_accepted(0, &local, &remote) && joins.was_accepted(0, &local, &remote));
         assert!(
-            !joins.was_accepted(&raw, &remote),
+            !joins.was_accepted(0, &raw, &remote),
             "stock TCP at the same port is another's"
         );
         joins.listens_no_more(&raw, TransportKind::Knock);
-        assert!(!joins.was_accepted(&local, &remote));
+        assert!(!joins.was_accepted(0, &local, &remote));
     }
 
     #[test]
@@ -365,11 +422,13 @@ mod tests {
         let mut joins = Joins::default();
         let (id, relay, target) = (ConnectionId::new_unchecked(1), PeerId::random(), PeerId::random());
         let circuit = address(&format!("/ip4/192.0.2.1/tcp/1/p2p/{relay}/p2p-circuit"));
-        joins.judged_circuit(id, &circuit, None);
+        joins.judged_circuit(1, id, &circuit, None);
         let dialled = circuit.clone().with(Protocol::P2p(target));
-        assert!(matches!(joins.circuit(&dialled), Some(None)));
-        assert!(joins.circuit_of(ConnectionId::new_unchecked(2), &dialled).is_none());
+        assert!(matches!(joins.circuit(1, &dialled), Some(None)));
+        assert!(joins.circuit_of(1, ConnectionId::new_unchecked(2), &dialled).is_none());
+        assert!(joins.circuit_of(1, id, &dialled).is_some());
+        assert!(joins.circuit_of(2, id, &dialled).is_none(), "tightened since");
         joins.forget(id);
-        assert!(joins.circuit(&dialled).is_none());
+        assert!(joins.circuit(1, &dialled).is_none());
     }
 }

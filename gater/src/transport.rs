@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// Refusals in one turn, at most: a flood of them must not keep whoever polls from its other work.
-const REFUSALS_PER_TURN: usize = 32;
+const REFUSALS_PER_TURN: usize = 8;
 
 /// A transport that asks the gate about everything it accepts and every address it dials. Made by [`Gate::transport`].
 ///
 /// What is refused on the way in is dropped before anything is read from it or written to it, and the Swarm sees no event
-/// of it: at most 32 in a turn, then whoever polls has the processor to itself. What is refused on the way out is
+/// of it: at most 8 in a turn, then whoever polls has the processor to itself. What is refused on the way out is
 /// [`Error::Denied`], and no packet is sent; mind that libp2p's behaviours forget an address whose dial has failed, for
 /// whatever reason.
 ///
@@ -70,25 +70,22 @@ impl<T> Transport<T> {
 
     /// Whether what has been accepted may come in.
     fn admits(&mut self, listener: ListenerId, local: &Multiaddr, remote: &Multiaddr) -> bool {
+        // It can come before its listener's address does.
+        self.listens(listener, local);
         let shared = &self.gate.0;
-        match self.beneath {
-            // It can come before its listener's address does.
-            Some(_) => self.listens(listener, local),
-            // A part that stands further in may have asked.
-            None if shared.joins().was_accepted(local, remote) => {
-                shared.note(|joins| joins.accepted(local, remote));
-                return true;
-            }
-            None => {}
+        let version = shared.version();
+        // A part that stands further in may have asked.
+        if self.beneath.is_none() && shared.joins().was_accepted(version, local, remote) {
+            shared.note(|joins| joins.accepted(version, local, remote));
+            return true;
         }
-        let shared = &self.gate.0;
         let link = self.link(Link::inbound(local, remote)).with_listener(listener);
         let verdict = shared.policy.intercept_accept(&Accept::new(link));
         if shared.settle(Stage::Accept, None, &link, verdict).is_err() {
             return false;
         }
         if self.beneath.is_none() {
-            shared.note(|joins| joins.accepted(local, remote));
+            shared.note(|joins| joins.accepted(version, local, remote));
         }
         true
     }
@@ -160,7 +157,7 @@ where
         let circuit = link
             .parts
             .is_relayed()
-            .then(|| shared.joins().circuit(&address))
+            .then(|| shared.joins().circuit(version, &address))
             .flatten();
         match circuit {
             _ if asked => {}
@@ -344,8 +341,9 @@ impl Waiting {
         }
         let parts = Parts::of(&self.attempt.remote);
         let kind = self.attempt.kind.unwrap_or(parts.kind);
+        let version = self.attempt.version;
         self.shared
-            .note(|joins| joins.dialled(&self.attempt.remote, kind, parts.peer));
+            .note(|joins| joins.dialled(version, &self.attempt.remote, kind, parts.peer));
     }
 }
 

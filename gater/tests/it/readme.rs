@@ -40,3 +40,30 @@ fn a_swarm_adopts_a_gate_in_five_lines_at_most() {
         .find(|block| block.iter().any(|line| line.contains(".with_tcp(")));
     assert!(added(kept.expect("one keeps with_tcp")).len() <= 3);
 }
+
+/// All Rust below `directory`, as one text.
+fn sources(directory: &std::path::Path, into: &mut String) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_test_that_the_list_names_is_there() {
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let mut code = String::new();
+    sources(&here, &mut code);
+    let list = std::fs::read_to_string(here.join("README.md")).unwrap();
+    let names = list.split('`').skip(1).step_by(2);
+    let mut count = 0;
+    for name in names.filter(|name| name.matches('_').count() > 3 && !name.contains('…')) {
+        assert!(code.contains(&format!("fn {name}(")), "{name}");
+        count += 1;
+    }
+    assert!(count > 20, "{count}");
+}

@@ -63,7 +63,10 @@ fn killed_at_any_moment_while_saving_it_leaves_one_set_of_rules_or_the_other() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("rules");
     let both = [content(&rules(false)), content(&rules(true))];
+    let start = Instant::now();
     rules(false).save(&path).expect("saved");
+    // Long enough for a few saves, on this machine and in this build.
+    let span = 4 * u64::try_from(start.elapsed().as_micros()).expect("not for ever");
     let mut seed = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
@@ -85,11 +88,11 @@ fn killed_at_any_moment_while_saving_it_leaves_one_set_of_rules_or_the_other() {
             .map_while(Result::ok)
             .any(|line| line.ends_with("begins"));
         assert!(begins, "round {round}: the child says when it begins");
-        // Any moment of the next 30 ms, in which it saves a few times: xorshift, busy, so that it is not rounded.
+        // Any moment while it saves a few times: xorshift, busy, so that it is not rounded.
         seed ^= seed << 13;
         seed ^= seed >> 17;
         seed ^= seed << 5;
-        let (start, wait) = (Instant::now(), Duration::from_micros(u64::from(seed % 30_000)));
+        let (start, wait) = (Instant::now(), Duration::from_micros(u64::from(seed) % span));
         while start.elapsed() < wait {
             std::hint::spin_loop();
         }
