@@ -263,7 +263,7 @@ fn a_file_that_may_not_be_read_is_refused() {
     // Where nobody finds this program may not be, so it gets a copy.
     mode(directory.path(), 0o755);
     let program = directory.path().join("test");
-    std::fs::copy(std::env::current_exe().expect("a program"), &program).expect("copied");
+    std::fs::copy(crate::killed::this_program(), &program).expect("copied");
     mode(&program, 0o755);
     let name = "damaged::a_file_that_may_not_be_read_is_refused";
     let output = std::process::Command::new(&program)

@@ -5,7 +5,7 @@ use libp2p_identity::PeerId;
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -36,6 +36,15 @@ fn peer(n: u32) -> PeerId {
 fn content(rules: &Rules) -> (BTreeSet<String>, Vec<String>) {
     let list = rules.list().iter().map(ToString::to_string).collect();
     (list, rules.sets().into_iter().map(|(name, ..)| name).collect())
+}
+
+/// This very program, even if a build has put another one in its place since it was started.
+pub(crate) fn this_program() -> PathBuf {
+    let same = Path::new("/proc/self/exe");
+    match same.exists() {
+        true => same.to_owned(),
+        false => std::env::current_exe().expect("a program"),
+    }
 }
 
 /// Saves one and the other, until it is killed.
@@ -74,7 +83,7 @@ fn killed_at_any_moment_while_saving_it_leaves_one_set_of_rules_or_the_other() {
         | 1;
     let (mut found, mut left) = ([0, 0], 0);
     for round in 0..rounds {
-        let mut child = Command::new(std::env::current_exe().expect("a program"))
+        let mut child = Command::new(this_program())
             .args(["--exact", "--nocapture"])
             .arg("killed::killed_at_any_moment_while_saving_it_leaves_one_set_of_rules_or_the_other")
             .env(CHILD, &path)
