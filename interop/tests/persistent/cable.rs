@@ -5,6 +5,9 @@ use std::ffi::OsStr;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+/// What all our namespaces are called at the beginning; then comes the process that made them.
+const PREFIX: &str = "knock-keep";
+
 /// One of the hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -38,8 +41,9 @@ impl Cable {
     /// `None`, after one line on standard error that says why, where that cannot be done. With `KNOCK_TESTS_MUST_RUN=1` in
     /// the environment that is a failure instead.
     pub(crate) fn lay() -> Result<Option<Self>> {
+        sweep();
         let this = Self {
-            prefix: format!("knock-keep-{}", std::process::id()),
+            prefix: format!("{PREFIX}-{}", std::process::id()),
         };
         if let Err(reason) = this.build() {
             let required = std::env::var_os("KNOCK_TESTS_MUST_RUN").is_some_and(|value| value == "1");
@@ -106,6 +110,26 @@ impl Drop for Cable {
         for end in [End::Left, End::Right] {
             // Not there if building it failed before.
             let _ = run(Command::new("ip").args(["netns", "delete", &self.host(end)]));
+        }
+    }
+}
+
+/// Removes what runs left behind that were killed before they could.
+fn sweep() {
+    let entries = std::fs::read_dir("/var/run/netns").into_iter().flatten().flatten();
+    for name in entries.map(|entry| entry.file_name()) {
+        let rest = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(PREFIX)?.strip_prefix('-'));
+        let Some((owner, _)) = rest.and_then(|rest| rest.split_once('-')) else {
+            continue;
+        };
+        // The number alone may be another program's by now.
+        let alive = std::fs::read(format!("/proc/{owner}/cmdline"))
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains("persistent"));
+        if !alive {
+            // Somebody else may be sweeping too.
+            let _ = run(Command::new("ip").args(["netns", "delete"]).arg(&name));
         }
     }
 }
