@@ -3,6 +3,7 @@
 mod close_times;
 mod delay;
 mod handshake;
+mod host;
 mod idle;
 mod idle_many;
 mod ladder;
@@ -107,6 +108,13 @@ enum Command {
     All,
     /// Honest dialers while the listener is flooded. Needs the programs of the arsenal beside this one.
     Silence,
+    /// Streams of messages between two hosts, each in its process: ours, and Go's. Needs Go, for the latter. Not a part of
+    /// `all`.
+    Host {
+        /// Seconds per stack, round and size of messages.
+        #[arg(long)]
+        seconds: Option<f64>,
+    },
     /// Draws what `--json` has stored.
     Plot {
         /// Where the SVG files go.
@@ -123,6 +131,8 @@ enum Command {
         #[arg(long)]
         used: bool,
     },
+    #[command(hide = true)]
+    HostChild { seed: u8 },
     #[command(hide = true)]
     ManyListener { kind: Kind },
     #[command(hide = true)]
@@ -161,6 +171,8 @@ async fn run(command: Command, options: Options) -> Result<()> {
             rtt::run(&options).await
         }
         Command::Silence => silence::run(&options).await,
+        Command::Host { seconds } => host::run(&options, seconds).await,
+        Command::HostChild { seed } => host::child::run(seed).await,
         Command::Plot { out, close_times } => plot::run(options.json(), &out, &close_times),
         Command::IdleChild {
             kind,

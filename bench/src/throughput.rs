@@ -81,7 +81,7 @@ pub(crate) async fn run(options: &Options, seconds: Option<f64>) -> Result<()> {
 }
 
 /// GiB/s and CPU s/GiB over `window`, counted where the bytes arrive, once all streams run.
-async fn measure(kind: Kind, streams: usize, window: Duration) -> Result<(f64, f64)> {
+pub(crate) async fn measure(kind: Kind, streams: usize, window: Duration) -> Result<(f64, f64)> {
     let counters = Arc::new(Counters::default());
     let target = kind
         .endpoint()?

@@ -448,7 +448,6 @@ impl Lease {
             }
             let received = state.peer.receive(bytes, Instant::now(), &mut wake);
             let overhead = raw.map_or(Ok(()), |raw| state.peer.check_overhead(raw));
-            // An answer is due to an open: what waited for it may go.
             received.and(overhead)
         };
         wake.into_iter().for_each(Waker::wake);

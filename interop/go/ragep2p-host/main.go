@@ -19,8 +19,11 @@ import (
 	"hash"
 	"net"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,6 +34,9 @@ import (
 	"github.com/smartcontractkit/libocr/ragep2p/ragep2pnew"
 	"github.com/smartcontractkit/libocr/ragep2p/types"
 )
+
+// Messages that a sink counts together.
+const sinkEvery = 8
 
 // How often another free port is tried before giving up.
 const listenAttempts = 5
@@ -105,6 +111,12 @@ type command struct {
 
 	// state: an event once so many messages have arrived
 	Until uint64 `json:"until"`
+
+	// blast: messages of Size bytes for so many milliseconds, at most Window of
+	// them not yet counted by the sink at the other end
+	Size   int    `json:"size"`
+	Millis int    `json:"millis"`
+	Window uint64 `json:"window"`
 }
 
 type event struct {
@@ -118,6 +130,9 @@ type event struct {
 	PeerID  string             `json:"peer_id,omitempty"`
 	Listen  string             `json:"listen,omitempty"`
 	Metrics map[string]float64 `json:"metrics,omitempty"`
+
+	Seconds float64 `json:"seconds,omitempty"`
+	Memory  uint64  `json:"memory,omitempty"`
 }
 
 type node struct {
@@ -262,6 +277,26 @@ func (n *node) do(cmd command) error {
 		}
 		go n.report(s, cmd.Until)
 		return nil
+	case "sink":
+		s, err := n.stream(cmd.Name)
+		if err != nil {
+			return err
+		}
+		s.sink.Store(true)
+	case "blast":
+		s, err := n.stream(cmd.Name)
+		if err != nil {
+			return err
+		}
+		go n.blast(s, cmd)
+		return nil
+	case "usage":
+		usage, err := usage()
+		if err != nil {
+			return err
+		}
+		n.event(usage)
+		return nil
 	case "close":
 		s, err := n.stream(cmd.Name)
 		if err != nil {
@@ -336,6 +371,52 @@ func (n *node) metrics() (map[string]float64, error) {
 	return values, nil
 }
 
+// blast measures how many messages a second arrive at the sink.
+func (n *node) blast(s *stream, cmd command) {
+	s.acked.Store(0)
+	s.blasting.Store(true)
+	begun := time.Now()
+	limit := begun.Add(time.Duration(cmd.Millis) * time.Millisecond)
+	var sent uint64
+	for time.Now().Before(limit) {
+		for sent < s.acked.Load()+cmd.Window {
+			// The stack may keep what it is given.
+			s.send(make([]byte, cmd.Size))
+			sent++
+		}
+		select {
+		case <-s.wake:
+		case <-time.After(time.Second):
+		}
+	}
+	done := event{Event: "blast", Name: s.name, Count: s.acked.Load(), Seconds: time.Since(begun).Seconds()}
+	// What is still under way is not the next one's.
+	time.Sleep(500 * time.Millisecond)
+	s.blasting.Store(false)
+	n.event(done)
+}
+
+// usage is what this process has used of the processor, and what it holds.
+func usage() (event, error) {
+	debug.FreeOSMemory()
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		return event{}, err
+	}
+	text, err := os.ReadFile("/proc/self/smaps_rollup")
+	if err != nil {
+		return event{}, err
+	}
+	var kib uint64
+	for _, line := range strings.Split(string(text), "\n") {
+		if _, err := fmt.Sscanf(line, "Rss: %d kB", &kib); err == nil {
+			break
+		}
+	}
+	cpu := time.Duration(used.Utime.Nano() + used.Stime.Nano())
+	return event{Event: "usage", Seconds: cpu.Seconds(), Memory: kib << 10}, nil
+}
+
 // ---------------------------------------------------------------------------
 // Streams
 
@@ -345,6 +426,13 @@ type stream struct {
 	close  func() error
 	second ragep2pnew.Stream2
 
+	// A sink says so after each that many messages.
+	sink     atomic.Bool
+	sunk     uint64
+	blasting atomic.Bool
+	acked    atomic.Uint64
+	wake     chan struct{}
+
 	mu    sync.Mutex
 	more  *sync.Cond
 	count uint64
@@ -353,7 +441,7 @@ type stream struct {
 }
 
 func (n *node) track(name string, send func([]byte), close func() error) *stream {
-	s := &stream{name: name, send: send, close: close, hash: sha256.New()}
+	s := &stream{name: name, send: send, close: close, hash: sha256.New(), wake: make(chan struct{}, 1)}
 	s.more = sync.NewCond(&s.mu)
 	n.streams[name] = s
 	return s
@@ -369,6 +457,21 @@ func (n *node) stream(name string) (*stream, error) {
 
 // received hashes the length and the content of every message, in order.
 func (s *stream) received(payload []byte) {
+	if s.sink.Load() {
+		s.sunk++
+		if s.sunk%sinkEvery == 0 {
+			s.send([]byte{sinkEvery})
+		}
+		return
+	}
+	if s.blasting.Load() {
+		s.acked.Add(sinkEvery)
+		select {
+		case s.wake <- struct{}{}:
+		default:
+		}
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var length [4]byte

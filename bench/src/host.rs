@@ -1,0 +1,258 @@
+//! Messages between two hosts of one kind, each in a process of its own.
+
+pub(crate) mod child;
+
+use crate::samples::{median, min_max};
+use crate::stacks::Kind;
+use crate::{Options, report, throughput};
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+/// Longest wait for an answer of a child.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Sizes of messages, and how many may be under way.
+const SIZES: [(usize, u64); 4] = [(100, 1024), (1 << 10, 1024), (64 << 10, 256), (1 << 20, 16)];
+
+const STREAMS: usize = 1999;
+
+/// Who is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stack {
+    Ours,
+    GoV1,
+    GoNew,
+    RawTls,
+}
+
+impl Stack {
+    fn about(self) -> &'static str {
+        match self {
+            Self::Ours => "knock-host",
+            Self::GoV1 => "Go ragep2p, production stack",
+            Self::GoNew => "Go ragep2p, newer stack",
+            Self::RawTls => "mutual TLS 1.3 alone, both ends in one process",
+        }
+    }
+}
+
+type Samples = BTreeMap<(Stack, String), Vec<f64>>;
+
+pub(crate) async fn run(options: &Options, seconds: Option<f64>) -> Result<()> {
+    let rounds = options.rounds(5, 1);
+    let window = Duration::from_secs_f64(seconds.unwrap_or(if options.smoke { 0.3 } else { 2.0 }));
+    let go = build_go().await?;
+    let mut samples = Samples::new();
+    for _ in 0..rounds {
+        for stack in [Stack::Ours, Stack::GoV1, Stack::GoNew] {
+            let measured = measure(stack, &go, window).await;
+            for (metric, value) in measured.with_context(|| stack.about())? {
+                samples.entry((stack, metric)).or_default().push(value);
+            }
+        }
+        let (gib_s, _) = throughput::measure(Kind::RawTls, 1, window).await?;
+        let metric = format!("GiB/s at {}", size_name(1 << 20));
+        samples.entry((Stack::RawTls, metric)).or_default().push(gib_s);
+    }
+    print(&samples, rounds, window);
+    let ratio = |metric: &str, theirs| {
+        let of = |stack| samples.get(&(stack, metric.to_owned()));
+        let (ours, theirs): (&Vec<f64>, &Vec<f64>) = (of(Stack::Ours)?, of(theirs)?);
+        // Of each round, so that what slows a whole round down cancels out.
+        let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
+        Some(median(&ratios))
+    };
+    let gib = format!("GiB/s at {}", size_name(1 << 20));
+    for (name, metric, theirs) in [
+        ("host_msgs100_vs_go", "messages/s at 100 B", Stack::GoV1),
+        ("host_gibs_vs_go", &gib, Stack::GoV1),
+        ("host_mem_per_stream_vs_go", "KiB per stream", Stack::GoV1),
+        ("host_gibs_vs_rawtls", &gib, Stack::RawTls),
+    ] {
+        let value = ratio(metric, theirs).with_context(|| format!("no {metric}"))?;
+        println!("RESULT {name} {value:.3}");
+    }
+    Ok(())
+}
+
+fn print(samples: &Samples, rounds: usize, window: Duration) {
+    println!(
+        "\n## host\n\n{rounds} rounds of {:.1} s, loopback; median (lowest–highest)\n",
+        window.as_secs_f64()
+    );
+    let mut rows = vec![vec!["".to_owned(), "stack".to_owned(), "value".to_owned()]];
+    let mut by_metric: Vec<_> = samples.iter().collect();
+    by_metric.sort_by(|((a, x), _), ((b, y), _)| x.cmp(y).then(a.cmp(b)));
+    for ((stack, metric), values) in by_metric {
+        let (min, max) = min_max(values);
+        let value = format!("{:.2} ({min:.2}–{max:.2})", median(values));
+        rows.push(vec![metric.clone(), stack.about().to_owned(), value]);
+    }
+    println!("{}", report::markdown(&rows));
+}
+
+fn size_name(size: usize) -> String {
+    match size {
+        ..1024 => format!("{size} B"),
+        1024..1_048_576 => format!("{} KiB", size >> 10),
+        _ => format!("{} MiB", size >> 20),
+    }
+}
+
+async fn measure(stack: Stack, go: &PathBuf, window: Duration) -> Result<Vec<(String, f64)>> {
+    let mut sender = Node::start(stack, go, 1).await?;
+    let mut sink = Node::start(stack, go, 2).await?;
+    let (to, from) = (sink.peer.clone(), sender.peer.clone());
+    sender
+        .tell(&json!({"cmd": "know", "peer": to, "addr": sink.listen}))
+        .await?;
+    sender.open(&to, "x").await?;
+    sink.open(&from, "x").await?;
+    sink.ask(&json!({"cmd": "sink", "name": "x"}), "done").await?;
+    // The connection, and whatever is made once.
+    blast(&mut sender, 100, 1024, window / 4).await?;
+
+    let mut measured = Vec::new();
+    for (size, outstanding) in SIZES {
+        let before = sender.usage().await?.0 + sink.usage().await?.0;
+        let (count, seconds) = blast(&mut sender, size, outstanding, window).await?;
+        let cpu = sender.usage().await?.0 + sink.usage().await?.0 - before;
+        ensure!(count > 0.0, "nothing arrived");
+        let name = size_name(size);
+        measured.push((format!("messages/s at {name}"), count / seconds));
+        measured.push((format!("CPU µs/message at {name}"), cpu * 1e6 / count));
+        if size == 1 << 20 {
+            measured.push((
+                format!("GiB/s at {name}"),
+                count * size as f64 / (1_u64 << 30) as f64 / seconds,
+            ));
+        }
+    }
+
+    let before = sender.usage().await?.1 + sink.usage().await?.1;
+    for n in 0..STREAMS {
+        sender.open(&to, &n.to_string()).await?;
+        sink.open(&from, &n.to_string()).await?;
+    }
+    let after = sender.usage().await?.1 + sink.usage().await?.1;
+    measured.push((
+        "KiB per stream".into(),
+        (after - before) / 1024.0 / (2 * STREAMS) as f64,
+    ));
+    Ok(measured)
+}
+
+/// Messages that arrived, and in how many seconds.
+async fn blast(sender: &mut Node, size: usize, window: u64, time: Duration) -> Result<(f64, f64)> {
+    let millis = time.as_millis();
+    let blast = json!({"cmd": "blast", "name": "x", "size": size, "window": window, "millis": u64::try_from(millis)?});
+    let done = sender.ask(&blast, "blast").await?;
+    let field = |name: &str| done[name].as_f64().context("no number");
+    Ok((field("count")?, field("seconds")?))
+}
+
+/// A host in its process.
+struct Node {
+    _child: Child,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+    peer: String,
+    listen: String,
+}
+
+impl Node {
+    async fn start(stack: Stack, go: &PathBuf, seed: u8) -> Result<Self> {
+        let mut command = match stack {
+            Stack::Ours => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.args(["host-child", &seed.to_string()]);
+                command
+            }
+            Stack::GoV1 | Stack::GoNew => {
+                let mut command = Command::new(go);
+                let name = if stack == Stack::GoV1 { "v1" } else { "new" };
+                command.args(["-seed", &hex::encode([seed; 32]), "-stack", name]);
+                command.stderr(Stdio::null());
+                command
+            }
+            Stack::RawTls => bail!("has no process of its own"),
+        };
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let input = child.stdin.take().context("piped")?;
+        let output = BufReader::new(child.stdout.take().context("piped")?).lines();
+        let mut node = Self {
+            _child: child,
+            input,
+            output,
+            peer: String::new(),
+            listen: String::new(),
+        };
+        let ready = node.wait("ready").await?;
+        let text = |name: &str| ready[name].as_str().map(str::to_owned).context("no text");
+        (node.peer, node.listen) = (text("peer_id")?, text("listen")?);
+        Ok(node)
+    }
+
+    async fn tell(&mut self, command: &Value) -> Result<()> {
+        Ok(self.input.write_all(format!("{command}\n").as_bytes()).await?)
+    }
+
+    async fn ask(&mut self, command: &Value, event: &str) -> Result<Value> {
+        self.tell(command).await?;
+        self.wait(event).await
+    }
+
+    async fn wait(&mut self, event: &str) -> Result<Value> {
+        loop {
+            let line = tokio::time::timeout(PATIENCE, self.output.next_line()).await??;
+            let seen: Value = serde_json::from_str(&line.context("it ended")?)?;
+            if seen["event"] == "error" {
+                bail!("{seen}");
+            }
+            if seen["event"] == event {
+                return Ok(seen);
+            }
+        }
+    }
+
+    async fn open(&mut self, peer: &str, name: &str) -> Result<()> {
+        // As many messages as may be under way, and some acknowledgements. Only "x" carries any.
+        let buffers = if name == "x" { 2048 } else { 10 };
+        let open = json!({
+            "cmd": "open", "peer": peer, "name": name, "out": buffers, "in": buffers, "max": 1 << 20,
+            "msg_rate": 1e9, "msg_cap": 2_000_000_000, "bytes_rate": 1e12, "bytes_cap": 4_000_000_000_u32,
+        });
+        self.ask(&open, "done").await.map(drop)
+    }
+
+    /// Seconds of CPU and bytes of memory.
+    async fn usage(&mut self) -> Result<(f64, f64)> {
+        let usage = self.ask(&json!({"cmd": "usage"}), "usage").await?;
+        let field = |name: &str| usage[name].as_f64().context("no number");
+        Ok((field("seconds")?, field("memory")?))
+    }
+}
+
+async fn build_go() -> Result<PathBuf> {
+    let path = std::env::temp_dir().join(format!("ragep2p-host-{}", std::process::id()));
+    let built = Command::new("go")
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../interop/go/ragep2p-host"))
+        .args(["build", "-trimpath", "-o"])
+        .arg(&path)
+        .arg(".")
+        .status()
+        .await
+        .context("Go 1.24 or newer is needed")?;
+    ensure!(built.success(), "go build failed");
+    Ok(path)
+}
