@@ -86,10 +86,10 @@ async fn both_measure(program: &Path, stack: &str) {
         go.transcript()
     );
     let theirs = tokio::task::spawn_blocking(move || {
-        for size in SIZES {
+        for size in SIZES.map(|size| size.to_string()) {
             let enough = |event: &serde_json::Value| {
                 event["event"] == "pings"
-                    && event["ping_size"] == size.to_string()
+                    && event["ping_size"] == size
                     && event["counts"][LATENCY].as_u64() >= Some(ENOUGH)
                     && event["counts"]["rageping_received_requests_total"].as_u64() >= Some(ENOUGH)
             };
