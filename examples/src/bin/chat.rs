@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::sync::mpsc;
 
 /// A chat between two terminals.
 #[derive(Debug, Parser)]
@@ -53,6 +53,19 @@ fn key(name: &str) -> Result<Keypair> {
     Ok(Keypair::ed25519_from_bytes(seed)?)
 }
 
+/// What is typed, from a thread of its own: whoever waits for a line waits for a person.
+fn lines() -> mpsc::Receiver<String> {
+    let (send, lines) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if send.blocking_send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let cli = Cli::parse();
@@ -71,7 +84,7 @@ async fn main() -> Result<()> {
         println!("* {} listens on {address}", cli.name);
     }
 
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let mut lines = lines();
     let mut watch = tokio::time::interval(Duration::from_millis(200));
     let mut there = false;
     loop {
@@ -80,7 +93,7 @@ async fn main() -> Result<()> {
                 Some(message) => println!("{}: {}", cli.other.name, String::from_utf8_lossy(&message)),
                 None => break,
             },
-            line = lines.next_line() => match line? {
+            line = lines.recv() => match line {
                 Some(line) => stream.send(line),
                 None => break,
             },

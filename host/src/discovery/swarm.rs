@@ -29,6 +29,10 @@
 //! }
 //! ```
 //!
+//! What is found are the addresses that the peers' Swarms announce. For a host to be found there, its own address has to be among them:
+//! add what it listens on with [`Swarm::add_external_address`](libp2p_swarm::Swarm::add_external_address), and identify tells
+//! others. A host dials every TCP address it is given, with a knock, and one where no host listens costs it that dial.
+//!
 //! # Limits
 //!
 //! 1,024 peers, of whom the one goes that nobody has asked for or spoken of for the longest time, and 16 addresses for each, of which
