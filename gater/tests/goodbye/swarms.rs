@@ -2,6 +2,7 @@
 
 use futures::StreamExt as _;
 use libp2p::core::upgrade::ReadyUpgrade;
+use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::handler::{ConnectionEvent, ConnectionHandler, ConnectionHandlerEvent, SubstreamProtocol};
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, Stream, StreamProtocol, SwarmEvent, THandler,
@@ -94,7 +95,9 @@ pub(crate) async fn connected<A: NetworkBehaviour, B: NetworkBehaviour>(
     guest: &mut Swarm<B>,
     at: Multiaddr,
 ) -> (ConnectionId, ConnectionId) {
-    guest.dial(at).expect("it dials");
+    // From a new port: with both ends listening, the way back would be the socket that has just been closed.
+    let opts = DialOpts::unknown_peer_id().address(at).allocate_new_port().build();
+    guest.dial(opts).expect("it dials");
     until("connected", async {
         let (mut here, mut there) = (None, None);
         loop {
