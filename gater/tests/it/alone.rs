@@ -50,20 +50,20 @@ async fn without_the_behaviour_a_part_refuses_all_the_same() {
             listener.policy.deny(move |asked| asked.stage == stage);
             let at = listener.listen().await;
             dialer.dial(&at, listener.peer).unwrap();
-            soon("the end of the dial", async {
+            let end = soon("the end of the dial", async {
                 loop {
                     match next_of(&mut dialer, &mut listener).await {
                         (End::Listener, SwarmEvent::ConnectionEstablished { .. }) => panic!("{stack:?}: let in"),
                         (
                             End::Dialer,
-                            SwarmEvent::OutgoingConnectionError { .. } | SwarmEvent::ConnectionClosed { .. },
-                        ) => return,
+                            end @ (SwarmEvent::OutgoingConnectionError { .. } | SwarmEvent::ConnectionClosed { .. }),
+                        ) => return end,
                         _ => {}
                     }
                 }
             })
             .await;
-            assert!(listener.policy.has_denied());
+            assert!(listener.policy.has_denied(), "{stack:?}, {stage}: {end:?}");
         }
     }
 }
