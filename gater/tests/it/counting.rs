@@ -3,9 +3,7 @@
 use crate::common::soon;
 use crate::nodes::{Node, Parts, Stack, connect, connected, next_of};
 use libp2p::swarm::SwarmEvent;
-use libp2p_gater::{Caps, Gate, Rules, Stage};
-use prometheus_client::encoding::text::encode;
-use prometheus_client::registry::Registry;
+use libp2p_gater::{Caps, Stage};
 
 #[tokio::test]
 async fn a_policy_hears_of_each_attempt_and_of_what_became_of_it() {
@@ -88,8 +86,11 @@ async fn a_cap_on_connections_holds_in_a_swarm_and_gives_way_when_one_leaves() {
     connected(&mut second, &mut listener).await;
 }
 
+#[cfg(feature = "metrics")]
 #[tokio::test]
 async fn every_decision_is_counted_by_stage_verdict_and_rule() {
+    use libp2p_gater::{Gate, Rules};
+    use prometheus_client::{encoding::text::encode, registry::Registry};
     let mut registry = Registry::default();
     let rules = Rules::new();
     let gate = Gate::new(rules.clone()).with_metrics(&mut registry);
