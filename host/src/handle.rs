@@ -38,6 +38,12 @@ impl Handle {
         self.registry.listening().clone()
     }
 
+    /// As configured, with the ports that the system chose. Complete before the discoverer starts, when of an unspecified address not
+    /// all of those that it stands for may be known yet.
+    pub(crate) fn bound_addresses(&self) -> Vec<Multiaddr> {
+        self.registry.bound().clone()
+    }
+
     /// Opens the stream `name` to `peer`. Returns at once and never touches the network: the host connects, and connects
     /// again, by itself, as long as there is a stream. The other end has to open the same name before anything arrives there.
     ///

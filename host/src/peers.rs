@@ -54,6 +54,7 @@ pub(crate) struct Registry {
     generations: AtomicU64,
     changes: Mutex<Changes>,
     listening: Mutex<Vec<Multiaddr>>,
+    bound: Mutex<Vec<Multiaddr>>,
 }
 
 #[derive(Default)]
@@ -88,6 +89,7 @@ impl Registry {
             generations: AtomicU64::new(1),
             changes: Mutex::default(),
             listening: Mutex::default(),
+            bound: Mutex::default(),
         }
     }
 
@@ -102,6 +104,11 @@ impl Registry {
 
     pub(crate) fn listening(&self) -> MutexGuard<'_, Vec<Multiaddr>> {
         lock(&self.listening)
+    }
+
+    /// What was to be listened on, with the ports that the system chose: `0.0.0.0` is one here.
+    pub(crate) fn bound(&self) -> MutexGuard<'_, Vec<Multiaddr>> {
+        lock(&self.bound)
     }
 
     pub(crate) fn get(&self, peer: &PeerId) -> Option<Arc<Shared>> {

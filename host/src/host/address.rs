@@ -16,6 +16,18 @@ pub(super) fn listening(address: &Multiaddr) -> Multiaddr {
     address
 }
 
+/// What was `configured`, with the port of `found`, one of the addresses that came of it: a port of 0 is chosen by the system, and
+/// of an unspecified IP address come many.
+pub(super) fn bound(configured: &Multiaddr, found: &Multiaddr) -> Multiaddr {
+    let port = found.iter().find(|part| matches!(part, Protocol::Tcp(_)));
+    let configured = listening(configured);
+    let parts = configured.iter().map(|part| match (&part, &port) {
+        (Protocol::Tcp(0), Some(port)) => port.clone(),
+        _ => part,
+    });
+    parts.collect()
+}
+
 /// Where to dial `peer`. None for an address that says it is somebody else's.
 pub(super) fn dialling(address: &Multiaddr, peer: &PeerId) -> Option<Multiaddr> {
     if let Some(Protocol::P2p(named)) = address.iter().last()
@@ -29,6 +41,17 @@ pub(super) fn dialling(address: &Multiaddr, peer: &PeerId) -> Option<Multiaddr> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_stands_for_many_stays_one_with_the_port_of_all() {
+        let bound =
+            |configured: &str, found: &str| bound(&configured.parse().unwrap(), &found.parse().unwrap()).to_string();
+        assert_eq!(
+            bound("/ip4/0.0.0.0/tcp/0", "/ip4/127.0.0.1/tcp/7/tls"),
+            "/ip4/0.0.0.0/tcp/7/tls"
+        );
+        assert_eq!(bound("/ip6/::/tcp/9/tls", "/ip6/::1/tcp/9/tls"), "/ip6/::/tcp/9/tls");
+    }
 
     #[test]
     fn an_address_is_taken_however_much_of_it_is_written() {

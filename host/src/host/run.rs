@@ -15,7 +15,7 @@ use libp2p_knock::{Authenticated, Denial, TlsStream};
 use libp2p_tcp::tokio::TcpStream;
 use rand::rngs::StdRng;
 use socket2::{SockRef, TcpKeepalive};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -92,7 +92,7 @@ impl Driver {
 
     /// Returns when every address is listened on.
     pub(super) async fn listen(&mut self) -> Result<(), StartError> {
-        let mut waiting = HashSet::new();
+        let mut waiting = HashMap::new();
         let failed = |address: &Multiaddr, error: Denial| StartError::Listen {
             address: address.clone(),
             source: error,
@@ -102,7 +102,7 @@ impl Driver {
             self.transport
                 .listen_on(id, address::listening(address))
                 .map_err(|error| failed(address, Box::new(error)))?;
-            waiting.insert(id);
+            waiting.insert(id, address.clone());
         }
         while !waiting.is_empty() {
             match poll_fn(|cx| Pin::new(&mut self.transport).poll(cx)).await {
@@ -110,7 +110,9 @@ impl Driver {
                     listener_id,
                     listen_addr,
                 } => {
-                    waiting.remove(&listener_id);
+                    if let Some(configured) = waiting.remove(&listener_id) {
+                        self.registry.bound().push(address::bound(&configured, &listen_addr));
+                    }
                     self.registry.listening().push(listen_addr);
                 }
                 TransportEvent::ListenerClosed { reason: Err(error), .. } => {

@@ -2,10 +2,13 @@
 
 use crate::common::{INTERVAL, keypair, peer, until};
 use knock_host::discovery::Discoverer as _;
-use knock_host::discovery::ragedisco::{Config, Database, DatabaseError, FileDatabase, GroupError, Ragedisco};
+use knock_host::discovery::ragedisco::{
+    Config, Database, DatabaseError, FileDatabase, GroupError, MAX_ADDRESSES, Ragedisco,
+};
 use knock_host::{Host, HostConfig, Limits};
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -196,4 +199,24 @@ async fn a_host_that_is_dropped_takes_its_discovery_along() {
         one.ragedisco.remove_group(&GROUP) == Err(GroupError::NotRunning)
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_host_that_listens_everywhere_announces_every_interface() {
+    let one = start(1, "/ip4/0.0.0.0/tcp/0", Config::default()).await;
+    let port = one.address().to_string().split('/').nth(4).unwrap().to_owned();
+    let interfaces = if_addrs::get_if_addrs().unwrap();
+    let v4: BTreeSet<Multiaddr> = interfaces
+        .iter()
+        .filter(|interface| interface.ip().is_ipv4())
+        .map(|interface| format!("/ip4/{}/tcp/{port}/tls", interface.ip()).parse().unwrap())
+        .collect();
+    one.join(&[1, 2], None);
+    let announced = one.ragedisco.find_peer(&peer(1));
+    assert_eq!(announced.len(), v4.len().min(MAX_ADDRESSES));
+    assert!(
+        announced.iter().all(|address| v4.contains(address)),
+        "{announced:?}, not {v4:?}"
+    );
+    one.host.close().await;
 }

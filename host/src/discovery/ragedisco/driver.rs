@@ -101,7 +101,7 @@ impl Shared {
         let own = host.local_peer_id();
         let own_key = key_of(&own).ok_or(StartError::KeyType(own))?;
         let configured = if self.config.announced.is_empty() {
-            host.listen_addresses().iter().filter_map(text).collect()
+            host.bound_addresses().iter().filter_map(text).collect()
         } else {
             self.config.announced.clone()
         };
