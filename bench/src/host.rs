@@ -112,8 +112,9 @@ async fn measure(stack: Stack, go: &PathBuf, window: Duration) -> Result<Vec<(St
     sender
         .tell(&json!({"cmd": "know", "peer": to, "addr": sink.listen}))
         .await?;
-    sender.open(&to, "x").await?;
+    // The sink first: who has no stream to us lets our knock wait.
     sink.open(&from, "x").await?;
+    sender.open(&to, "x").await?;
     sink.ask(&json!({"cmd": "sink", "name": "x"}), "done").await?;
     // The connection, and whatever is made once.
     blast(&mut sender, 100, 1024, window / 4).await?;

@@ -13,6 +13,8 @@ mod tests {
         child: Child,
         input: ChildStdin,
         lines: Receiver<String>,
+        /// Lines that nobody has waited for yet.
+        passed: Vec<String>,
     }
 
     impl Terminal {
@@ -27,24 +29,32 @@ mod tests {
             let output = BufReader::new(child.stdout.take().unwrap());
             let (send, lines) = channel();
             std::thread::spawn(move || output.lines().map_while(Result::ok).all(|line| send.send(line).is_ok()));
-            Self { child, input, lines }
+            Self {
+                child,
+                input,
+                lines,
+                passed: Vec::new(),
+            }
         }
 
         fn type_in(&mut self, line: &str) {
             writeln!(self.input, "{line}").unwrap();
         }
 
-        fn wait_for(&self, wanted: &str) {
+        /// Lines that come before it stay for later.
+        fn wait_for(&mut self, wanted: &str) {
             let deadline = Instant::now() + PATIENCE;
             loop {
+                if let Some(at) = self.passed.iter().position(|line| line == wanted) {
+                    self.passed.remove(at);
+                    return;
+                }
                 let left = deadline.saturating_duration_since(Instant::now());
                 let line = self
                     .lines
                     .recv_timeout(left)
                     .unwrap_or_else(|_| panic!("no {wanted:?}"));
-                if line == wanted {
-                    return;
-                }
+                self.passed.push(line);
             }
         }
     }
@@ -71,10 +81,11 @@ mod tests {
         bob.wait_for("alice: are you there?");
         bob.type_in("yes");
         alice.wait_for("bob: yes");
+        alice.wait_for("* bob is here");
         drop(bob);
         alice.wait_for("* bob is away");
         alice.type_in("and now?");
-        let bob = Terminal::open("bob", b, &format!("alice@127.0.0.1:{a}"));
+        let mut bob = Terminal::open("bob", b, &format!("alice@127.0.0.1:{a}"));
         bob.wait_for("alice: and now?");
     }
 }

@@ -101,10 +101,9 @@ async fn blast(stream: &Stream, size: usize, window: u64, time: Duration) {
             acked += SINK_EVERY;
         }
     }
-    say(&json!({"event": "blast", "count": acked, "seconds": begun.elapsed().as_secs_f64()}));
+    let done = json!({"event": "blast", "count": acked, "seconds": begun.elapsed().as_secs_f64()});
     // What is still under way is not the next one's.
-    while tokio::time::timeout(Duration::from_millis(200), stream.recv())
-        .await
-        .is_ok()
-    {}
+    let rest = async { while stream.recv().await.is_some() {} };
+    let _ = tokio::time::timeout(Duration::from_millis(500), rest).await;
+    say(&done);
 }

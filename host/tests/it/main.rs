@@ -10,3 +10,5 @@ mod hostile;
 mod hosts;
 #[cfg(test)]
 mod swarms;
+#[cfg(test)]
+mod window;
