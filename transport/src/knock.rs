@@ -152,3 +152,25 @@ pub enum Refusal {
     #[error("the ClientHello has no key share for the first group in common")]
     KeyShare,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_have_no_alpn_as_the_original_has_none() {
+        assert_eq!(Mode::Yamux.alpn(), Some(&b"/yamux/1.0.0"[..]));
+        assert_eq!(Mode::Frames.alpn(), None);
+    }
+
+    #[test]
+    fn a_caller_says_which_knock_was_his() {
+        let mut bytes = [0; 32];
+        bytes[0] = 3;
+        let key = Key::check(&bytes).expect("canonical");
+        for version in [Version::V2, Version::V3] {
+            let caller = Caller { key, version };
+            assert_eq!((caller.version(), caller.key()), (version, key));
+        }
+    }
+}
