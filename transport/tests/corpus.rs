@@ -1,8 +1,11 @@
 //! What the fuzzer of the knock has found, replayed: every input against the model, and all that can be refused.
 #![cfg(feature = "internals")]
 
-// Of the model some things are for the fuzzer alone.
-#[allow(dead_code, unreachable_pub)]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "of the model some things are for the fuzzer alone"
+)]
 #[path = "../fuzz/src/pre_auth/mod.rs"]
 mod pre_auth;
 

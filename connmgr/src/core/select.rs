@@ -184,7 +184,7 @@ mod tests {
                 .map(|(serial, &(value, connections))| entry(value, serial, connections))
                 .collect();
             let weight: usize = raw.iter().map(|&(_, connections)| connections as usize).sum();
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share of a small sum")]
             let need = (weight as f64 * share) as usize;
             prop_assert_eq!(selected(&entries, need, budget), naive(&entries, need));
         }

@@ -284,7 +284,11 @@ impl Naive {
 }
 
 /// The first loses 3 every 7 s, the second half of what it has every 10 s.
-#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "values of the model are small"
+)]
 fn decay(tag: usize, value: i64) -> i64 {
     if tag == 0 {
         value.saturating_sub(3)

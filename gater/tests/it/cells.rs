@@ -276,7 +276,7 @@ macro_rules! rows {
             const STACK: Stack = Stack::$stack;
 
             fn parts() -> Parts {
-                #[allow(clippy::needless_update)]
+                #[allow(clippy::needless_update, reason = "some rows name every part")]
                 Parts { $($part: true,)* ..Parts::default() }
             }
 

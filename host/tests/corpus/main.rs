@@ -2,11 +2,11 @@
 #![cfg(feature = "internals")]
 
 #[cfg(test)]
-#[allow(unreachable_pub)]
+#[allow(unreachable_pub, reason = "public for the fuzzers, whose crate it is")]
 #[path = "../../fuzz/src/announcement.rs"]
 mod announcement;
 #[cfg(test)]
-#[allow(unreachable_pub)]
+#[allow(unreachable_pub, reason = "public for the fuzzers, whose crate it is")]
 #[path = "../../fuzz/src/frames.rs"]
 mod frames;
 
