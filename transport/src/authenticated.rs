@@ -50,12 +50,7 @@ where
 {
     /// Knock and TLS as `config` says, over `inner`.
     pub fn new(inner: T, config: Config) -> Self {
-        Self::with_shared(inner, Shared::new(config, false))
-    }
-
-    /// The same for our own muxer.
-    pub(crate) fn for_muxer(inner: T, config: Config) -> Self {
-        Self::with_shared(inner, Shared::new(config, true))
+        Self::with_shared(inner, Shared::new(config))
     }
 
     /// Runs the listening side on a task of its own, given to `spawn` when something first listens, and closed with the

@@ -11,6 +11,7 @@ use crate::metrics::Metrics;
 use crate::random::Hedged;
 use crate::silence::budget::OPENINGS_PER_SECOND;
 use crate::silence::limits;
+use crate::yamux;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use libp2p_core::ConnectedPoint;
 use libp2p_identity::{Keypair, PeerId};
@@ -93,7 +94,7 @@ pub struct Config {
     pub(crate) close_time: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) close_timeout: Duration,
-    pub(crate) yamux: libp2p_yamux::Config,
+    pub(crate) yamux: yamux::Config,
     pub(crate) metrics: Metrics,
 }
 
@@ -203,7 +204,7 @@ impl Config {
             close_time: limits::close_time(&seed),
             handshake_timeout: Duration::from_secs(5),
             close_timeout: Duration::from_secs(5),
-            yamux: libp2p_yamux::Config::default(),
+            yamux: yamux::Config::default(),
             metrics: Metrics::none(),
         })
     }
@@ -399,8 +400,8 @@ impl Config {
         self
     }
 
-    /// Configures yamux. Default: that of `libp2p-yamux`.
-    pub fn with_yamux(mut self, yamux: libp2p_yamux::Config) -> Self {
+    /// Configures yamux. Default: [`yamux::Config::default`].
+    pub fn with_yamux(mut self, yamux: yamux::Config) -> Self {
         self.yamux = yamux;
         self
     }

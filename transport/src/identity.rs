@@ -1,5 +1,6 @@
 //! Who we are: an Ed25519 key that may live elsewhere.
 
+use crate::recent::recent;
 use crate::x25519::Secret;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use libp2p_identity::{KeyType, Keypair, PeerId};
@@ -96,7 +97,7 @@ const AGREED: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 
 impl Default for Agreed {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(AGREED)))
+        Self(Mutex::new(recent(AGREED)))
     }
 }
 

@@ -52,7 +52,7 @@ pub enum Verdict {
 impl Doorkeeper {
     /// The listener that `config` describes.
     pub fn new(config: Config) -> Self {
-        Self(Shared::new(config, false))
+        Self(Shared::new(config))
     }
 
     /// The same, with no clock but `time`: what the wall clock shows, and how long the process has run.

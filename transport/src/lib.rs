@@ -11,6 +11,7 @@ mod transport;
 // The first half, knock then TLS; the second, yamux with a bounded close.
 mod authenticated;
 mod muxed;
+pub mod yamux;
 
 // The accepting side, on a task of its own where there is one; sockets that have not knocked, outside the Swarm; the
 // ordered steps of one connection, each under its deadline.
@@ -36,6 +37,7 @@ mod metrics;
 mod network_file;
 #[cfg_attr(not(feature = "internals"), allow(unreachable_pub))]
 mod random;
+mod recent;
 mod timer;
 
 // Pure: the `/tls` marker, the 178-byte certificate, knock messages, TLS records, who may wait and until when,

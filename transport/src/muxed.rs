@@ -1,12 +1,12 @@
 //! The second half: yamux over an authenticated stream, without negotiation and with a bounded close.
 
 use crate::timer::Deadline;
+use crate::yamux;
 use futures::future::FutureExt as _;
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::ready;
 use libp2p_core::muxing::{StreamMuxer, StreamMuxerEvent};
 use libp2p_core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
-use libp2p_core::upgrade::{InboundConnectionUpgrade as _, OutboundConnectionUpgrade as _, UpgradeInfo as _};
 use libp2p_core::{Endpoint, Multiaddr, Transport};
 use libp2p_identity::PeerId;
 use std::fmt;
@@ -19,7 +19,7 @@ pub trait MuxExt: Transport + Sized {
     /// Puts yamux on every connection. Which side is yamux's client follows from the
     /// [`ConnectedPoint`](libp2p_core::ConnectedPoint), the role override of a hole punch included. Nothing is
     /// negotiated: both ends know, and TLS has compared ([`Mode`](crate::Mode)).
-    fn muxed(self, yamux: libp2p_yamux::Config) -> Muxed<Self> {
+    fn muxed(self, yamux: yamux::Config) -> Muxed<Self> {
         Muxed {
             inner: self,
             yamux,
@@ -34,7 +34,7 @@ impl<T, C> MuxExt for T where T: Transport<Output = (PeerId, C)> {}
 #[derive(Debug)]
 pub struct Muxed<T> {
     inner: T,
-    yamux: libp2p_yamux::Config,
+    yamux: yamux::Config,
     close_timeout: Duration,
 }
 
@@ -94,7 +94,7 @@ where
 pub struct Muxing<F> {
     connecting: Pin<Box<F>>,
     role: Endpoint,
-    yamux: libp2p_yamux::Config,
+    yamux: yamux::Config,
     close_timeout: Duration,
 }
 
@@ -115,30 +115,15 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (peer, stream) = ready!(self.connecting.as_mut().poll(cx))?;
-        let yamux = self.yamux.clone();
-        let name = yamux.protocol_info().next().unwrap_or_default();
-        let upgraded = match self.role {
-            Endpoint::Dialer => yamux.upgrade_outbound(stream, name),
-            Endpoint::Listener => yamux.upgrade_inbound(stream, name),
-        };
-        let inner = upgraded
-            .into_inner()
-            .expect("yamux starts without a byte on the wire, so nothing can fail");
-        Poll::Ready(Ok((
-            peer,
-            Muxer {
-                inner,
-                close_timeout: self.close_timeout,
-                closing: None,
-            },
-        )))
+        let muxer = Muxer::new(stream, self.role, &self.yamux, self.close_timeout);
+        Poll::Ready(Ok((peer, muxer)))
     }
 }
 
 /// yamux over one connection. Closing takes [`Muxed::with_close_timeout`] at most: rust-libp2p awaits a closing
 /// connection without a limit, so a peer that stops reading could otherwise hold it for ever.
 pub struct Muxer<C> {
-    inner: libp2p_yamux::Muxer<C>,
+    inner: yamux::Connection<C>,
     close_timeout: Duration,
     closing: Option<Deadline>,
 }
@@ -153,10 +138,14 @@ impl<C> fmt::Debug for Muxer<C> {
 
 impl<C> Muxer<C>
 where
-    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    C: AsyncRead + AsyncWrite + Unpin,
 {
-    fn inner(self: Pin<&mut Self>) -> Pin<&mut libp2p_yamux::Muxer<C>> {
-        Pin::new(&mut self.get_mut().inner)
+    pub(crate) fn new(stream: C, role: Endpoint, config: &yamux::Config, close_timeout: Duration) -> Self {
+        Self {
+            inner: yamux::Connection::new(stream, role, config),
+            close_timeout,
+            closing: None,
+        }
     }
 }
 
@@ -164,28 +153,29 @@ impl<C> StreamMuxer for Muxer<C>
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    type Substream = libp2p_yamux::Stream;
+    type Substream = yamux::Stream<C>;
     type Error = std::io::Error;
 
     fn poll_inbound(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Self::Substream, Self::Error>> {
-        self.inner().poll_inbound(cx).map_err(Into::into)
+        self.get_mut().inner.poll_inbound(cx)
     }
 
     fn poll_outbound(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Self::Substream, Self::Error>> {
-        self.inner().poll_outbound(cx).map_err(Into::into)
+        self.get_mut().inner.poll_outbound(cx)
     }
 
     /// An error of kind `TimedOut` when the time is up; the connection is then to be dropped.
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        let timeout = self.close_timeout;
-        let deadline = self.closing.get_or_insert_with(|| Deadline::after(timeout));
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        let this = self.get_mut();
+        let timeout = this.close_timeout;
+        let deadline = this.closing.get_or_insert_with(|| Deadline::after(timeout));
         if deadline.poll_unpin(cx).is_ready() {
             return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
         }
-        self.inner().poll_close(cx).map_err(Into::into)
+        this.inner.poll_close(cx)
     }
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, Self::Error>> {
-        self.inner().poll(cx).map_err(Into::into)
+        self.get_mut().inner.poll(cx).map(Err)
     }
 }

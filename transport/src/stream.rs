@@ -50,7 +50,6 @@ pub struct TlsStream<S> {
     sent: usize,
     /// Plain bytes that were sealed since the socket last took everything.
     sealed: usize,
-    flush_on_read: bool,
     /// Whether `io` holds bytes that it was not, or not successfully, told to flush.
     unflushed: bool,
     /// Who waits to write. A read that pushes has the socket wake the reader instead, and hands that on.
@@ -83,7 +82,6 @@ impl<S> TlsStream<S> {
             outbound: VecDeque::new(),
             sent: 0,
             sealed: 0,
-            flush_on_read: false,
             unflushed: false,
             writer: None,
         }
@@ -107,15 +105,6 @@ impl<S> TlsStream<S> {
     /// The group that the keys were exchanged in.
     pub fn key_exchange(&self) -> Option<KeyExchange> {
         self.about.key_exchange
-    }
-
-    /// Lets a flush wait until the next read finds nothing, so that what is written in between shares records and
-    /// writes. For the owner that always reads after it has written and flushed, as a muxer does: yamux flushes behind
-    /// each frame and then polls for input. Anybody else would wait for an answer to a question that was never sent.
-    ///
-    /// Default `false`; [`Transport`](crate::Transport) sets it.
-    pub fn set_flush_on_read(&mut self, defer: bool) {
-        self.flush_on_read = defer;
     }
 
     /// The stream below. Writing to it, or reading from it, breaks the connection.
@@ -279,9 +268,6 @@ where
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.flush_on_read {
-            return Poll::Ready(Ok(()));
-        }
         let pushed = this.poll_push(cx);
         this.waiting(cx, pushed)
     }

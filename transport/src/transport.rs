@@ -39,7 +39,7 @@ where
     pub fn new(inner: T, config: Config) -> Self {
         let (yamux, close_timeout) = (config.yamux.clone(), config.close_timeout);
         Self {
-            inner: Authenticated::for_muxer(inner, config)
+            inner: Authenticated::new(inner, config)
                 .muxed(yamux)
                 .with_close_timeout(close_timeout),
         }

@@ -37,8 +37,6 @@ use web_time::Instant;
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) tls: Tls,
-    /// Whether the streams go straight to our own muxer, which reads after it has flushed.
-    pub(crate) for_muxer: bool,
     /// Whether anybody may knock with version 2.
     v2: bool,
     /// See [`Config::is_ambiguous`].
@@ -91,7 +89,7 @@ impl From<Turned> for Error {
 }
 
 impl Shared {
-    pub(crate) fn new(config: Config, for_muxer: bool) -> Arc<Self> {
+    pub(crate) fn new(config: Config) -> Arc<Self> {
         let tls = Tls::new(
             config.identity.clone(),
             config.certificate.clone(),
@@ -105,7 +103,6 @@ impl Shared {
             groups: config.groups.iter().map(|group| group.code_point()).collect(),
             config,
             tls,
-            for_muxer,
         })
     }
 
@@ -395,9 +392,7 @@ impl Shared {
             close_timeout: self.config.close_timeout,
             metrics: self.config.metrics.clone(),
         };
-        let mut stream = TlsStream::new(io, done.records, done.received, about);
-        stream.set_flush_on_read(self.for_muxer);
-        stream
+        TlsStream::new(io, done.records, done.received, about)
     }
 }
 

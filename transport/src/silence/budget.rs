@@ -4,6 +4,7 @@
 //! billionths of a token, so that nothing is lost in rounding however often one asks.
 
 use super::prefix::Prefix;
+use crate::recent::recent;
 use lru::LruCache;
 use std::hash::Hash;
 use std::num::NonZeroUsize;
@@ -214,7 +215,7 @@ impl<K: Hash + Eq + Copy> PerKey<K> {
         let room = NonZeroUsize::new(room).unwrap_or(NonZeroUsize::MIN);
         Self {
             limit,
-            buckets: LruCache::new(room),
+            buckets: recent(room),
         }
     }
 

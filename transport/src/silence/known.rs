@@ -4,6 +4,7 @@
 //! Only authentication fills them, so a stranger cannot push anybody out.
 
 use super::prefix::Prefix;
+use crate::recent::recent;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use lru::LruCache;
 use std::num::NonZeroUsize;
@@ -23,7 +24,7 @@ pub(crate) struct KnownPrefixes(LruCache<Prefix, Instant>);
 
 impl KnownPrefixes {
     pub(crate) fn new() -> Self {
-        Self(LruCache::new(PREFIXES))
+        Self(recent(PREFIXES))
     }
 
     /// A peer has authenticated from there: its certificate has been verified, not just its knock.
@@ -48,7 +49,7 @@ pub(crate) struct VerifiedKnocks(LruCache<[u8; 32], [u8; 97]>);
 
 impl VerifiedKnocks {
     pub(crate) fn new() -> Self {
-        Self(LruCache::new(KNOCKS))
+        Self(recent(KNOCKS))
     }
 
     /// Whether these are the very bytes that were verified for `claimed`. Takes the same time wherever they differ.

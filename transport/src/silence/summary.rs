@@ -1,5 +1,6 @@
 //! What the operator hears: strangers are counted, not written down one by one, or they would fill his disk.
 
+use crate::recent::recent;
 use lru::LruCache;
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -133,8 +134,8 @@ pub(crate) struct Notices {
 impl Notices {
     pub(crate) fn new() -> Self {
         Self {
-            skewed: LruCache::new(PEERS),
-            replayed: LruCache::new(PEERS),
+            skewed: recent(PEERS),
+            replayed: recent(PEERS),
             minute: None,
         }
     }
