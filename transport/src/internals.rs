@@ -4,6 +4,7 @@ pub use crate::knock::reader::{Gathered, Reader};
 pub use crate::knock::v3::*;
 pub use crate::random::{Hedged, NoRandomness};
 pub use crate::records::line::{Heard, Line};
+pub use crate::yamux::end::End;
 
 use crate::clock::Clock;
 use crate::config::Config;

@@ -15,6 +15,8 @@
 
 pub(crate) mod chunks;
 mod connection;
+#[cfg(feature = "internals")]
+pub(crate) mod end;
 pub(crate) mod frame;
 pub(crate) mod session;
 mod stream;

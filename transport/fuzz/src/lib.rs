@@ -5,3 +5,4 @@ pub mod client_hello;
 pub mod knock_bytes;
 pub mod pre_auth;
 pub mod records;
+pub mod yamux;

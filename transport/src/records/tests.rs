@@ -163,8 +163,20 @@ fn our_key_is_changed_before_its_suite_says_that_it_is_worn_out() {
         pair.ours.sealing.limit = 8;
         for count in 0..40_u8 {
             assert_eq!(pair.we_send(&[&[count]]), [count]);
-            assert!(pair.ours.sealing.sequence <= 8);
+            // The eighth record under a key is the one that says that the next key begins.
+            assert!(pair.ours.sealing.sequence < 8);
         }
+    }
+}
+
+#[test]
+fn a_key_that_is_not_worn_out_stays() {
+    for mut pair in pairs() {
+        let mut out = VecDeque::new();
+        pair.ours.seal(&[b"one"], &mut out).expect("seals");
+        pair.ours.seal(&[b"two"], &mut out).expect("seals");
+        assert_eq!(out.len(), 2, "data, and nothing in front of it");
+        assert_eq!(pair.they_take(out), b"onetwo");
     }
 }
 
@@ -219,6 +231,63 @@ fn an_alert_is_the_error_it_names() {
             pair.theirs.process_new_packets().err(),
             Some(Error::AlertReceived(AlertDescription::BadRecordMac))
         );
+    }
+}
+
+#[test]
+fn an_end_is_a_warning_and_everything_else_is_fatal() {
+    let [mut dialer, mut listener] = both();
+    let mut out = VecDeque::new();
+    for alert in [AlertDescription::CloseNotify, AlertDescription::DecodeError] {
+        dialer.seal_alert(alert, &mut out).expect("seals");
+    }
+    let levels = out.iter_mut().map(|record| {
+        let record = InboundOpaqueMessage::new(
+            ContentType::ApplicationData,
+            ProtocolVersion::TLSv1_2,
+            &mut record[HEADER..],
+        );
+        let sequence = listener.opening.sequence;
+        listener.opening.sequence += 1;
+        let plain = listener.opening.cipher.decrypt(record, sequence).expect("opens");
+        plain.payload[0]
+    });
+    assert_eq!(levels.collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn every_fault_has_the_alert_that_the_specification_gives_it() {
+    for (error, alert) in [
+        (Error::DecryptError, AlertDescription::BadRecordMac),
+        (Error::PeerSentOversizedRecord, AlertDescription::RecordOverflow),
+        (
+            InvalidMessage::InvalidContentType.into(),
+            AlertDescription::UnexpectedMessage,
+        ),
+        (
+            PeerMisbehaved::TooManyKeyUpdateRequests.into(),
+            AlertDescription::UnexpectedMessage,
+        ),
+        (InvalidMessage::InvalidKeyUpdate.into(), AlertDescription::DecodeError),
+    ] {
+        assert_eq!(alert_for(&error), alert, "{error}");
+    }
+}
+
+#[test]
+fn a_record_of_the_greatest_length_is_taken_and_one_byte_more_is_not() {
+    for mut pair in pairs() {
+        // Not sealed by anybody: that it does not open shows that it was tried.
+        let length = u16::try_from(MAX_SEALED - HEADER).expect("small");
+        for (length, error) in [
+            (length, Error::DecryptError),
+            (length + 1, Error::PeerSentOversizedRecord),
+        ] {
+            let [high, low] = length.to_be_bytes();
+            let mut record = vec![23, 3, 3, high, low];
+            record.resize(HEADER + usize::from(length), 0);
+            assert_eq!(pair.ours.open(&mut record).err(), Some(error));
+        }
     }
 }
 

@@ -320,3 +320,6 @@ impl Cipher for ChaChaPoly {
             .ok_or(Error::Decrypt)
     }
 }
+
+#[cfg(test)]
+mod tests;

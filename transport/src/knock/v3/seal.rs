@@ -138,3 +138,27 @@ pub fn rewrap(listener: &Callee, network: &Network, nonce: [u8; 12], knock: &[u8
     knock.extend_from_slice(flight);
     Some(knock)
 }
+
+#[cfg(all(test, feature = "internals"))]
+mod tests {
+    use super::*;
+    use crate::knock::v3::vectors;
+
+    #[test]
+    fn a_knock_in_another_box_is_the_same_knock() {
+        for vector in vectors::all() {
+            let network = vector.network();
+            let listener = Key::check(&vector.bytes("listener_ed25519_public")).expect("a key");
+            let listener = Callee::new(listener).expect("usable");
+            let knock = vector.hex("knock");
+            let nonce: [u8; 12] = knock[..12].try_into().expect("twelve");
+            assert_eq!(rewrap(&listener, &network, nonce, &knock).as_ref(), Some(&knock));
+            let other = rewrap(&listener, &network, [9; 12], &knock).expect("a knock at this listener");
+            assert_eq!(other[..12], [9; 12]);
+            assert_ne!(other[12..HEAD], knock[12..HEAD]);
+            assert_eq!(other[HEAD..], knock[HEAD..]);
+            assert_eq!(rewrap(&listener, &network, nonce, &other), Some(knock.clone()));
+            assert_eq!(rewrap(&listener, &network, nonce, &knock[1..]), None);
+        }
+    }
+}

@@ -16,6 +16,18 @@ fn served(budget: &mut Budget, now: Instant, prefix: impl Fn(u32) -> Prefix, kno
 }
 
 #[test]
+fn limits_grow_with_the_openings_that_are_allowed_and_never_shrink() {
+    let limit = Limit {
+        per_second: 20,
+        burst: 40,
+    };
+    for (openings, per_second, burst) in [(1, 20, 40), (1000, 20, 40), (1999, 20, 40), (5000, 100, 200)] {
+        let scaled = limit.scaled(openings);
+        assert_eq!((scaled.per_second, scaled.burst), (per_second, burst), "{openings}");
+    }
+}
+
+#[test]
 fn one_prefix_gets_half_at_once_then_its_own_forty_then_twenty_a_second() {
     let start = Instant::now();
     let mut budget = Budget::new(1000, start);

@@ -17,6 +17,27 @@ fn accept(pool: &mut Pool<u32>, now: Instant, prefix: Prefix, known: bool, name:
 }
 
 #[test]
+fn draws_are_those_of_splitmix64() {
+    // The first outputs of the reference implementation for these seeds, of which the upper bits are taken.
+    for (seed, outputs) in [
+        (
+            0,
+            [0xe220_a839_7b1d_cdaf_u64, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f],
+        ),
+        (
+            1_234_567,
+            [0x599e_d017_fb08_fc85, 0x2c73_f084_5854_0fa5, 0x883e_bce5_a3f2_7c77],
+        ),
+    ] {
+        let mut draw = Draw(seed);
+        for output in outputs {
+            assert_eq!(draw.below(1 << 32), (output >> 32) as usize);
+        }
+    }
+    assert_eq!(Draw(7).below(0), 0);
+}
+
+#[test]
 fn everybody_leaves_at_accept_plus_t_and_not_a_nanosecond_sooner() {
     let start = Instant::now();
     let mut pool = pool(8);
