@@ -1,7 +1,7 @@
 //! Who we are: an Ed25519 key that may live elsewhere.
 
 use crate::recent::recent;
-use crate::x25519::Secret;
+use crate::x25519::{self, Secret};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use libp2p_identity::{KeyType, Keypair, PeerId};
 use lru::LruCache;
@@ -88,31 +88,47 @@ impl Identity for Local {
     }
 }
 
-/// What our static key and those of peers agree on: always the same, and a third of the work of a knock. A peer that
-/// is forgotten costs that work again.
-pub(crate) struct Agreed(Mutex<LruCache<[u8; 32], [u8; 32]>>);
+/// What is worked out about peers' keys and always the same: what our static key and theirs agree on, a third of the work of
+/// a knock, and the X25519 form of their identities. A peer that is forgotten costs that work again.
+pub(crate) struct Agreed {
+    shared: Mutex<LruCache<[u8; 32], [u8; 32]>>,
+    forms: Mutex<LruCache<Key, [u8; 32]>>,
+}
 
-/// Peers remembered, at most: some 150 kB.
+/// Peers remembered, at most: some 300 kB.
 const AGREED: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 
 impl Default for Agreed {
     fn default() -> Self {
-        Self(Mutex::new(recent(AGREED)))
+        Self {
+            shared: Mutex::new(recent(AGREED)),
+            forms: Mutex::new(recent(AGREED)),
+        }
     }
 }
 
 impl Agreed {
     pub(crate) fn get(&self, peer: &[u8; 32]) -> Option<[u8; 32]> {
-        self.lock().get(peer).copied()
+        lock(&self.shared).get(peer).copied()
     }
 
     pub(crate) fn put(&self, peer: [u8; 32], shared: [u8; 32]) {
-        self.lock().put(peer, shared);
+        lock(&self.shared).put(peer, shared);
     }
 
-    fn lock(&self) -> MutexGuard<'_, LruCache<[u8; 32], [u8; 32]>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The X25519 form of an identity's key, as [`x25519::of_ed25519`] says.
+    pub(crate) fn form_of(&self, key: &Key) -> Option<[u8; 32]> {
+        if let Some(form) = lock(&self.forms).get(key) {
+            return Some(*form);
+        }
+        let form = x25519::of_ed25519(key)?;
+        lock(&self.forms).put(*key, form);
+        Some(form)
     }
+}
+
+fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A peer whose identity this transport cannot speak to.

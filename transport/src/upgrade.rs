@@ -137,7 +137,7 @@ impl Shared {
         let config = &self.config;
         match (dialect.version, &config.sealed) {
             (Version::V3, Some(sealed)) => {
-                let callee = Callee::new(peer).map_err(|reason| Error::UnsupportedKey {
+                let callee = Callee::of(&sealed.own, peer).map_err(|reason| Error::UnsupportedKey {
                     peer: peer.peer_id(),
                     reason,
                 })?;

@@ -388,6 +388,23 @@ fn a_ticket_is_let_lie_by_the_dialer_and_refused_by_the_listener() {
 }
 
 #[test]
+fn a_ticket_of_the_greatest_length_is_waited_for_and_a_longer_one_is_not() {
+    for (length, fault) in [
+        (MAX_HANDSHAKE, None),
+        (MAX_HANDSHAKE + 1, Some(InvalidMessage::HandshakePayloadTooLarge.into())),
+    ] {
+        let [mut dialer, mut listener] = both();
+        let [_, a, b, c] = u32::try_from(length).expect("small").to_be_bytes();
+        let heard = told(
+            &mut listener,
+            &mut dialer,
+            &[(HANDSHAKE, &[NEW_SESSION_TICKET, a, b, c])],
+        );
+        assert_eq!(heard.err(), fault);
+    }
+}
+
+#[test]
 fn a_key_update_that_asks_for_ours_is_answered_in_front_of_the_next_data() {
     let [mut dialer, mut listener] = both();
     told(&mut dialer, &mut listener, &[(HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 1])]).expect("no fault");

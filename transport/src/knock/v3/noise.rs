@@ -69,6 +69,11 @@ impl StaticKey {
         }
     }
 
+    /// The X25519 form of a peer's key. `None` if it is no point of the curve.
+    pub(super) fn form_of(&self, peer: &Key) -> Option<[u8; 32]> {
+        self.agreed.form_of(peer)
+    }
+
     /// The Ed25519 key.
     pub(crate) fn key(&self) -> Key {
         self.key

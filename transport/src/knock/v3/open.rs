@@ -8,7 +8,6 @@ use super::payload::Payload;
 use super::{HEAD, MAX_SKEW_MS, Network, StaticKey, hello, noise};
 use crate::identity::Key;
 use crate::knock::{Caller, Mode, Refusal, Version};
-use crate::x25519;
 use libp2p_identity::PeerId;
 use std::fmt;
 use std::sync::Arc;
@@ -81,7 +80,7 @@ impl Boxed {
             checked => checked,
         };
         // Asked for its key also when late, so that an operator can be told whose clock is wrong.
-        let key = check_key(&payload.key, &shown, &own.key());
+        let key = check_key(&payload.key, &shown, own);
         if let Err(refusal) = in_time {
             let late = key.ok().map(|key| Late {
                 peer: key.peer_id(),
@@ -124,12 +123,12 @@ fn skew(time_ms: u64, now_ms: u64) -> i64 {
 
 /// `shown` is the key that the caller has shown to hold, `claimed` says which of the two Ed25519 keys of that form it
 /// is. Noise cannot tell them apart; TLS compares the Ed25519 bytes.
-fn check_key(claimed: &[u8; 32], shown: &[u8; 32], own: &Key) -> Result<Key, Refusal> {
+fn check_key(claimed: &[u8; 32], shown: &[u8; 32], own: &StaticKey) -> Result<Key, Refusal> {
     let key = Key::check(claimed).map_err(|_| Refusal::Key)?;
-    if x25519::of_ed25519(&key).as_ref() != Some(shown) {
+    if own.form_of(&key).as_ref() != Some(shown) {
         return Err(Refusal::Key);
     }
-    if key == *own {
+    if key == own.key() {
         return Err(Refusal::SelfDial);
     }
     Ok(key)

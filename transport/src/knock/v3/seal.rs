@@ -29,7 +29,20 @@ impl Callee {
     ///
     /// [`UnsupportedKey::OffCurve`], which nobody can have a secret for.
     pub(crate) fn new(key: Key) -> Result<Self, UnsupportedKey> {
-        let x25519 = x25519::of_ed25519(&key).ok_or(UnsupportedKey::OffCurve)?;
+        Self::in_form(key, x25519::of_ed25519(&key))
+    }
+
+    /// The same, for a dialer that may have dialled it before.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub(crate) fn of(own: &StaticKey, key: Key) -> Result<Self, UnsupportedKey> {
+        Self::in_form(key, own.form_of(&key))
+    }
+
+    fn in_form(key: Key, form: Option<[u8; 32]>) -> Result<Self, UnsupportedKey> {
+        let x25519 = form.ok_or(UnsupportedKey::OffCurve)?;
         Ok(Self { key, x25519 })
     }
 }

@@ -31,7 +31,7 @@ fn draws_are_those_of_splitmix64() {
     ] {
         let mut draw = Draw(seed);
         for output in outputs {
-            assert_eq!(draw.below(1 << 32), (output >> 32) as usize);
+            assert_eq!(draw.below(1 << 63), (output >> 1) as usize);
         }
     }
     assert_eq!(Draw(7).below(0), 0);
