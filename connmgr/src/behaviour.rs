@@ -447,10 +447,9 @@ impl NetworkBehaviour for Behaviour {
                 self.timer = None;
                 return Poll::Pending;
             }
-            let shared = self.shared.clone();
-            let now = shared.now();
+            let now = self.shared.now();
             self.on_unclosed(now);
-            match self.trimmer.step(&mut shared.rules(Mode::Normal, now)) {
+            match self.trimmer.step(&mut self.shared.rules(Mode::Normal, now)) {
                 Step::More => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;

@@ -5,6 +5,7 @@ mod book;
 mod decaying;
 mod dials;
 mod evict;
+mod hash;
 mod order;
 mod record;
 mod report;

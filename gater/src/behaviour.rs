@@ -11,7 +11,7 @@ use crate::verdict::{Denied, Reason, Stage};
 use libp2p_core::transport::PortUse;
 use libp2p_core::{ConnectedPoint, Endpoint, Multiaddr};
 use libp2p_identity::PeerId;
-use libp2p_swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
+use libp2p_swarm::behaviour::{AddressChange, ConnectionClosed, ConnectionEstablished};
 use libp2p_swarm::{
     CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
     THandlerOutEvent, ToSwarm,
@@ -231,6 +231,18 @@ impl Behaviour {
         });
     }
 
+    /// A connection goes on from another address, about which nobody has been asked.
+    fn moved(&mut self, change: &AddressChange<'_>) {
+        let id = change.connection_id;
+        let Some(live) = self.live.get_mut(&id) else { return };
+        live.point = change.new.clone();
+        if !live.closing
+            && let Err(denied) = judge_live(&self.gate, id, live)
+        {
+            self.close(id, denied.reason);
+        }
+    }
+
     /// Closes a connection that a rule does not let in any more, once.
     fn close(&mut self, id: ConnectionId, reason: Reason) {
         let Some(live) = self.live.get_mut(&id) else { return };
@@ -319,7 +331,6 @@ impl Behaviour {
 
     fn judge_connections(&mut self, sweep: &mut Sweep, mut left: usize) -> usize {
         let from = sweep.last.map_or(Bound::Unbounded, Bound::Excluded);
-        let shared = &self.gate.0;
         let mut unwanted = Vec::new();
         for (id, live) in self.live.range((from, Bound::Unbounded)) {
             if left == 0 {
@@ -327,13 +338,8 @@ impl Behaviour {
             }
             left -= 1;
             sweep.last = Some(*id);
-            if live.closing {
-                continue;
-            }
-            let link = Link::of(&live.point).with_connection(*id);
-            let verdict = shared.policy.judge_live(&LiveConnection::new(&live.peer, link));
-            if verdict.is_deny()
-                && let Err(denied) = shared.settle(Stage::Live, Some(&live.peer), &link, verdict)
+            if !live.closing
+                && let Err(denied) = judge_live(&self.gate, *id, live)
             {
                 unwanted.push((*id, denied.reason));
             }
@@ -342,6 +348,16 @@ impl Behaviour {
             self.close(id, reason);
         }
         left
+    }
+}
+
+/// Only what is denied is counted, as nothing has been decided where nothing changes.
+fn judge_live(gate: &Gate, id: ConnectionId, live: &Live) -> Result<(), Denied> {
+    let link = Link::of(&live.point).with_connection(id);
+    let verdict = gate.0.policy.judge_live(&LiveConnection::new(&live.peer, link));
+    match verdict.is_deny() {
+        true => gate.0.settle(Stage::Live, Some(&live.peer), &link, verdict),
+        false => Ok(()),
     }
 }
 
@@ -457,11 +473,7 @@ impl NetworkBehaviour for Behaviour {
                 }
                 self.failed(failure.connection_id);
             }
-            FromSwarm::AddressChange(change) => {
-                if let Some(live) = self.live.get_mut(&change.connection_id) {
-                    live.point = change.new.clone();
-                }
-            }
+            FromSwarm::AddressChange(change) => self.moved(&change),
             _ => {}
         }
     }

@@ -9,6 +9,7 @@ mod file;
 mod key;
 mod limits;
 mod networks;
+mod peers;
 mod policy;
 mod rates;
 mod rule;

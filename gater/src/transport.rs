@@ -5,20 +5,29 @@ use crate::context::{Accept, AddrDial, Direction, Link, PendingConnection};
 use crate::error::Error;
 use crate::gate::{Gate, Shared};
 use crate::verdict::Stage;
+use futures::FutureExt as _;
+use futures_timer::Delay;
 use libp2p_core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
 use libp2p_core::{Endpoint, Multiaddr};
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-/// Refusals in one turn, at most: a flood of them must not keep whoever polls from its other work.
-const REFUSALS_PER_TURN: usize = 8;
+/// Refusals in one turn, at most: a flood of them must not keep whoever polls from its other work. One takes some 20 µs, nearly all of
+/// it the kernel's, for a TCP connection that is accepted and closed.
+const REFUSALS_IN_A_ROW: usize = 2;
+/// How long nothing is accepted after so many. To wake and to go on would not do: a runtime that has something to run looks for
+/// news from the network only now and then, and the answers that others wait for would lie there until the flood's sockets are
+/// all refused.
+const PAUSE: Duration = Duration::from_micros(50);
 
 /// A transport that asks the gate about everything it accepts and every address it dials. Made by [`Gate::transport`].
 ///
 /// What is refused on the way in is dropped before anything is read from it or written to it, and the Swarm sees no event
-/// of it: at most 8 in a turn, then whoever polls has the processor to itself. What is refused on the way out is
+/// of it: at most 2 in a row, then nothing is accepted for 50 µs and whoever polls has the processor to itself. A flood that is
+/// faster than that waits in the kernel's queue, and others behind it. What is refused on the way out is
 /// [`Error::Denied`], and no packet is sent; mind that libp2p's behaviours forget an address whose dial has failed, for
 /// whatever reason.
 ///
@@ -29,6 +38,8 @@ pub struct Transport<T> {
     beneath: Option<TransportKind>,
     /// Where it listens, if another transport stands on it.
     listening: Vec<(ListenerId, Multiaddr)>,
+    /// Until when nothing more is accepted.
+    pause: Option<Delay>,
 }
 
 impl<T> Transport<T> {
@@ -38,6 +49,7 @@ impl<T> Transport<T> {
             gate,
             beneath: None,
             listening: Vec::new(),
+            pause: None,
         }
     }
 
@@ -185,7 +197,11 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
         let this = self.get_mut();
-        for _ in 0..REFUSALS_PER_TURN {
+        if let Some(pause) = &mut this.pause {
+            std::task::ready!(pause.poll_unpin(cx));
+            this.pause = None;
+        }
+        for _ in 0..REFUSALS_IN_A_ROW {
             let version = this.gate.0.version();
             let event = std::task::ready!(Pin::new(&mut this.inner).poll(cx));
             match &event {
@@ -236,7 +252,12 @@ where
                     .map_err(Error::Inner),
             );
         }
-        cx.waker().wake_by_ref();
+        let mut pause = Delay::new(PAUSE);
+        if pause.poll_unpin(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        } else {
+            this.pause = Some(pause);
+        }
         Poll::Pending
     }
 }

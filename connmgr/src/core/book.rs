@@ -7,6 +7,7 @@
 mod tags;
 
 use super::decaying::Definition;
+use super::hash::Hasher;
 use super::record::{Conn, Record, State, TagOutcome};
 use super::shard::{Common, Shard};
 use super::time::{Clock, Stamp};
@@ -17,7 +18,6 @@ use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
 use smol_str::SmolStr;
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,8 +29,7 @@ pub(crate) const SHARDS: usize = 256;
 pub(crate) struct Book {
     pub(crate) clock: Clock,
     shards: Box<[Padded]>,
-    /// Peers choose their ids, so the key is secret and drawn anew for each book.
-    hasher: RandomState,
+    hasher: Hasher,
     pub(crate) common: Common,
     max_tags: usize,
     max_early: usize,
@@ -68,7 +67,7 @@ impl Book {
         Self {
             clock: config.clock.clone(),
             shards: std::iter::repeat_with(Padded::default).take(SHARDS).collect(),
-            hasher: RandomState::new(),
+            hasher: Hasher::new(),
             common: Common {
                 grace: config.grace,
                 early_for: config.early_for,
@@ -92,7 +91,7 @@ impl Book {
     }
 
     pub(crate) fn hash(&self, peer: &PeerId) -> u64 {
-        self.hasher.hash_one(peer)
+        self.hasher.hash(peer)
     }
 
     /// The hash table takes the highest bits and the lowest ones; these lie between.

@@ -15,6 +15,7 @@ use crate::event::{Reason, Skipped, Trimmed};
 use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
 use smallvec::SmallVec;
+use std::hint::black_box;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -55,7 +56,8 @@ pub(crate) struct Trimmer {
     target: TrimTarget,
     silence: Duration,
     close_deadline: Duration,
-    run: Option<Run>,
+    /// Boxed, as each step takes it out and puts it back.
+    run: Option<Box<Run>>,
     runs: u32,
     /// When to look whether there are too many connections.
     tick: Option<Stamp>,
@@ -127,7 +129,7 @@ impl Trimmer {
         }
         // 0 means "not closing", and the highest is an eviction's.
         self.runs = if self.runs >= u32::MAX - 1 { 1 } else { self.runs + 1 };
-        self.run = Some(Run {
+        self.run = Some(Box::new(Run {
             id: self.runs,
             reason,
             phase: Phase::Begin,
@@ -136,7 +138,7 @@ impl Trimmer {
             outstanding: 0,
             trimmed: Trimmed::default(),
             skipped: None,
-        });
+        }));
         true
     }
 
@@ -162,7 +164,7 @@ impl Trimmer {
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Stamp> {
-        match &self.run {
+        match self.run.as_deref() {
             Some(Run {
                 phase: Phase::Settle { deadline },
                 ..
@@ -275,6 +277,9 @@ impl Trimmer {
                         *row = 0;
                         return Step::More;
                     }
+                    if *row == 0 {
+                        warm(rules.book, &run.entries[*at..(*until).min(*at + CLOSE)]);
+                    }
                     let entry = run.entries[*at];
                     *at += 1;
                     *row += 1;
@@ -330,6 +335,19 @@ pub(crate) fn excess(low: usize, target: TrimTarget, open: usize, candidates: us
         TrimTarget::Eligible if reason != Reason::Pressure => candidates.saturating_sub(low),
         _ => (open - low).min(candidates),
     }
+}
+
+/// Reads a little of each record that is about to be marked: the processor fetches these from main memory together, where one by one
+/// each would be waited for.
+fn warm(book: &Book, entries: &[Entry]) {
+    let mut read = 0;
+    for these in entries.chunk_by(|one, next| Book::shard_of(one.hash) == Book::shard_of(next.hash)) {
+        let shard = book.lock(Book::shard_of(these[0].hash));
+        for entry in these {
+            read ^= shard.records.get(entry.slot as usize).map_or(0, Record::touch);
+        }
+    }
+    black_box(read);
 }
 
 /// Marks the connections of a selected peer, unless something spares it by now.

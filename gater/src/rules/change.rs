@@ -97,7 +97,7 @@ impl Change {
             match (key, rule.network) {
                 (Some(key), _) => {
                     self.forget_about_peer(key, &rule);
-                    self.next.blocked.insert(key, ());
+                    self.next.blocked.insert(key);
                 }
                 (None, Some(network)) => self.networks.push((network, Edit::Block)),
                 (None, None) => {}
@@ -112,7 +112,7 @@ impl Change {
             }
             let list = self.next.peers.get(&key).cloned().unwrap_or_default();
             let list = with(&list, &rule, "rules about one peer", MOST_ABOUT_ONE)?;
-            self.next.peers.insert(key, list);
+            self.put_about_peer(key, list);
         }
         match rule.network {
             Some(network) => self.networks.push((network, Edit::Insert(Arc::clone(&rule)))),
@@ -302,9 +302,11 @@ impl Change {
     pub(super) fn finish(mut self) -> Result<Finished, RuleError> {
         let edits = std::mem::take(&mut self.networks);
         let mut error = None;
+        let (mut more, mut less) = (0, 0);
         self.next.networks.apply(edits, |entry, edit| {
             let mut entry: Entry = entry.unwrap_or_default();
             let rules = entry.rules.take().unwrap_or_default();
+            less += allowing(&rules);
             let rules = match edit {
                 Edit::Block => {
                     entry.blocked = true;
@@ -332,9 +334,14 @@ impl Change {
                 }
                 Edit::Remove(rule) => without(&rules, &rule),
             };
+            more += allowing(&rules);
             entry.rules = (!rules.is_empty()).then_some(rules);
             (entry.blocked || entry.rules.is_some()).then_some(entry)
         });
+        self.next.allowing = self.next.allowing + more - less;
+        self.next.allows = self.next.allowing > 0
+            || self.next.general.iter().any(|rule| rule.allow)
+            || self.next.sets.values().any(|set| set.standing == Standing::Allowed);
         match error {
             Some(error) => Err(error),
             None => Ok(Finished {
@@ -349,11 +356,17 @@ impl Change {
     fn forget_about_peer(&mut self, key: PeerKey, rule: &Rule) {
         if let Some(list) = self.next.peers.get(&key) {
             let list = without(list, rule);
-            match list.is_empty() {
-                true => _ = self.next.peers.remove(&key),
-                false => _ = self.next.peers.insert(key, list),
-            }
+            self.put_about_peer(key, list);
         }
+    }
+
+    fn put_about_peer(&mut self, key: PeerKey, list: List) {
+        self.next.allowing += allowing(&list);
+        let old = match list.is_empty() {
+            true => self.next.peers.remove(&key),
+            false => self.next.peers.insert(key, list),
+        };
+        self.next.allowing -= old.as_ref().map_or(0, allowing);
     }
 }
 
@@ -363,6 +376,10 @@ pub(super) struct Finished {
     pub(super) tightened: bool,
     pub(super) new_rates: bool,
     pub(super) expiring: Vec<(u64, Rule)>,
+}
+
+fn allowing(list: &List) -> usize {
+    list.iter().filter(|rule| rule.allow).count()
 }
 
 /// Whether it is a bare block but for its expiry and note.

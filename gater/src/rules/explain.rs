@@ -93,7 +93,7 @@ impl Rules {
 /// As a line of the rules' file.
 fn entry(found: Found<'_>, allow: bool) -> String {
     match found {
-        Found::Peer(key) => Rule::block().peer(key.peer()).to_string(),
+        Found::Peer(peer) => Rule::block().peer(*peer).to_string(),
         Found::Network(network) => Rule::block().network(network).to_string(),
         Found::Rule(rule) => rule.to_string(),
         Found::Set(name) => format!("set {name} {}", if allow { "allowed" } else { "blocked" }),
@@ -117,7 +117,7 @@ impl Snapshot {
     /// All entries of both lists.
     pub(super) fn rules(&self) -> Vec<Rule> {
         let mut all: Vec<Rule> = Vec::with_capacity(self.blocked.len() + self.networks.len());
-        all.extend(self.blocked.iter().map(|(key, ())| Rule::block().peer(key.peer())));
+        all.extend(self.blocked.iter().map(|key| Rule::block().peer(key.peer())));
         all.extend(
             self.peers
                 .iter()

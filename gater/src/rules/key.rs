@@ -42,6 +42,17 @@ impl PeerKey {
         Some(Self(bytes))
     }
 
+    /// All of it, with zeros behind.
+    #[inline]
+    pub(crate) fn words(&self) -> [u64; 6] {
+        let mut bytes = [0; 48];
+        bytes[..SIZE].copy_from_slice(&self.0);
+        std::array::from_fn(|at| {
+            let word = bytes[8 * at..].first_chunk();
+            word.map_or(0, |word| u64::from_ne_bytes(*word))
+        })
+    }
+
     pub(crate) fn peer(&self) -> PeerId {
         let length = 2 + usize::from(self.0[1]);
         PeerId::from_bytes(&self.0[..length]).expect("it was made of one")

@@ -115,7 +115,7 @@ impl Shared {
     }
 
     #[inline]
-    pub(super) fn decide<'s>(&self, now: &'s Snapshot, facts: &Facts<'_>, tokens: Tokens) -> Because<'s> {
+    pub(super) fn decide<'s>(&self, now: &'s Snapshot, facts: &Facts<'s>, tokens: Tokens) -> Because<'s> {
         let perhaps = match now.judge(facts, &|| self.now()) {
             Ok(perhaps) => perhaps,
             Err(because) => return because,

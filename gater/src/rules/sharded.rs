@@ -56,20 +56,10 @@ impl<K: Eq + Hash, V> Sharded<K, V> {
     }
 
     #[inline]
-    fn entry(&self, key: &K) -> Option<&(K, V)> {
-        let hash = self.hasher.hash_one(key);
-        self.shards[shard(hash)].find(hash, |(other, _)| other == key)
-    }
-
-    #[inline]
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
-        self.entry(key).map(|(_, value)| value)
-    }
-
-    /// The key that stands there.
-    #[inline]
-    pub(crate) fn key(&self, key: &K) -> Option<&K> {
-        self.entry(key).map(|(key, _)| key)
+        let hash = self.hasher.hash_one(key);
+        let entry = self.shards[shard(hash)].find(hash, |(other, _)| other == key);
+        entry.map(|(_, value)| value)
     }
 
     pub(crate) fn contains(&self, key: &K) -> bool {

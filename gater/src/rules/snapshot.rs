@@ -6,6 +6,7 @@ use super::facts::Facts;
 use super::key::PeerKey;
 use super::limits::{Caps, Rate};
 use super::networks::Networks;
+use super::peers::Peers;
 use super::rule::{Holds, Rule};
 use super::sets::{Admission, PeerSet, Standing};
 use super::sharded::Sharded;
@@ -31,7 +32,7 @@ pub(super) struct Entry {
 #[derive(Clone, Default)]
 pub(super) struct Snapshot {
     /// Blocked without conditions: most entries of a long list are this.
-    pub(super) blocked: Sharded<PeerKey, ()>,
+    pub(super) blocked: Peers,
     pub(super) peers: Sharded<PeerKey, List>,
     pub(super) networks: Networks<Entry>,
     /// About neither a peer nor a network, in the order of insertion.
@@ -43,6 +44,9 @@ pub(super) struct Snapshot {
     pub(super) admission: Admission,
     /// `None` where there is no ceiling at all: then nothing is counted up.
     pub(super) caps: Option<Arc<Caps>>,
+    /// How many entries of the lists about peers and networks allow, and whether anything does, of sets and other rules too.
+    pub(super) allowing: usize,
+    pub(super) allows: bool,
     /// The narrowest blocks first.
     pub(super) rates: Arc<Vec<Rate>>,
 }
@@ -68,7 +72,7 @@ pub(super) enum Because<'s> {
 /// Which entry it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Found<'s> {
-    Peer(&'s PeerKey),
+    Peer(&'s PeerId),
     Network(Cidr),
     Rule(&'s Rule),
     Set(&'s str),
@@ -112,7 +116,7 @@ impl<'s> Listed<'s> {
 impl Snapshot {
     /// What the lists say of a connection. `now` is asked where an entry that holds may have expired.
     #[inline]
-    pub(super) fn listed(&self, facts: &Facts<'_>, now: &impl Fn() -> SystemTime) -> Listed<'_> {
+    pub(super) fn listed<'s>(&'s self, facts: &Facts<'s>, now: &impl Fn() -> SystemTime) -> Listed<'s> {
         let mut listed = Listed::default();
         let parts = facts.parts();
         if !self.blocked.is_empty() || !self.peers.is_empty() {
@@ -126,6 +130,10 @@ impl Snapshot {
                 if let Some(found) = said.blocked {
                     listed.block(found);
                 }
+            }
+            // Only what allows can outrank it.
+            if listed.blocked.is_some() && !self.allows {
+                return listed;
             }
         }
         if self.networks.len() > 0
@@ -151,10 +159,10 @@ impl Snapshot {
         listed
     }
 
-    fn peer<'s>(&'s self, peer: &PeerId, facts: &Facts<'_>, now: &impl Fn() -> SystemTime, listed: &mut Listed<'s>) {
+    fn peer<'s>(&'s self, peer: &'s PeerId, facts: &Facts<'_>, now: &impl Fn() -> SystemTime, listed: &mut Listed<'s>) {
         let Some(key) = PeerKey::of(peer) else { return };
-        if let Some(key) = self.blocked.key(&key) {
-            listed.block(Found::Peer(key));
+        if self.blocked.contains(&key) {
+            listed.block(Found::Peer(peer));
         }
         if !self.peers.is_empty()
             && let Some(rules) = self.peers.get(&key)
@@ -187,7 +195,7 @@ impl Snapshot {
     /// What the rules say that count nothing: all but rates and caps. `Err` decides; `Ok` says whether an allow may yet
     /// come, so that only rates and places for attempts remain.
     #[inline]
-    pub(super) fn judge(&self, facts: &Facts<'_>, now: &impl Fn() -> SystemTime) -> Result<bool, Because<'_>> {
+    pub(super) fn judge<'s>(&'s self, facts: &Facts<'s>, now: &impl Fn() -> SystemTime) -> Result<bool, Because<'s>> {
         if self.knock_everybody || !self.knock_peers.is_empty() {
             self.knocks(facts)?;
         }

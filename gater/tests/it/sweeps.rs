@@ -4,9 +4,9 @@ use futures::task::{ArcWake, waker};
 use libp2p::PeerId;
 use libp2p::core::transport::PortUse;
 use libp2p::core::{ConnectedPoint, Endpoint};
-use libp2p::swarm::behaviour::ConnectionEstablished;
+use libp2p::swarm::behaviour::{AddressChange, ConnectionEstablished};
 use libp2p::swarm::{ConnectionId, FromSwarm, NetworkBehaviour as _, ToSwarm};
-use libp2p_gater::{Behaviour, Event, Gate, Stage};
+use libp2p_gater::{Behaviour, Cidr, Event, Gate, Rules, Stage};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,14 +23,17 @@ impl ArcWake for Woken {
     }
 }
 
-fn establish(behaviour: &mut Behaviour, id: usize) -> PeerId {
-    let (connection_id, peer_id) = (ConnectionId::new_unchecked(id), PeerId::random());
-    let address = format!("/ip4/192.0.2.1/tcp/{}", 1 + id % 60_000).parse().unwrap();
-    let endpoint = ConnectedPoint::Dialer {
-        address,
+fn dialled(address: &str) -> ConnectedPoint {
+    ConnectedPoint::Dialer {
+        address: address.parse().unwrap(),
         role_override: Endpoint::Dialer,
         port_use: PortUse::Reuse,
-    };
+    }
+}
+
+fn establish(behaviour: &mut Behaviour, id: usize) -> PeerId {
+    let (connection_id, peer_id) = (ConnectionId::new_unchecked(id), PeerId::random());
+    let endpoint = dialled(&format!("/ip4/192.0.2.1/tcp/{}", 1 + id % 60_000));
     behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
         peer_id,
         connection_id,
@@ -78,6 +81,49 @@ fn many_connections_are_judged_again_in_bounded_turns_and_each_is_closed_once() 
     policy.tighten(|_| true);
     while behaviour.poll(&mut cx).is_ready() {}
     assert_eq!(policy.asked().len(), 1000);
+}
+
+/// No transport of rust-libp2p 0.57 moves a connection, so no Swarm can be made to say that one has moved.
+#[test]
+fn a_connection_that_moves_to_a_blocked_address_is_closed() {
+    let rules = Rules::new();
+    rules
+        .change(|change| change.block("198.51.100.0/24".parse::<Cidr>().unwrap()))
+        .unwrap();
+    let mut behaviour = Gate::new(rules).behaviour();
+    let woken = waker(Arc::new(Woken::default()));
+    let mut cx = Context::from_waker(&woken);
+    let peers = [establish(&mut behaviour, 0), establish(&mut behaviour, 1)];
+    let mut moves = |behaviour: &mut Behaviour, id: usize, to: &str| {
+        behaviour.on_swarm_event(FromSwarm::AddressChange(AddressChange {
+            peer_id: peers[id],
+            connection_id: ConnectionId::new_unchecked(id),
+            old: &dialled("/ip4/192.0.2.1/udp/1/quic-v1"),
+            new: &dialled(to),
+        }));
+        let mut closing = Vec::new();
+        while let Poll::Ready(action) = behaviour.poll(&mut cx) {
+            if let ToSwarm::GenerateEvent(Event::Closing { peer, reason, .. }) = action {
+                closing.push((peer, reason.rule().to_owned()));
+            }
+        }
+        closing
+    };
+    assert_eq!(moves(&mut behaviour, 0, "/ip4/192.0.2.2/udp/1/quic-v1"), []);
+    let blocked = "block_network".to_owned();
+    assert_eq!(
+        moves(&mut behaviour, 0, "/ip4/198.51.100.7/udp/1/quic-v1"),
+        [(peers[0], blocked.clone())]
+    );
+    assert_eq!(
+        moves(&mut behaviour, 0, "/ip4/198.51.100.8/udp/1/quic-v1"),
+        [],
+        "it is being closed"
+    );
+    assert_eq!(
+        moves(&mut behaviour, 1, "/ip4/198.51.100.8/udp/1/quic-v1"),
+        [(peers[1], blocked)]
+    );
 }
 
 #[test]

@@ -39,6 +39,78 @@ fn the_allow_list_outranks_blocks_membership_rates_and_caps() {
     assert_eq!(rules.dial(&stranger), "block");
 }
 
+/// Who is blocked is told so at once where nothing allows anybody, so it matters that what allows is never overlooked.
+#[test]
+fn a_blocked_peer_is_let_in_by_every_kind_of_allow_for_as_long_as_it_is_there() {
+    let (time, peer, other) = (Time::default(), PeerId::random(), PeerId::random());
+    let rules = time.rules();
+    let range = cidr("192.0.2.0/24");
+    let kinds = [
+        Rule::allow().peer(peer),
+        Rule::allow().network(range),
+        Rule::allow().peer(peer).network(range),
+        Rule::allow().direction(Direction::Inbound),
+    ];
+    let change = |rule: &Rule, insert: bool| {
+        let changed = rules.change(|change| match insert {
+            true => change.insert(rule.clone()),
+            false => {
+                change.remove(rule.clone());
+                Ok(())
+            }
+        });
+        changed.expect("changed");
+    };
+    change(&Rule::block().peer(peer), true);
+    let set = |standing: Standing| {
+        let members = [peer, other];
+        rules
+            .change(|change| change.set("friends", standing, members))
+            .expect("changed");
+    };
+    for _ in 0..2 {
+        for kind in &kinds {
+            assert_eq!(rules.secured_in(&peer, THERE), "block_peer");
+            // Once more, with a note, is the same rule.
+            change(kind, true);
+            change(&kind.clone().note("again"), true);
+            assert_eq!(rules.secured_in(&peer, THERE), "allow", "{kind}");
+            change(kind, false);
+            // Of others there may be some.
+            change(&Rule::allow().peer(other), true);
+            assert_eq!(rules.secured_in(&peer, THERE), "block_peer", "{kind}");
+        }
+        set(Standing::Allowed);
+        assert_eq!(rules.secured_in(&peer, THERE), "allow");
+        set(Standing::Member);
+        assert_eq!(rules.secured_in(&peer, THERE), "block_peer");
+        // All at once, taken away one by one: the last one still lets the peer in.
+        for kind in &kinds {
+            change(kind, true);
+        }
+        for kind in &kinds {
+            assert_eq!(rules.secured_in(&peer, THERE), "allow", "{kind}");
+            change(kind, false);
+        }
+        change(&Rule::allow().peer(other), false);
+        rules
+            .change(|change| {
+                change.remove_set("friends");
+                Ok::<_, RuleError>(())
+            })
+            .expect("changed");
+    }
+    // What has expired lets nobody in, and leaves no trace.
+    change(&kinds[1].clone().until(time.now() + Duration::from_secs(5)), true);
+    assert_eq!(rules.secured_in(&peer, THERE), "allow");
+    time.pass(Duration::from_secs(6));
+    assert_eq!(rules.secured_in(&peer, THERE), "block_peer");
+    change(&kinds[0], true);
+    assert_eq!(rules.secured_in(&peer, THERE), "allow");
+    change(&kinds[0], false);
+    assert_eq!(rules.secured_in(&peer, THERE), "block_peer");
+}
+
 #[test]
 fn a_narrow_block_does_not_pierce_a_wide_allow_nor_the_other_way_round() {
     let rules = Rules::new();

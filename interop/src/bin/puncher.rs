@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::time::MissedTickBehavior;
 
 #[derive(Parser)]
 struct Args {
@@ -27,6 +28,10 @@ struct Args {
     /// Relay for others, and punch no holes.
     #[arg(long)]
     relay: bool,
+    /// Have a connection manager that keeps one connection, gives no grace, and trims over and over while a peer is dialled that
+    /// is connected through a relay.
+    #[arg(long)]
+    trim: bool,
     /// How long a dial may take. The default is rust-libp2p's own.
     #[arg(long, default_value_t = 10)]
     dial_timeout_secs: u64,
@@ -48,6 +53,7 @@ struct Behaviour {
     client: relay::client::Behaviour,
     server: Toggle<relay::Behaviour>,
     dcutr: Toggle<dcutr::Behaviour>,
+    connmgr: Toggle<libp2p_connmgr::Behaviour>,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
 }
@@ -61,7 +67,16 @@ async fn main() -> Result<()> {
         .init();
     let args = Args::parse();
     let mut registry = Registry::default();
-    let mut swarm = swarm(&args, &mut registry)?;
+    let (connmgr, manager) = libp2p_connmgr::new(
+        libp2p_connmgr::Config::new(1, 2)?
+            .with_grace_period(Duration::ZERO)
+            // Nothing in the background: every trim is one that was asked for.
+            .with_silence_period(Duration::from_secs(3600))?,
+    );
+    let mut swarm = swarm(&args, &mut registry, connmgr)?;
+    let mut relayed = BTreeSet::new();
+    let mut ticks = tokio::time::interval(Duration::from_millis(2));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     emit(&json!({ "event": "started", "peer": swarm.local_peer_id().to_string() }));
     for address in &args.listen {
         swarm.listen_on(address.clone())?;
@@ -69,24 +84,36 @@ async fn main() -> Result<()> {
     let mut open = BTreeSet::new();
     let mut commands = BufReader::new(tokio::io::stdin()).lines();
     loop {
-        tokio::select! {
+        let trim = tokio::select! {
             line = commands.next_line() => {
                 let Some(line) = line? else { return Ok(()) };
                 let command = serde_json::from_str(&line).with_context(|| format!("no such command: {line}"))?;
                 obey(command, &mut swarm, &registry)?;
+                false
             }
+            _ = ticks.tick(), if args.trim => true,
             event = swarm.select_next_some() => {
                 if let SwarmEvent::NewListenAddr { address, .. } = &event && args.relay {
                     // A reservation says where the relay is to be found; nobody else will tell a relay that.
                     swarm.add_external_address(address.clone());
                 }
+                if let SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } = &event && endpoint.is_relayed() {
+                    relayed.insert(*peer_id);
+                }
+                let dialing = matches!(event, SwarmEvent::Dialing { .. });
                 report(event, &mut open);
+                dialing && args.trim
             }
+        };
+        // Nobody waits for what comes of it: the manager's events say.
+        if trim && relayed.iter().any(|peer| manager.explain(peer).dialing) {
+            drop(manager.trim_open_conns());
+            emit(&json!({ "event": "trim", "connections": manager.info().connections }));
         }
     }
 }
 
-fn swarm(args: &Args, registry: &mut Registry) -> Result<Swarm<Behaviour>> {
+fn swarm(args: &Args, registry: &mut Registry, connmgr: libp2p_connmgr::Behaviour) -> Result<Swarm<Behaviour>> {
     let key = Keypair::generate_ed25519();
     let config = libp2p_knock::Config::new(&key)?.with_metrics(registry);
     Ok(libp2p::SwarmBuilder::with_existing_identity(key)
@@ -102,6 +129,7 @@ fn swarm(args: &Args, registry: &mut Registry) -> Result<Swarm<Behaviour>> {
                     .then(|| relay::Behaviour::new(peer, relay::Config::default()))
                     .into(),
                 dcutr: (!args.relay).then(|| dcutr::Behaviour::new(peer)).into(),
+                connmgr: args.trim.then_some(connmgr).into(),
                 identify: identify::Behaviour::new(identify::Config::new("/puncher/1".into(), key.public())),
                 ping: ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_millis(500))),
             }
@@ -169,6 +197,14 @@ fn report(event: SwarmEvent<BehaviourEvent>, open: &mut BTreeSet<ConnectionId>) 
             Ok(connection) => json!({ "event": "upgraded", "connection": connection.to_string() }),
             Err(error) => json!({ "event": "upgrade_failed", "error": error.to_string() }),
         },
+        SwarmEvent::Behaviour(BehaviourEvent::Connmgr(libp2p_connmgr::Event::Trimmed {
+            peer, connections, ..
+        })) => {
+            json!({ "event": "trimmed", "peer": peer.to_string(), "connections": connections })
+        }
+        SwarmEvent::Behaviour(BehaviourEvent::Connmgr(libp2p_connmgr::Event::TrimFinished { trimmed, .. })) => {
+            json!({ "event": "trim_finished", "closed": trimmed.closed })
+        }
         SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { connection, result, .. })) => json!({
             "event": "ping",
             "connection": connection.to_string(),

@@ -26,24 +26,7 @@ fn two_routers_and_a_relay_make_one_direct_connection() -> Result<()> {
     let Some(net) = Internet::build()? else { return Ok(()) };
     let started = Instant::now();
     let (mut ada, mut bob) = (Peer::start(&net, ADA, &[])?, Peer::start(&net, BOB, &[])?);
-    let relay_listens = format!("/ip4/{PUBLIC_IP}/tcp/{RELAY_PORT}/tls");
-    let relay = Process::spawn(
-        "relay",
-        puncher(&net, PUBLIC).args(["--relay", "--listen", &relay_listens]),
-    )?;
-    relay.wait_for(|event| event["event"] == "listening", SOON)?;
-    let relay_address = format!("{relay_listens}/p2p/{}", id_of(&relay)?);
-
-    // Each learns from the relay how its router shows it: with the port it listens at, as the dial reused that one.
-    ada.tell("dial", &relay_address)?;
-    bob.tell("listen", &format!("{relay_address}/p2p-circuit"))?;
-    bob.event("reserved")?;
-    for peer in [&ada, &bob] {
-        assert_eq!(
-            peer.event("candidate")?["address"],
-            format!("/ip4/{}/tcp/{PORT}/tls", peer.home.wan)
-        );
-    }
+    let (relay, relay_address) = meet_at_a_relay(&net, &mut ada, &mut bob)?;
     let before = (ada.metrics()?, bob.metrics()?);
 
     let asked = Instant::now();
@@ -111,6 +94,65 @@ fn two_routers_and_a_relay_make_one_direct_connection() -> Result<()> {
     Ok(())
 }
 
+/// The connection manager keeps one connection, gives no grace, and trims when the dial begins and every 2 ms until it ends. Of
+/// what Ada has, all can go but one: six neighbours, the relay, and Bob through the relay, who came last and would be the
+/// first.
+#[test]
+fn a_hole_is_punched_while_the_connection_manager_trims_over_and_over() -> Result<()> {
+    let Some(net) = Internet::build()? else { return Ok(()) };
+    let (mut ada, mut bob) = (
+        Peer::start(&net, ADA, &["--trim"])?,
+        Peer::start(&net, BOB, &["--trim"])?,
+    );
+    let (_relay, relay_address) = meet_at_a_relay(&net, &mut ada, &mut bob)?;
+    let mut neighbours = Vec::new();
+    for _ in 0..6 {
+        let mut neighbour = Process::spawn("neighbour", &mut puncher(&net, ADA.router))?;
+        tell(
+            &mut neighbour,
+            "dial",
+            &format!("/ip4/{}/tcp/{PORT}/tls/p2p/{}", ADA.ip, ada.id),
+        )?;
+        let id = id_of(&neighbour)?;
+        ada.process
+            .wait_for(|event| event["event"] == "connected" && event["peer"] == id, SOON)?;
+        neighbours.push((id, neighbour));
+    }
+
+    ada.tell("dial", &format!("{relay_address}/p2p-circuit/p2p/{}", bob.id))?;
+    for (peer, other) in [(&ada, &bob), (&bob, &ada)] {
+        peer.connected(other, true)?;
+        let direct = peer.connected(other, false)?;
+        assert_eq!(peer.event("upgraded")?["connection"], direct["connection"]);
+    }
+    // Those who could go have gone.
+    for (id, _) in &neighbours {
+        ada.process
+            .wait_for(|event| event["event"] == "trimmed" && event["peer"] == *id, SOON)?;
+    }
+    for (peer, other) in [(&ada, &bob), (&bob, &ada)] {
+        let events = peer.process.events();
+        let punched =
+            |event: &Value| event["event"] == "connected" && event["peer"] == other.id && event["relayed"] == false;
+        let until = events.iter().position(punched).context("it is connected")?;
+        let of = |name: &str| events[..until].iter().filter(|event| event["event"] == name).count();
+        println!(
+            "{}: {} trims asked for meanwhile, {} peers closed",
+            peer.home.name,
+            of("trim"),
+            of("trimmed")
+        );
+        ensure!(of("trim") > 0, "{}: nothing was trimmed meanwhile", peer.home.name);
+        let trimmed = |event: &Value| event["event"] == "trimmed" && event["peer"] == other.id;
+        ensure!(
+            !events[..until].iter().any(trimmed),
+            "{}: the other end was trimmed",
+            peer.home.name
+        );
+    }
+    Ok(())
+}
+
 /// The control: without a relay, and with all else the same, whoever calls from outside hears nothing at all.
 #[test]
 fn without_a_relay_nothing_comes_through() -> Result<()> {
@@ -142,6 +184,25 @@ fn without_a_relay_nothing_comes_through() -> Result<()> {
     assert_eq!(count(&bob.metrics()?, "accepts_total"), count(&before, "accepts_total"));
     assert_eq!(count(&ada.metrics()?, "accepts_total"), 0.0);
     Ok(())
+}
+
+/// A relay, and its address. Bob has a reservation, and both know how the outside sees them.
+fn meet_at_a_relay(net: &Internet, ada: &mut Peer, bob: &mut Peer) -> Result<(Process, String)> {
+    let listens = format!("/ip4/{PUBLIC_IP}/tcp/{RELAY_PORT}/tls");
+    let relay = Process::spawn("relay", puncher(net, PUBLIC).args(["--relay", "--listen", &listens]))?;
+    relay.wait_for(|event| event["event"] == "listening", SOON)?;
+    let address = format!("{listens}/p2p/{}", id_of(&relay)?);
+    ada.tell("dial", &address)?;
+    bob.tell("listen", &format!("{address}/p2p-circuit"))?;
+    bob.event("reserved")?;
+    for peer in [ada, bob] {
+        // With the port it listens at, as the dial reused that one.
+        assert_eq!(
+            peer.event("candidate")?["address"],
+            format!("/ip4/{}/tcp/{PORT}/tls", peer.home.wan)
+        );
+    }
+    Ok((relay, address))
 }
 
 /// One of the two: a process, and where it is at home.

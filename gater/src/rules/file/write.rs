@@ -116,7 +116,7 @@ fn lines(to: &mut impl io::Write, now: &Snapshot, time: u64) -> io::Result<()> {
             writeln!(to, "{rule}")?;
         }
     }
-    let mut blocked: Vec<_> = now.blocked.iter().map(|(key, ())| *key).collect();
+    let mut blocked: Vec<_> = now.blocked.iter().copied().collect();
     blocked.sort_unstable();
     for key in blocked {
         writeln!(to, "{}", Rule::block().peer(key.peer()))?;
