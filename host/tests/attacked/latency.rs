@@ -26,7 +26,7 @@ const PACE: Duration = Duration::from_millis(2);
 const QUESTIONS: u64 = 200;
 
 /// How often an attack is tried.
-const ROUNDS: usize = 60;
+const ROUNDS: usize = 12;
 
 /// Rounds that have to be within the bound.
 const GOOD: usize = 3;
@@ -233,8 +233,8 @@ fn an_honest_peer_does_not_notice(attack: Attack) {
             if good == GOOD {
                 break;
             }
-            // What the attack has left in buffers is not the next phase's.
-            sleep(Duration::from_millis(50)).await;
+            // What the attack has left behind is not the next phase's.
+            sleep(Duration::from_millis(300)).await;
         }
         let connections = host.counters().peer(&peer(VICTIM)).unwrap().conn_established.get();
         host.close().await;

@@ -306,8 +306,10 @@ async fn counters_say_what_happened() {
     assert_eq!(theirs.conn_established_inbound.get(), 1);
     // The open of "x", and a message.
     let written = 37 + 1 + 37 + 1000;
-    assert_eq!(ours.conn_written_bytes.get(), written);
-    assert_eq!(theirs.conn_read_processed_bytes.get(), written);
+    // Where the machine took its time, the open was told once or twice more.
+    let and_opens = |bytes: u64| (0..=2).map(|again| written + again * 38).any(|sum| sum == bytes);
+    assert!(and_opens(ours.conn_written_bytes.get()), "{ours:?}");
+    assert!(and_opens(theirs.conn_read_processed_bytes.get()), "{theirs:?}");
     assert!(ours.rawconn_written_bytes.get() > written);
     assert!(theirs.rawconn_read_bytes.get() > written);
     assert_eq!(ours.message_bytes.sum(), 1000);
