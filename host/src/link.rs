@@ -290,3 +290,58 @@ impl From<io::Error> for End {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{Limits, Priority};
+    use crate::peers::{Need, Registry, Setup};
+    use futures::io::{AsyncRead, BufReader};
+    use libp2p_identity::{Keypair, PeerId};
+
+    /// Never brings anything and cannot be written to.
+    struct Broken;
+
+    impl AsyncRead for Broken {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Broken {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::Error::other("broken")))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::Error::other("broken")))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::Error::other("broken")))
+        }
+    }
+
+    fn peer(seed: u8) -> PeerId {
+        Keypair::ed25519_from_bytes([seed; 32]).unwrap().public().to_peer_id()
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_cannot_be_written_to_ends_and_another_is_wanted() {
+        // W11: where the original cannot set a deadline its writer goes, and the reader keeps a connection that is half dead.
+        let registry = Arc::new(Registry::new(Setup {
+            local: peer(1),
+            identity: None,
+            ed25519_only: true,
+            memory: 1 << 20,
+            dial_interval: Duration::from_secs(3),
+        }));
+        let opened = registry.open(peer(2), "x", Priority::Default, Limits::default());
+        assert!(opened.is_ok());
+        let lease = registry.arrived(&peer(2), true).unwrap();
+        assert_eq!(registry.need(&peer(2)), Need::Nothing);
+        let end = Link::new(BufReader::new(Broken), lease, None).await;
+        assert!(matches!(end, End::Io(_)), "{end:?}");
+        assert_eq!(registry.need(&peer(2)), Need::Connection);
+    }
+}

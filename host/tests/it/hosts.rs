@@ -5,6 +5,8 @@ use bytes::Bytes;
 use futures::future::join_all;
 use knock_host::discovery::StaticList;
 use knock_host::{Host, HostConfig, Inbound, Limits, OpenError, Priority, ResponsePolicy, StartError};
+use libp2p_core::Multiaddr;
+use libp2p_core::multiaddr::Protocol;
 use libp2p_knock::{Mode, Version};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -183,6 +185,23 @@ async fn every_address_of_a_peer_is_tried_in_one_round() {
     let there = one.open_stream(peer(2), "x", wide()).unwrap();
     there.send("hello");
     assert_eq!(in_time(back.recv()).await.unwrap(), "hello");
+}
+
+#[tokio::test]
+async fn a_name_is_looked_up_and_dialled() {
+    let list = StaticList::new();
+    let one = host(1, &list).await;
+    let two = host(2, &StaticList::new()).await;
+    let port = address(&two).to_string().split('/').nth(4).unwrap().to_owned();
+    // One that no resolver is asked for.
+    list.add(
+        peer(2),
+        Multiaddr::from(Protocol::Dns4("a\0b".into())).with(Protocol::Tcp(1)),
+    );
+    list.add(peer(2), format!("/dns4/localhost/tcp/{port}").parse().unwrap());
+    let back = two.open_stream(peer(1), "x", wide()).unwrap();
+    let there = one.open_stream(peer(2), "x", wide()).unwrap();
+    until_heard(&there, &back).await;
 }
 
 #[tokio::test]
