@@ -147,20 +147,19 @@ where
         while turns < TURNS && work < WORK {
             let wrote = self.write(cx)?;
             turns += 1;
-            // What is sent meanwhile wakes us.
-            for _ in 0..READS {
+            // What is sent meanwhile wakes us; what is read may have opened a stream that has something to say, and does not.
+            let mut reads = 0;
+            while reads < READS && work < WORK {
                 let Some(more) = self.read(cx)? else {
-                    if wrote {
-                        break;
-                    }
-                    return Ok(());
-                };
-                turns += 1;
-                work += more;
-                if work >= WORK {
                     break;
-                }
+                };
+                reads += 1;
+                work += more;
             }
+            if reads == 0 && !wrote {
+                return Ok(());
+            }
+            turns += reads;
         }
         // Not by waking ourselves at once: to tokio that is work that goes on, and it would look at the sockets of others only
         // after dozens of our turns.
@@ -294,10 +293,14 @@ impl From<io::Error> for End {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::frame::{Header, Kind};
+    use crate::engine::id::{Key, StreamId};
+    use crate::engine::peer::Outbound;
     use crate::limits::{Limits, Priority};
-    use crate::peers::{Need, Registry, Setup};
+    use crate::peers::{Need, Registry, Setup, lock};
     use futures::io::{AsyncRead, BufReader};
     use libp2p_identity::{Keypair, PeerId};
+    use std::sync::Mutex;
 
     /// Never brings anything and cannot be written to.
     struct Broken;
@@ -322,6 +325,71 @@ mod tests {
         }
     }
 
+    /// Brings what there is, once, and keeps what is written.
+    struct Still {
+        brings: io::Cursor<Vec<u8>>,
+        written: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl AsyncRead for Still {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+            match io::Read::read(&mut self.brings, buf) {
+                Ok(0) => Poll::Pending,
+                read => Poll::Ready(read),
+            }
+        }
+    }
+
+    impl AsyncWrite for Still {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            lock(&self.written).extend_from_slice(buf);
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_an_open_lets_go_goes_out_at_once_and_not_when_something_else_comes() {
+        let registry = registry();
+        let (shared, ticket) = registry
+            .open(peer(2), "x", Priority::Default, Limits::default())
+            .unwrap();
+        shared.send(ticket, Outbound::Plain, "waiting".into());
+        let lease = registry.arrived(&peer(2), true).unwrap();
+        let key = |seed| Key::of_peer(&peer(seed));
+        let stream = StreamId::new(&key(1), &key(2), b"x");
+        let (kind, length) = (Kind::Open, 1);
+        let mut open = Vec::new();
+        Header { kind, stream, length }.encode(&mut open);
+        open.push(b'x');
+        let written = Arc::default();
+        let io = Still {
+            brings: io::Cursor::new(open),
+            written: Arc::clone(&written),
+        };
+        // One poll: nothing here wakes anybody.
+        let mut link = Link::new(BufReader::new(io), lease, None);
+        assert!(futures::poll!(&mut link).is_pending());
+        assert!(lock(&written).ends_with(b"waiting"), "{:?}", lock(&written));
+    }
+
+    fn registry() -> Arc<Registry> {
+        Arc::new(Registry::new(Setup {
+            local: peer(1),
+            identity: None,
+            ed25519_only: true,
+            memory: 1 << 20,
+            dial_interval: Duration::from_secs(3),
+        }))
+    }
+
     fn peer(seed: u8) -> PeerId {
         Keypair::ed25519_from_bytes([seed; 32]).unwrap().public().to_peer_id()
     }
@@ -329,13 +397,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_cannot_be_written_to_ends_and_another_is_wanted() {
         // W11: where the original cannot set a deadline its writer goes, and the reader keeps a connection that is half dead.
-        let registry = Arc::new(Registry::new(Setup {
-            local: peer(1),
-            identity: None,
-            ed25519_only: true,
-            memory: 1 << 20,
-            dial_interval: Duration::from_secs(3),
-        }));
+        let registry = registry();
         let opened = registry.open(peer(2), "x", Priority::Default, Limits::default());
         assert!(opened.is_ok());
         let lease = registry.arrived(&peer(2), true).unwrap();
