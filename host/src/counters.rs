@@ -95,9 +95,10 @@ pub struct PeerCounters {
     pub conn_read_skipped_bytes: Counter,
     /// Bytes of headers, names and payloads that were written.
     pub conn_written_bytes: Counter,
-    /// Bytes read from the socket after the knock, handshake and TLS overhead included.
+    /// Bytes read from the socket: knock, handshake and TLS overhead included. Ragep2p leaves out the knock, 97 bytes of
+    /// version 2 once a connection.
     pub rawconn_read_bytes: Counter,
-    /// Bytes written to the socket after the knock, handshake and TLS overhead included.
+    /// Bytes written to the socket, as above.
     pub rawconn_written_bytes: Counter,
     /// What the bucket over the whole connection refills with, bytes per second. Infinity without a limit.
     pub rawconn_rate_limit_rate: Gauge,

@@ -47,6 +47,10 @@ impl Handle {
     /// Opens the stream `name` to `peer`. Returns at once and never touches the network: the host connects, and connects
     /// again, by itself, as long as there is a stream. The other end has to open the same name before anything arrives there.
     ///
+    /// A peer without any stream to us does not answer our knock, as it answers no stranger's. A dial that comes before it has
+    /// one takes all of the dial timeout, 5 s by default, and the next comes after the dial interval; so where two start together,
+    /// the first message may take some eight seconds. The other end's dials are not held up by that.
+    ///
     /// # Errors
     ///
     /// See [`OpenError`]; each is found at once.

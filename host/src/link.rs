@@ -2,15 +2,16 @@
 
 use crate::engine::frame::Violation;
 use crate::engine::outgoing::Outgoing;
+use crate::engine::peer::WORK;
 use crate::engine::slots::Role;
 use crate::meter::Meter;
 use crate::peers::Lease;
 use futures::future::FutureExt as _;
-use futures::io::{AsyncRead, AsyncWrite};
+use futures::io::{AsyncBufRead, AsyncWrite};
 use futures::ready;
 use futures_timer::Delay;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -19,14 +20,17 @@ use std::time::{Duration, Instant};
 /// starts the time anew: a long message over a slow line is no reason to give up (W5).
 const STALL: Duration = Duration::from_secs(5);
 
-/// Bytes read at once.
-const READ: usize = 32 << 10;
-
 /// What a connection that stands by may bring before it is looked at. It is not read further.
 const STANDBY: usize = 64 << 10;
 
-/// Reads and writes in one turn, at most: other connections have theirs.
-const TURNS: usize = 16;
+/// Reads, and writes of a batch, in one turn, at most: other connections have theirs. A read brings a record of TLS, 16 KiB.
+const TURNS: usize = 20;
+
+/// Reads before it is looked at what there is to write: what TLS reads of the socket at once.
+const READS: usize = 4;
+
+/// Writes in a batch: each is taken by TLS, four records or a few frames.
+const WRITES: usize = 16;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +54,8 @@ pub(crate) struct Link<S> {
     io: S,
     lease: Lease,
     meter: Option<Arc<Meter>>,
-    buffer: Vec<u8>,
-    /// What stands in `buffer` and was not looked at.
-    kept: usize,
+    /// What came while it stood by, and was not looked at.
+    kept: Vec<u8>,
     out: Outgoing,
     unflushed: bool,
     /// Since when nothing could be written.
@@ -66,7 +69,7 @@ pub(crate) struct Link<S> {
 
 impl<S> Link<S>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncBufRead + AsyncWrite + Unpin,
 {
     /// `meter` counts what lies below, if anything does.
     pub(crate) fn new(io: S, lease: Lease, meter: Option<Arc<Meter>>) -> Self {
@@ -74,8 +77,7 @@ where
             io,
             lease,
             meter,
-            buffer: Vec::new(),
-            kept: 0,
+            kept: Vec::new(),
             out: Outgoing::default(),
             unflushed: false,
             stall: None,
@@ -124,59 +126,85 @@ where
 
     /// Keeps what comes, and says when the first byte has.
     fn stand_by(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        loop {
-            if self.kept == STANDBY {
-                return Poll::Pending;
-            }
-            self.buffer.resize(STANDBY, 0);
-            match ready!(Pin::new(&mut self.io).poll_read(cx, &mut self.buffer[self.kept..])) {
-                Ok(0) => return Poll::Ready(End::Closed),
-                Ok(n) => self.kept += n,
+        while self.kept.len() < STANDBY {
+            match ready!(Pin::new(&mut self.io).poll_fill_buf(cx)) {
+                Ok([]) => return Poll::Ready(End::Closed),
+                Ok(bytes) => {
+                    let n = bytes.len().min(STANDBY - self.kept.len());
+                    self.kept.extend_from_slice(&bytes[..n]);
+                    Pin::new(&mut self.io).consume(n);
+                }
                 Err(error) => return Poll::Ready(error.into()),
             }
             self.lease.spoke();
         }
+        Poll::Pending
     }
 
-    /// Writes and reads until neither is possible.
+    /// Writes and reads until neither is possible, or others should have their turn.
     fn exchange(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        if self.kept > 0 {
-            let kept = std::mem::take(&mut self.buffer);
-            let kept = &kept[..std::mem::take(&mut self.kept)];
-            self.lease.receive(kept, self.raw())?;
-        }
-        for _ in 0..TURNS {
+        let (mut turns, mut work) = (0, self.look_at_kept()?);
+        while turns < TURNS && work < WORK {
             let wrote = self.write(cx)?;
-            let read = self.read(cx)?;
-            if !(wrote || read) {
+            turns += 1;
+            // What is sent meanwhile wakes us; what is read may have opened a stream that has something to say, and does not.
+            let mut reads = 0;
+            while reads < READS && work < WORK {
+                let Some(more) = self.read(cx)? else {
+                    break;
+                };
+                reads += 1;
+                work += more;
+            }
+            if reads == 0 && !wrote {
                 return Ok(());
             }
+            turns += reads;
         }
-        cx.waker().wake_by_ref();
+        // Not by waking ourselves at once: to tokio that is work that goes on, and it would look at the sockets of others only
+        // after dozens of our turns.
+        let _ = pin!(tokio::task::yield_now()).poll(cx);
         Ok(())
     }
 
-    fn raw(&self) -> Option<u64> {
-        self.meter.as_ref().map(|meter| meter.read_since_handshake())
+    /// Takes what came while it stood by, or some of it, and says how much work that was.
+    fn look_at_kept(&mut self) -> Result<usize, End> {
+        let mut rest = &self.kept[..];
+        if rest.is_empty() {
+            return Ok(0);
+        }
+        // How much of all that came over the wire is content shows at the end of it.
+        let mut work = self.lease.receive(&mut rest, None)?;
+        let taken = self.kept.len() - rest.len();
+        self.kept.drain(..taken);
+        if self.kept.is_empty() {
+            self.kept = Vec::new();
+        } else {
+            work = WORK;
+        }
+        Ok(work)
     }
 
-    /// Whether something was read.
-    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        self.buffer.resize(READ, 0);
-        match Pin::new(&mut self.io).poll_read(cx, &mut self.buffer) {
-            Poll::Pending => Ok(false),
-            Poll::Ready(Ok(0)) => Err(End::Closed),
-            Poll::Ready(Ok(n)) => {
-                self.lease.receive(&self.buffer[..n], self.raw())?;
-                Ok(true)
-            }
-            Poll::Ready(Err(error)) => Err(error.into()),
+    /// How much work was done for what was read, if anything was.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<Option<usize>, End> {
+        let Poll::Ready(bytes) = Pin::new(&mut self.io).poll_fill_buf(cx)? else {
+            return Ok(None);
+        };
+        if bytes.is_empty() {
+            return Err(End::Closed);
         }
+        // Of the last read of the socket, which may have brought more than this.
+        let raw = self.meter.as_ref().map(|meter| meter.read_since_handshake());
+        let mut rest = bytes;
+        let work = self.lease.receive(&mut rest, raw)?;
+        let taken = bytes.len() - rest.len();
+        Pin::new(&mut self.io).consume(taken);
+        Ok(Some(work))
     }
 
     /// Whether something was written, so that it is worth coming back.
     fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let mut budget = TURNS;
+        let mut budget = WRITES;
         loop {
             if self.out.is_empty() {
                 self.lease.fill(&mut self.out);
@@ -232,7 +260,7 @@ where
 
 impl<S> Future for Link<S>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncBufRead + AsyncWrite + Unpin,
 {
     type Output = End;
 
@@ -259,5 +287,123 @@ impl From<io::Error> for End {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Closed,
             _ => Self::Io(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::frame::{Header, Kind};
+    use crate::engine::id::{Key, StreamId};
+    use crate::engine::peer::Outbound;
+    use crate::limits::{Limits, Priority};
+    use crate::peers::{Need, Registry, Setup, lock};
+    use futures::io::{AsyncRead, BufReader};
+    use libp2p_identity::{Keypair, PeerId};
+    use std::sync::Mutex;
+
+    /// Never brings anything and cannot be written to.
+    struct Broken;
+
+    impl AsyncRead for Broken {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Broken {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::Error::other("broken")))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::Error::other("broken")))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::Error::other("broken")))
+        }
+    }
+
+    /// Brings what there is, once, and keeps what is written.
+    struct Still {
+        brings: io::Cursor<Vec<u8>>,
+        written: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl AsyncRead for Still {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+            match io::Read::read(&mut self.brings, buf) {
+                Ok(0) => Poll::Pending,
+                read => Poll::Ready(read),
+            }
+        }
+    }
+
+    impl AsyncWrite for Still {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            lock(&self.written).extend_from_slice(buf);
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_an_open_lets_go_goes_out_at_once_and_not_when_something_else_comes() {
+        let registry = registry();
+        let (shared, ticket) = registry
+            .open(peer(2), "x", Priority::Default, Limits::default())
+            .unwrap();
+        shared.send(ticket, Outbound::Plain, "waiting".into());
+        let lease = registry.arrived(&peer(2), true).unwrap();
+        let key = |seed| Key::of_peer(&peer(seed));
+        let stream = StreamId::new(&key(1), &key(2), b"x");
+        let (kind, length) = (Kind::Open, 1);
+        let mut open = Vec::new();
+        Header { kind, stream, length }.encode(&mut open);
+        open.push(b'x');
+        let written = Arc::default();
+        let io = Still {
+            brings: io::Cursor::new(open),
+            written: Arc::clone(&written),
+        };
+        // One poll: nothing here wakes anybody.
+        let mut link = Link::new(BufReader::new(io), lease, None);
+        assert!(futures::poll!(&mut link).is_pending());
+        assert!(lock(&written).ends_with(b"waiting"), "{:?}", lock(&written));
+    }
+
+    fn registry() -> Arc<Registry> {
+        Arc::new(Registry::new(Setup {
+            local: peer(1),
+            identity: None,
+            ed25519_only: true,
+            memory: 1 << 20,
+            dial_interval: Duration::from_secs(3),
+        }))
+    }
+
+    fn peer(seed: u8) -> PeerId {
+        Keypair::ed25519_from_bytes([seed; 32]).unwrap().public().to_peer_id()
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_cannot_be_written_to_ends_and_another_is_wanted() {
+        // W11: where the original cannot set a deadline its writer goes, and the reader keeps a connection that is half dead.
+        let registry = registry();
+        let opened = registry.open(peer(2), "x", Priority::Default, Limits::default());
+        assert!(opened.is_ok());
+        let lease = registry.arrived(&peer(2), true).unwrap();
+        assert_eq!(registry.need(&peer(2)), Need::Nothing);
+        let end = Link::new(BufReader::new(Broken), lease, None).await;
+        assert!(matches!(end, End::Io(_)), "{end:?}");
+        assert_eq!(registry.need(&peer(2)), Need::Connection);
     }
 }

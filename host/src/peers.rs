@@ -445,17 +445,19 @@ impl Lease {
         }
     }
 
-    /// What the connection has brought, of which `raw` bytes came over the wire. Ignored if it is not in use.
-    pub(crate) fn receive(&self, bytes: &[u8], raw: Option<u64>) -> Result<(), Violation> {
+    /// What the connection has brought, of which `raw` bytes came over the wire: see [`Peer::receive`]. Ignored if it is not in
+    /// use.
+    pub(crate) fn receive(&self, bytes: &mut &[u8], raw: Option<u64>) -> Result<usize, Violation> {
         let mut wake = Vec::new();
         let received = {
             let mut state = self.shared.lock();
             if state.peer.generation() != Some(self.generation) {
-                return Ok(());
+                *bytes = &[];
+                return Ok(0);
             }
             let received = state.peer.receive(bytes, Instant::now(), &mut wake);
             let overhead = raw.map_or(Ok(()), |raw| state.peer.check_overhead(raw));
-            received.and(overhead)
+            received.and_then(|work| overhead.map(|()| work))
         };
         wake.into_iter().for_each(Waker::wake);
         received

@@ -30,10 +30,10 @@ pub(crate) struct Inbound {
     ended: bool,
 }
 
-/// What [`Inbound::take`] found.
-pub(crate) enum Taken {
-    /// So many bytes.
-    Data(usize),
+/// What [`Inbound::open`] found.
+pub(crate) enum Found {
+    /// [`Inbound::data`] is not empty.
+    Data,
     /// The other end's last word.
     End,
     /// Nothing: more has to be read.
@@ -51,15 +51,15 @@ impl Inbound {
         }
     }
 
-    /// Copies data out, opening records as needed.
-    pub(crate) fn take(&mut self, records: &mut Records, buf: &mut [u8]) -> Result<Taken, rustls::Error> {
+    /// Opens records until there is data, if there is none.
+    pub(crate) fn open(&mut self, records: &mut Records) -> Result<Found, rustls::Error> {
         while self.plain.is_empty() {
             if self.ended {
-                return Ok(Taken::End);
+                return Ok(Found::End);
             }
             let start = self.sealed.start;
             let Some(record) = records.open(&mut self.bytes[self.sealed.clone()])? else {
-                return Ok(Taken::Nothing);
+                return Ok(Found::Nothing);
             };
             self.sealed.start += record.size;
             match record.content {
@@ -68,18 +68,25 @@ impl Inbound {
                 Content::Control => {}
             }
         }
-        let n = self.plain.len().min(buf.len());
-        buf[..n].copy_from_slice(&self.bytes[self.plain.start..self.plain.start + n]);
-        self.plain.start += n;
+        Ok(Found::Data)
+    }
+
+    /// What is in clear and was not handed on: the rest of one record.
+    pub(crate) fn data(&self) -> &[u8] {
+        &self.bytes[self.plain.clone()]
+    }
+
+    /// So many bytes of [`Inbound::data`] were handed on.
+    pub(crate) fn consume(&mut self, n: usize) {
+        self.plain.start = self.plain.end.min(self.plain.start + n);
         if self.plain.is_empty() && self.sealed.is_empty() {
             // At once: the next stream on this thread would have to ask the allocator.
             give_back(std::mem::take(&mut self.bytes));
             (self.plain, self.sealed) = (0..0, 0..0);
         }
-        Ok(Taken::Data(n))
     }
 
-    /// Reads more, once [`Inbound::take`] has found nothing. Ready with the number of bytes, 0 at the end.
+    /// Reads more, once [`Inbound::open`] has found nothing. Ready with the number of bytes, 0 at the end.
     pub(crate) fn poll_fill<S>(&mut self, io: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>>
     where
         S: AsyncRead + Unpin,

@@ -2,13 +2,13 @@
 
 use crate::config::KeyExchange;
 use crate::error::Error;
-use crate::inbound::{Inbound, Taken};
+use crate::inbound::{Found, Inbound};
 use crate::knock::Mode;
 use crate::metrics::Metrics;
 use crate::records::{MAX_PLAIN, Records, alert_for};
 use crate::timer::Deadline;
 use futures::future::FutureExt as _;
-use futures::io::{AsyncRead, AsyncWrite};
+use futures::io::{AsyncBufRead, AsyncRead, AsyncWrite};
 use futures::ready;
 use libp2p_identity::PeerId;
 use rustls::AlertDescription;
@@ -35,7 +35,8 @@ pub enum Role {
 /// system call if they come together. An idle stream holds no buffer; one that waits for the rest of a record holds what
 /// has come of it, and one whose data nobody reads up to 80 KiB.
 ///
-/// Reads and writes are cancel safe: a dropped read or write future loses nothing that it reported as taken. A clean end of the stream is the other end's
+/// Reads and writes are cancel safe: a dropped read or write future loses nothing that it reported as taken. Read as an
+/// [`AsyncBufRead`], it hands out what it opened where it lies. A clean end of the stream is the other end's
 /// `close_notify`; a connection cut without one is [`io::ErrorKind::UnexpectedEof`].
 pub struct TlsStream<S> {
     io: S,
@@ -169,6 +170,38 @@ where
         Poll::Ready(Ok(()))
     }
 
+    /// What came and was not handed on. Empty only at the end.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        loop {
+            match self.inbound.open(&mut self.records) {
+                Ok(Found::Data | Found::End) => return Poll::Ready(Ok(self.inbound.data())),
+                Ok(Found::Nothing) => {}
+                Err(error) => {
+                    // Goes out with the close.
+                    let _ = self.records.seal_alert(alert_for(&error), &mut self.outbound);
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+                }
+            }
+            // Whoever waits for an answer counts on his question going out. Should it fail, the next write will say
+            // so; there may still be something to read.
+            if self.unflushed || !self.outbound.is_empty() || !self.partial.is_empty() {
+                let _ = self.poll_push(cx);
+                // On a stream that is split the other half waits in another task.
+                if let Some(writer) = self.writer.take()
+                    && !writer.will_wake(cx.waker())
+                {
+                    writer.wake();
+                }
+            }
+            let n = ready!(self.inbound.poll_fill(&mut self.io, cx))?;
+            if n == 0 {
+                // In our words: what reads this is mostly a log line about a program that ended.
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, Error::Closed)));
+            }
+            self.about.metrics.read(n);
+        }
+    }
+
     fn seal_partial(&mut self) -> io::Result<()> {
         if self.partial.is_empty() {
             return Ok(());
@@ -196,35 +229,25 @@ where
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        loop {
-            match this.inbound.take(&mut this.records, buf) {
-                Ok(Taken::Data(n)) => return Poll::Ready(Ok(n)),
-                Ok(Taken::End) => return Poll::Ready(Ok(0)),
-                Ok(Taken::Nothing) => {}
-                Err(error) => {
-                    // Goes out with the close.
-                    let _ = this.records.seal_alert(alert_for(&error), &mut this.outbound);
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
-                }
-            }
-            // Whoever waits for an answer counts on his question going out. Should it fail, the next write will say
-            // so; there may still be something to read.
-            if this.unflushed || !this.outbound.is_empty() || !this.partial.is_empty() {
-                let _ = this.poll_push(cx);
-                // On a stream that is split the other half waits in another task.
-                if let Some(writer) = this.writer.take()
-                    && !writer.will_wake(cx.waker())
-                {
-                    writer.wake();
-                }
-            }
-            let n = ready!(this.inbound.poll_fill(&mut this.io, cx))?;
-            if n == 0 {
-                // In our words: what reads this is mostly a log line about a program that ended.
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, Error::Closed)));
-            }
-            this.about.metrics.read(n);
-        }
+        let data = ready!(this.poll_data(cx))?;
+        let n = data.len().min(buf.len());
+        buf[..n].copy_from_slice(&data[..n]);
+        this.inbound.consume(n);
+        Poll::Ready(Ok(n))
+    }
+}
+
+/// Without a copy: what is handed out is a record where it was opened, 16 KiB at most.
+impl<S> AsyncBufRead for TlsStream<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        self.get_mut().poll_data(cx)
+    }
+
+    fn consume(self: Pin<&mut Self>, n: usize) {
+        self.get_mut().inbound.consume(n);
     }
 }
 

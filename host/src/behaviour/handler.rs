@@ -7,6 +7,7 @@
 
 use crate::link::Link;
 use crate::peers::Registry;
+use futures::io::BufReader;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use libp2p_core::upgrade::ReadyUpgrade;
 use libp2p_identity::PeerId;
@@ -20,6 +21,9 @@ use std::task::{Context, Poll};
 
 /// What is negotiated for the substream.
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/knock-host/streams/1");
+
+/// Bytes read at once.
+const READ: usize = 32 << 10;
 
 /// Open a substream.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +47,7 @@ pub struct Handler {
     /// Being opened.
     opening: bool,
     outcome: Option<Outcome>,
-    links: FuturesUnordered<Link<Stream>>,
+    links: FuturesUnordered<Link<BufReader<Stream>>>,
 }
 
 impl Handler {
@@ -61,7 +65,8 @@ impl Handler {
     fn run(&mut self, stream: Stream, outbound: bool) {
         // Without a lease the stream is dropped: the other end sees it closed.
         if let Some(lease) = self.registry.arrived(&self.peer, outbound) {
-            self.links.push(Link::new(stream, lease, None));
+            self.links
+                .push(Link::new(BufReader::with_capacity(READ, stream), lease, None));
         }
     }
 }

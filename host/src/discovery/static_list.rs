@@ -10,6 +10,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 /// Peers and their addresses, as configured. Clones share one list, which may change while the host runs.
 ///
+/// An address begins with `/ip4`, `/ip6`, or a name, `/dns`, `/dns4` or `/dns6`, which the system's resolver is asked for anew in
+/// each round of dials; the first eight addresses that it finds are tried. `/dnsaddr` is not looked up.
+///
 /// ```
 /// use knock_host::discovery::StaticList;
 ///

@@ -17,6 +17,7 @@ use crate::limits::{Limits, MAX_STREAMS_PER_PEER, Priority};
 use crate::message::Inbound;
 use bytes::Bytes;
 use inbound::Target;
+pub(crate) use inbound::WORK;
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _};
 use std::collections::{HashMap, HashSet, VecDeque};

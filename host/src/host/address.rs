@@ -3,6 +3,10 @@
 use libp2p_core::Multiaddr;
 use libp2p_core::multiaddr::Protocol;
 use libp2p_identity::PeerId;
+use std::net::{IpAddr, SocketAddr};
+
+/// IP addresses of one name that are tried, at most.
+const OF_A_NAME: usize = 8;
 
 /// With `/tls` and without a peer: where to listen.
 pub(super) fn listening(address: &Multiaddr) -> Multiaddr {
@@ -38,9 +42,76 @@ pub(super) fn dialling(address: &Multiaddr, peer: &PeerId) -> Option<Multiaddr> 
     Some(listening(address).with(Protocol::P2p(*peer)))
 }
 
+/// Whether a name has to be looked up before `address` can be dialled.
+pub(super) fn is_name(address: &Multiaddr) -> bool {
+    matches!(
+        address.iter().next(),
+        Some(Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_))
+    )
+}
+
+/// `address` with the IP addresses that the system finds for its name. Empty, with a line in the log, if it finds none.
+pub(super) async fn resolved(address: Multiaddr) -> Vec<Multiaddr> {
+    let mut parts = address.iter();
+    let (Some(name), Some(Protocol::Tcp(port))) = (parts.next(), parts.next()) else {
+        return vec![address];
+    };
+    let (name, wanted): (_, fn(&IpAddr) -> bool) = match name {
+        Protocol::Dns(name) => (name, |_| true),
+        Protocol::Dns4(name) => (name, IpAddr::is_ipv4),
+        Protocol::Dns6(name) => (name, IpAddr::is_ipv6),
+        _ => return vec![address],
+    };
+    let found: Vec<SocketAddr> = match tokio::net::lookup_host((&*name, port)).await {
+        Ok(found) => found.collect(),
+        Err(error) => {
+            tracing::debug!(%address, %error, "no address for this name");
+            return Vec::new();
+        }
+    };
+    let ips = found.iter().map(SocketAddr::ip).filter(wanted).take(OF_A_NAME);
+    let with = |ip| address.iter().skip(1).fold(Multiaddr::from(ip), Multiaddr::with);
+    ips.map(with).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_name_becomes_the_addresses_of_its_family_and_the_rest_stays() {
+        let resolve = |address: &str| {
+            let address: Multiaddr = address.parse().unwrap();
+            async move {
+                let found = resolved(address).await;
+                found.iter().map(ToString::to_string).collect::<Vec<_>>()
+            }
+        };
+        // Literals are names that need nobody's help.
+        assert_eq!(
+            resolve("/dns/192.0.2.7/tcp/4001/tls").await,
+            ["/ip4/192.0.2.7/tcp/4001/tls"]
+        );
+        assert_eq!(resolve("/dns4/192.0.2.7/tcp/4001").await, ["/ip4/192.0.2.7/tcp/4001"]);
+        assert_eq!(resolve("/dns6/192.0.2.7/tcp/4001").await, [""; 0]);
+        assert_eq!(resolve("/ip4/192.0.2.7/tcp/4001").await, ["/ip4/192.0.2.7/tcp/4001"]);
+        // No name has a zero in it, and no resolver is asked.
+        let none = Multiaddr::from(Protocol::Dns("a\0b".into())).with(Protocol::Tcp(4001));
+        assert!(resolved(none).await.is_empty());
+    }
+
+    #[test]
+    fn names_are_looked_up_and_nothing_else_is() {
+        for (address, name) in [
+            ("/dns/example.org/tcp/1", true),
+            ("/dns4/example.org/tcp/1", true),
+            ("/dns6/example.org/tcp/1", true),
+            ("/dnsaddr/example.org", false),
+            ("/ip4/192.0.2.7/tcp/1", false),
+        ] {
+            assert_eq!(is_name(&address.parse().unwrap()), name, "{address}");
+        }
+    }
 
     #[test]
     fn an_address_that_stands_for_many_stays_one_with_the_port_of_all() {

@@ -45,6 +45,8 @@ struct NoStream;
 
 /// What a task of the host has come to.
 enum Done {
+    /// Where a peer can be dialled, its names looked up.
+    Resolved(PeerId, Vec<Multiaddr>),
     /// A round of dials, successful or not.
     Dialled(PeerId, Option<Secured>),
     /// An inbound handshake.
@@ -190,6 +192,7 @@ impl Driver {
 
     fn done(&mut self, done: Done) {
         match done {
+            Done::Resolved(peer, addresses) => self.dial_one_of(peer, addresses),
             Done::Dialled(peer, secured) => {
                 if let Some(secured) = secured {
                     self.connected(secured, true);
@@ -225,38 +228,54 @@ impl Driver {
                 .iter()
                 .filter_map(|address| address::dialling(address, &peer))
                 .collect();
-            let order: Vec<usize> = self.plan.order(&peer, known.len()).collect();
-            // None of them does anything before it is polled.
-            let dials = order.into_iter().filter_map(|at| {
-                let address = known[at].clone();
-                let opts = DialOpts {
-                    role: Endpoint::Dialer,
-                    port_use: PortUse::New,
-                };
-                match self.transport.dial(address.clone(), opts) {
-                    Ok(dial) => Some((address, dial)),
-                    Err(error) => {
-                        tracing::debug!(%address, %error, "cannot be dialled");
-                        None
-                    }
-                }
-            });
-            let dials: Vec<_> = dials.collect();
+            let order = self.plan.order(&peer, known.len());
+            let addresses: Vec<Multiaddr> = order.map(|at| known[at].clone()).collect();
+            if !addresses.iter().any(address::is_name) {
+                self.dial_one_of(peer, addresses);
+                continue;
+            }
             let timeout = self.dial_timeout;
             self.tasks.spawn(async move {
-                for (address, dial) in dials {
-                    match tokio::time::timeout(timeout, dial).await {
-                        Ok(Ok(secured)) => return Done::Dialled(peer, Some(secured)),
-                        Ok(Err(failure)) => {
-                            let error = failure.error() as &dyn std::error::Error;
-                            tracing::debug!(%address, error, "dial");
-                        }
-                        Err(_) => tracing::debug!(%address, "dial: no answer within {timeout:?}"),
-                    }
-                }
-                Done::Dialled(peer, None)
+                let found = addresses.into_iter().map(|address| async move {
+                    let found = tokio::time::timeout(timeout, address::resolved(address)).await;
+                    found.unwrap_or_default()
+                });
+                Done::Resolved(peer, futures::future::join_all(found).await.concat())
             });
         }
+    }
+
+    /// One after the other, until one answers.
+    fn dial_one_of(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        // None of them does anything before it is polled.
+        let dials = addresses.into_iter().filter_map(|address| {
+            let opts = DialOpts {
+                role: Endpoint::Dialer,
+                port_use: PortUse::New,
+            };
+            match self.transport.dial(address.clone(), opts) {
+                Ok(dial) => Some((address, dial)),
+                Err(error) => {
+                    tracing::debug!(%address, %error, "cannot be dialled");
+                    None
+                }
+            }
+        });
+        let dials: Vec<_> = dials.collect();
+        let timeout = self.dial_timeout;
+        self.tasks.spawn(async move {
+            for (address, dial) in dials {
+                match tokio::time::timeout(timeout, dial).await {
+                    Ok(Ok(secured)) => return Done::Dialled(peer, Some(secured)),
+                    Ok(Err(failure)) => {
+                        let error = failure.error() as &dyn std::error::Error;
+                        tracing::debug!(%address, error, "dial");
+                    }
+                    Err(_) => tracing::debug!(%address, "dial: no answer within {timeout:?}"),
+                }
+            }
+            Done::Dialled(peer, None)
+        });
     }
 
     /// The discoverer first, which may have streams of its own; then streams, which ends connections.

@@ -18,7 +18,7 @@
 //! | `ragep2p_peer_conn_read_processed_bytes_total` | counter | bytes read for use: headers, names, payloads |
 //! | `ragep2p_peer_conn_read_skipped_bytes_total` | counter | bytes of payloads that were thrown away |
 //! | `ragep2p_peer_conn_written_bytes_total` | counter | bytes written: headers, names, payloads |
-//! | `ragep2p_peer_rawconn_read_bytes_total` | counter | bytes read from the socket after the knock |
+//! | `ragep2p_peer_rawconn_read_bytes_total` | counter | bytes read from the socket; with the knock, which ragep2p leaves out (97 bytes of version 2, once a connection) |
 //! | `ragep2p_peer_rawconn_written_bytes_total` | counter | bytes written to it |
 //! | `ragep2p_peer_rawconn_rate_limit_rate`, `…_capacity` | gauge | the bucket over the whole connection, bytes per second and bytes |
 //! | `ragep2p_peer_messages_rate_limit_rate`, `…_capacity` | gauge | the sum over all streams, messages per second and messages |

@@ -1,21 +1,15 @@
 //! Peers that we have a stream to, and that do what they should not. Beside each of them an honest peer, who notices
 //! nothing.
 
-use crate::common::{address, config, host, in_time, keypair, knock, peer, until, wide};
+use crate::attacker::{HONEST, HOSTILE, VICTIM, dial, header, id, message, open, opens};
+use crate::common::{address, config, host, in_time, knock, peer, until, wide};
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use knock_host::discovery::StaticList;
 use knock_host::{Host, Limits, PeerCounters, Stream};
-use libp2p_core::transport::{DialOpts, PortUse};
-use libp2p_core::{Endpoint, Multiaddr, Transport as _};
-use libp2p_knock::{Authenticated, Mode, TlsStream};
-use libp2p_tcp::tokio::{TcpStream, Transport};
-use sha2::{Digest as _, Sha256};
+use libp2p_knock::TlsStream;
+use libp2p_tcp::tokio::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-const VICTIM: u8 = 1;
-const HONEST: u8 = 2;
-const HOSTILE: u8 = 3;
 
 /// A host, an honest peer of it, and a connection of a hostile one, which has a stream too.
 struct Scene {
@@ -43,7 +37,7 @@ impl Scene {
         let there = Arc::new(honest.open_stream(peer(VICTIM), "x", wide()).unwrap());
         let back = Arc::new(victim.open_stream(peer(HONEST), "x", wide()).unwrap());
         let stream = victim.open_stream(peer(HOSTILE), "x", limits).unwrap();
-        let connection = in_time(connect(&address(&victim))).await;
+        let connection = in_time(dial(HOSTILE, &address(&victim))).await.unwrap();
         until("it is in", || victim.is_connected(&peer(HOSTILE))).await;
         let counters = victim.counters().peer(&peer(HOSTILE)).unwrap();
         let scene = Self {
@@ -84,40 +78,6 @@ impl Scene {
     async fn is_thrown_out(&self) {
         until("it is thrown out", || !self.victim.is_connected(&peer(HOSTILE))).await;
     }
-}
-
-async fn connect(address: &Multiaddr) -> TlsStream<TcpStream> {
-    let knock = knock(HOSTILE).with_mode(Mode::Frames);
-    let mut transport = Authenticated::new(Transport::default(), knock);
-    let address = format!("{address}/p2p/{}", peer(VICTIM)).parse().unwrap();
-    let opts = DialOpts {
-        role: Endpoint::Dialer,
-        port_use: PortUse::New,
-    };
-    let (_, connection) = transport.dial(address, opts).unwrap().await.unwrap();
-    connection
-}
-
-fn id(name: &str) -> [u8; 32] {
-    let raw = |seed| keypair(seed).public().try_into_ed25519().unwrap().to_bytes();
-    let (a, b) = (raw(VICTIM), raw(HOSTILE));
-    Sha256::digest([&a.max(b)[..], &a.min(b), name.as_bytes()].concat()).into()
-}
-
-fn header(code: u8, id: [u8; 32], length: u32) -> Vec<u8> {
-    [&[code][..], &id, &length.to_be_bytes()].concat()
-}
-
-fn open(name: &str) -> Vec<u8> {
-    let mut frame = header(1, id(name), u32::try_from(name.len()).unwrap());
-    frame.extend_from_slice(name.as_bytes());
-    frame
-}
-
-fn message(payload: &[u8]) -> Vec<u8> {
-    let mut frame = header(3, id("x"), u32::try_from(payload.len()).unwrap());
-    frame.extend_from_slice(payload);
-    frame
 }
 
 #[tokio::test]
@@ -199,7 +159,7 @@ async fn memory_that_one_peer_fills_leaves_room_for_the_others() {
 async fn four_thousand_and_some_opens_end_the_connection() {
     let mut scene = Scene::new(wide()).await;
     // More than there are, and than come back while they are read.
-    let frames: Vec<u8> = (0..8000).flat_map(|n: u32| open(&n.to_string())).collect();
+    let frames = opens(8000);
     let _ = scene.connection.write_all(&frames).await;
     let _ = scene.connection.flush().await;
     scene.is_thrown_out().await;
@@ -258,7 +218,7 @@ async fn a_peer_that_comes_again_and_again_is_let_in_four_times() {
     let _stream = victim.open_stream(peer(HOSTILE), "x", wide()).unwrap();
     let mut connections = Vec::new();
     for _ in 0..20 {
-        connections.push(in_time(connect(&address(&victim))).await);
+        connections.push(in_time(dial(HOSTILE, &address(&victim))).await.unwrap());
     }
     let counters = victim.counters().peer(&peer(HOSTILE)).unwrap();
     // The last of them to be refused has been: it reads the end.
@@ -269,47 +229,4 @@ async fn a_peer_that_comes_again_and_again_is_let_in_four_times() {
     let most = 5 + begun.elapsed().as_secs() + 20;
     let established = counters.conn_established_inbound.get();
     assert!((4..=most.min(19)).contains(&established), "{established}");
-}
-
-/// What the honest peer's slowest answers take, beside a flood, a tarpit and a gigabyte. Prints it; asserts the bound only where
-/// `KNOCK_HOST_LATENCY` is set, on a machine that has nothing else to do.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_honest_peer_is_answered_as_fast_beside_hostile_ones() {
-    let mut scene = Scene::new(wide().with_messages(10.0, 10)).await;
-    let idle = scene.honest_work(500).await;
-    let connection = &mut scene.connection;
-    connection.write_all(&open("x")).await.unwrap();
-    // A fiftieth of a core's worth of frames, none of which passes.
-    let frame = message(&[0; 100]).repeat(10);
-    let attack = async {
-        loop {
-            if connection.write_all(&frame).await.is_err() || connection.flush().await.is_err() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    let mut took = Vec::new();
-    let work = async {
-        for n in 0..500_u64 {
-            let begun = Instant::now();
-            scene.there.send(n.to_be_bytes().to_vec());
-            let question = in_time(scene.back.recv()).await.unwrap();
-            scene.back.send(question);
-            assert_eq!(in_time(scene.there.recv()).await.unwrap(), n.to_be_bytes().as_slice());
-            took.push(begun.elapsed());
-        }
-    };
-    tokio::select! {
-        () = attack => panic!("it was thrown out"),
-        () = work => {}
-    }
-    took.sort_unstable();
-    let attacked = took[took.len() * 99 / 100];
-    println!("p99 idle {idle:?}, attacked {attacked:?}");
-    assert!(scene.counters.dropped_rate.get() > 0, "there was no attack");
-    if std::env::var_os("KNOCK_HOST_LATENCY").is_some() {
-        let bound = (idle * 3 / 2).max(idle + Duration::from_millis(5));
-        assert!(attacked <= bound, "idle {idle:?}, attacked {attacked:?}");
-    }
 }

@@ -5,6 +5,8 @@ use bytes::Bytes;
 use futures::future::join_all;
 use knock_host::discovery::StaticList;
 use knock_host::{Host, HostConfig, Inbound, Limits, OpenError, Priority, ResponsePolicy, StartError};
+use libp2p_core::Multiaddr;
+use libp2p_core::multiaddr::Protocol;
 use libp2p_knock::{Mode, Version};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -186,6 +188,23 @@ async fn every_address_of_a_peer_is_tried_in_one_round() {
 }
 
 #[tokio::test]
+async fn a_name_is_looked_up_and_dialled() {
+    let list = StaticList::new();
+    let one = host(1, &list).await;
+    let two = host(2, &StaticList::new()).await;
+    let port = address(&two).to_string().split('/').nth(4).unwrap().to_owned();
+    // One that no resolver is asked for.
+    list.add(
+        peer(2),
+        Multiaddr::from(Protocol::Dns4("a\0b".into())).with(Protocol::Tcp(1)),
+    );
+    list.add(peer(2), format!("/dns4/localhost/tcp/{port}").parse().unwrap());
+    let back = two.open_stream(peer(1), "x", wide()).unwrap();
+    let there = one.open_stream(peer(2), "x", wide()).unwrap();
+    until_heard(&there, &back).await;
+}
+
+#[tokio::test]
 async fn requests_are_answered() {
     let (one, two, _) = pair().await;
     let ask = one.open_stream2(peer(2), "x", Priority::Low, wide()).unwrap();
@@ -306,8 +325,10 @@ async fn counters_say_what_happened() {
     assert_eq!(theirs.conn_established_inbound.get(), 1);
     // The open of "x", and a message.
     let written = 37 + 1 + 37 + 1000;
-    assert_eq!(ours.conn_written_bytes.get(), written);
-    assert_eq!(theirs.conn_read_processed_bytes.get(), written);
+    // Where the machine took its time, the open was told once or twice more.
+    let and_opens = |bytes: u64| (0..=2).map(|again| written + again * 38).any(|sum| sum == bytes);
+    assert!(and_opens(ours.conn_written_bytes.get()), "{ours:?}");
+    assert!(and_opens(theirs.conn_read_processed_bytes.get()), "{theirs:?}");
     assert!(ours.rawconn_written_bytes.get() > written);
     assert!(theirs.rawconn_read_bytes.get() > written);
     assert_eq!(ours.message_bytes.sum(), 1000);

@@ -3,6 +3,8 @@
 //! `cfg(test)` is always on here. It tells clippy that the helpers are test code too, and may unwrap.
 
 #[cfg(test)]
+mod attacker;
+#[cfg(test)]
 mod common;
 #[cfg(test)]
 mod hostile;

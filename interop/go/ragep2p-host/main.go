@@ -377,11 +377,12 @@ func (n *node) blast(s *stream, cmd command) {
 	s.blasting.Store(true)
 	begun := time.Now()
 	limit := begun.Add(time.Duration(cmd.Millis) * time.Millisecond)
+	// One for all: no stack writes to what it is given.
+	payload := make([]byte, cmd.Size)
 	var sent uint64
 	for time.Now().Before(limit) {
 		for sent < s.acked.Load()+cmd.Window {
-			// The stack may keep what it is given.
-			s.send(make([]byte, cmd.Size))
+			s.send(payload)
 			sent++
 		}
 		select {

@@ -2,7 +2,7 @@
 //! brim. Each was a defect once.
 
 use crate::common::*;
-use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ready};
+use futures::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ready};
 use libp2p_core::Transport as _;
 use libp2p_core::transport::MemoryTransport;
 use rustls::crypto::cipher::{
@@ -45,6 +45,42 @@ async fn a_half_that_reads_does_not_stall_the_half_that_writes() {
     while received < TOTAL {
         received += soon("more of it", theirs.read(&mut room)).await.unwrap();
     }
+    soon("the writer", writer).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_where_it_was_opened_is_what_was_written_and_ends_where_it_did() {
+    let mut listener = victim(config(2)).await;
+    let dial = authenticated(config(1))
+        .dial(listener.address.clone(), dialer())
+        .unwrap();
+    let (_, mut ours) = soon("the dial", dial).await.unwrap();
+    let (_, mut theirs) = listener.upgraded().await.unwrap();
+    let written: Vec<u8> = (0..1_000_003_u32).map(|n| (n ^ (n >> 8)) as u8).collect();
+    let sent = written.clone();
+    let writer = tokio::spawn(async move {
+        ours.write_all(&sent).await.unwrap();
+        ours.close().await.unwrap();
+    });
+    let mut read = Vec::new();
+    for turn in 0_usize.. {
+        let bytes = soon("more of it", theirs.fill_buf()).await.unwrap();
+        let taken = match bytes.len() {
+            0 => break,
+            // Now all, now some, now by the other way.
+            count if turn % 3 == 0 => count,
+            count if turn % 3 == 1 => count.div_ceil(3),
+            _ => {
+                let mut room = [0; 100];
+                let count = soon("the same by a copy", theirs.read(&mut room)).await.unwrap();
+                read.extend_from_slice(&room[..count]);
+                continue;
+            }
+        };
+        read.extend_from_slice(&bytes[..taken]);
+        theirs.consume_unpin(taken);
+    }
+    assert!(read == written);
     soon("the writer", writer).await.unwrap();
 }
 

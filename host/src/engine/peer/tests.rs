@@ -34,6 +34,15 @@ fn wide() -> Limits {
         .with_bytes(1e9, 1 << 30)
 }
 
+fn receive(end: &mut Peer, mut bytes: &[u8], now: Instant) -> Result<(), Violation> {
+    loop {
+        end.receive(&mut bytes, now, &mut Vec::new())?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
 impl Pair {
     fn new() -> Self {
         Self::with_budget(BUDGET)
@@ -107,7 +116,7 @@ impl Pair {
     fn arrive(&mut self, at: usize, n: usize) -> Result<(), Violation> {
         let rest = self.wires[at].split_off(n.min(self.wires[at].len()));
         let bytes = std::mem::replace(&mut self.wires[at], rest);
-        self.ends[1 - at].receive(&bytes, self.now, &mut Vec::new())
+        receive(&mut self.ends[1 - at], &bytes, self.now)
     }
 
     /// Until there is nothing more to write.
@@ -139,7 +148,7 @@ impl Pair {
         let length = payload.len();
         Header { kind, stream, length }.encode(&mut wire);
         wire.extend_from_slice(payload);
-        self.ends[1].receive(&wire, self.now, &mut Vec::new())
+        receive(&mut self.ends[1], &wire, self.now)
     }
 }
 
@@ -438,8 +447,8 @@ fn memory_follows_what_arrived_and_not_what_was_announced() {
     let (kind, stream, length) = (Kind::Message, theirs.id, 1 << 30);
     Header { kind, stream, length }.encode(&mut wire);
     wire.extend_from_slice(&[0; 10_000]);
-    pair.ends[1].receive(&wire, pair.now, &mut Vec::new()).unwrap();
-    assert!(pair.budgets[1].used() <= 4 * 10_000, "{}", pair.budgets[1].used());
+    receive(&mut pair.ends[1], &wire, pair.now).unwrap();
+    assert!(pair.budgets[1].used() <= 16 * 10_000, "{}", pair.budgets[1].used());
     pair.cut();
     assert_eq!(pair.budgets[1].used(), 0);
 }
@@ -457,6 +466,31 @@ fn a_message_that_the_budget_has_no_room_for_is_dropped_and_the_connection_goes_
     assert_eq!(lengths, [1000, 2000]);
     assert_eq!(pair.ends[1].counters.dropped_memory.get(), 2);
     assert_eq!(pair.budgets[1].used(), 0);
+}
+
+#[test]
+fn no_turn_takes_more_than_some_work_and_no_end_of_a_frame_is_left_over() {
+    let mut pair = Pair::connected();
+    let theirs = pair.open(1, "x", wide());
+    for (kind, payload, most) in [
+        (Kind::Message, &b""[..], WORK),
+        (Kind::Message, b"!", WORK),
+        (Kind::Open, b"x", WORK / 4),
+    ] {
+        let (stream, length) = (theirs.id, payload.len());
+        let mut wire = Vec::new();
+        for _ in 0..most + 1 {
+            Header { kind, stream, length }.encode(&mut wire);
+            wire.extend_from_slice(payload);
+        }
+        let frame = wire.len() / (most + 1);
+        let mut rest = &wire[..];
+        let work = pair.ends[1].receive(&mut rest, pair.now, &mut Vec::new()).unwrap();
+        assert_eq!((work, rest.len()), (WORK, frame), "{kind:?}");
+        pair.ends[1].receive(&mut rest, pair.now, &mut Vec::new()).unwrap();
+        assert!(rest.is_empty());
+    }
+    assert_eq!(pair.received(1, theirs).len(), 2 * (WORK + 1));
 }
 
 #[test]
