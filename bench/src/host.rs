@@ -72,6 +72,7 @@ pub(crate) async fn run(options: &Options, seconds: Option<f64>) -> Result<()> {
     for (name, metric, theirs) in [
         ("host_msgs100_vs_go", "messages/s at 100 B", Stack::GoV1),
         ("host_gibs_vs_go", &gib, Stack::GoV1),
+        ("host_gibs_vs_newer_go", &gib, Stack::GoNew),
         ("host_mem_per_stream_vs_go", "KiB per stream", Stack::GoV1),
         ("host_gibs_vs_rawtls", &gib, Stack::RawTls),
     ] {
