@@ -1,17 +1,19 @@
 //! The behaviour by itself, called as a Swarm would call it.
 
 use futures::task::{ArcWake, waker};
-use libp2p::PeerId;
-use libp2p::core::transport::PortUse;
+use libp2p::core::transport::{DialOpts, ListenerId, PortUse, TransportError, TransportEvent};
 use libp2p::core::{ConnectedPoint, Endpoint};
 use libp2p::swarm::behaviour::{AddressChange, ConnectionEstablished};
 use libp2p::swarm::{ConnectionId, FromSwarm, NetworkBehaviour as _, ToSwarm};
+use libp2p::{Multiaddr, PeerId, Transport as _};
 use libp2p_gater::{Behaviour, Cidr, Event, Gate, Rules, Stage};
 use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
+use crate::common::soon;
 use crate::recorder::Recorder;
 
 #[derive(Default)]
@@ -136,4 +138,59 @@ fn a_gate_without_a_behaviour_keeps_nothing_and_one_whose_swarm_is_gone_neither(
     let woken = Arc::new(Woken::default());
     let waker = waker(woken);
     assert!(gate.behaviour().poll(&mut Context::from_waker(&waker)).is_pending());
+}
+
+/// Accepts without end.
+struct Flood(Arc<AtomicUsize>);
+
+impl libp2p::Transport for Flood {
+    type Output = ();
+    type Error = std::io::Error;
+    type ListenerUpgrade = std::future::Ready<std::io::Result<()>>;
+    type Dial = std::future::Ready<std::io::Result<()>>;
+
+    fn listen_on(&mut self, _: ListenerId, address: Multiaddr) -> Result<(), TransportError<Self::Error>> {
+        Err(TransportError::MultiaddrNotSupported(address))
+    }
+
+    fn remove_listener(&mut self, _: ListenerId) -> bool {
+        false
+    }
+
+    fn dial(&mut self, address: Multiaddr, _: DialOpts) -> Result<Self::Dial, TransportError<Self::Error>> {
+        Err(TransportError::MultiaddrNotSupported(address))
+    }
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Poll::Ready(TransportEvent::Incoming {
+            listener_id: ListenerId::next(),
+            upgrade: std::future::ready(Ok(())),
+            local_addr: "/ip4/192.0.2.1/tcp/1".parse().unwrap(),
+            send_back_addr: "/ip4/192.0.2.2/tcp/2".parse().unwrap(),
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_refusals_gives_way_to_others_after_two_and_goes_on() {
+    let policy = Recorder::default();
+    policy.deny(|asked| asked.stage == Stage::Accept);
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let mut transport = Gate::new(policy).transport(Flood(accepted.clone()));
+    let (mut turns, mut most, mut before) = (0, 0, 0);
+    soon(
+        "twenty refusals",
+        std::future::poll_fn(|cx| {
+            assert!(Pin::new(&mut transport).poll(cx).is_pending(), "nothing is let in");
+            let now = accepted.load(Ordering::SeqCst);
+            turns += 1;
+            most = most.max(now - before);
+            before = now;
+            // Nobody polls again but whoever is woken.
+            if now < 20 { Poll::Pending } else { Poll::Ready(()) }
+        }),
+    )
+    .await;
+    assert_eq!(most, 2, "in {turns} turns");
 }
