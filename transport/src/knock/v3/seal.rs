@@ -28,6 +28,7 @@ impl Callee {
     /// # Errors
     ///
     /// [`UnsupportedKey::OffCurve`], which nobody can have a secret for.
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn new(key: Key) -> Result<Self, UnsupportedKey> {
         Self::in_form(key, x25519::of_ed25519(&key))
     }
