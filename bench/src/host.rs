@@ -1,6 +1,7 @@
 //! Messages between two hosts of one kind, each in a process of its own.
 
 pub(crate) mod child;
+mod recovery;
 
 use crate::samples::{median, min_max};
 use crate::stacks::Kind;
@@ -8,7 +9,7 @@ use crate::{Options, report, throughput};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
@@ -42,16 +43,42 @@ impl Stack {
     }
 }
 
+/// Those that messages are sent with.
+const STACKS: [Stack; 3] = [Stack::Ours, Stack::GoV1, Stack::GoNew];
+
+/// Between two dials of a peer, in the measurements that do not wait for one.
+const AT_ONCE: Duration = Duration::from_millis(200);
+
 type Samples = BTreeMap<(Stack, String), Vec<f64>>;
 
-pub(crate) async fn run(options: &Options, seconds: Option<f64>) -> Result<()> {
+/// What of it is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Messages a second, GiB/s, CPU and memory.
+    Messages,
+    /// Until a message arrives again after the connection was cut.
+    Recovery,
+}
+
+pub(crate) async fn run(options: &Options, seconds: Option<f64>, part: Option<Part>) -> Result<()> {
+    let go = build_go()?;
+    if part != Some(Part::Recovery) {
+        messages(options, seconds, &go).await?;
+    }
+    if part != Some(Part::Messages) {
+        recovery::run(options, &go).await?;
+    }
+    Ok(())
+}
+
+async fn messages(options: &Options, seconds: Option<f64>, go: &Path) -> Result<()> {
     let rounds = options.rounds(5, 1);
-    let window = Duration::from_secs_f64(seconds.unwrap_or(if options.smoke { 0.3 } else { 2.0 }));
-    let go = build_go().await?;
+    let window = Duration::from_secs_f64(seconds.unwrap_or(if options.smoke { 0.2 } else { 2.0 }));
+    let streams = if options.smoke { 100 } else { STREAMS };
     let mut samples = Samples::new();
     for _ in 0..rounds {
-        for stack in [Stack::Ours, Stack::GoV1, Stack::GoNew] {
-            let measured = measure(stack, &go, window).await;
+        for stack in STACKS {
+            let measured = measure(stack, go, window, streams).await;
             for (metric, value) in measured.with_context(|| stack.about())? {
                 samples.entry((stack, metric)).or_default().push(value);
             }
@@ -106,17 +133,31 @@ fn size_name(size: usize) -> String {
     }
 }
 
-async fn measure(stack: Stack, go: &PathBuf, window: Duration) -> Result<Vec<(String, f64)>> {
-    let mut sender = Node::start(stack, go, 1).await?;
-    let mut sink = Node::start(stack, go, 2).await?;
+/// One that sends and one that counts, of which only the first knows where the other is.
+async fn pair(stack: Stack, go: &Path, dial_interval: Duration) -> Result<(Node, Node)> {
+    let sender = Node::start(stack, go, 1, dial_interval).await?;
+    let sink = Node::start(stack, go, 2, dial_interval).await?;
+    Ok((sender, sink))
+}
+
+/// Opens the stream that is measured, to a sink that is reached at `address`.
+async fn open_x(sender: &mut Node, sink: &mut Node, address: &str) -> Result<()> {
     let (to, from) = (sink.peer.clone(), sender.peer.clone());
     sender
-        .tell(&json!({"cmd": "know", "peer": to, "addr": sink.listen}))
+        .tell(&json!({"cmd": "know", "peer": to, "addr": address}))
         .await?;
     // The sink first: who has no stream to us lets our knock wait.
     sink.open(&from, "x").await?;
     sender.open(&to, "x").await?;
     sink.ask(&json!({"cmd": "sink", "name": "x"}), "done").await?;
+    Ok(())
+}
+
+async fn measure(stack: Stack, go: &Path, window: Duration, streams: usize) -> Result<Vec<(String, f64)>> {
+    let (mut sender, mut sink) = pair(stack, go, AT_ONCE).await?;
+    let (to, from) = (sink.peer.clone(), sender.peer.clone());
+    let address = sink.listen.clone();
+    open_x(&mut sender, &mut sink, &address).await?;
     // The connection, and whatever is made once.
     blast(&mut sender, 100, 1024, window / 4).await?;
 
@@ -138,14 +179,14 @@ async fn measure(stack: Stack, go: &PathBuf, window: Duration) -> Result<Vec<(St
     }
 
     let before = sender.usage().await?.1 + sink.usage().await?.1;
-    for n in 0..STREAMS {
+    for n in 0..streams {
         sender.open(&to, &n.to_string()).await?;
         sink.open(&from, &n.to_string()).await?;
     }
     let after = sender.usage().await?.1 + sink.usage().await?.1;
     measured.push((
         "KiB per stream".into(),
-        (after - before) / 1024.0 / (2 * STREAMS) as f64,
+        (after - before) / 1024.0 / (2 * streams) as f64,
     ));
     Ok(measured)
 }
@@ -169,15 +210,17 @@ struct Node {
 }
 
 impl Node {
-    async fn start(stack: Stack, go: &PathBuf, seed: u8) -> Result<Self> {
+    async fn start(stack: Stack, go: &Path, seed: u8, dial_interval: Duration) -> Result<Self> {
+        let millis = dial_interval.as_millis();
         let mut command = match stack {
             Stack::Ours => {
                 let mut command = Command::new(std::env::current_exe()?);
-                command.args(["host-child", &seed.to_string()]);
+                command.args(["host-child", &seed.to_string(), &millis.to_string()]);
                 command
             }
             Stack::GoV1 | Stack::GoNew => {
                 let mut command = Command::new(go);
+                command.args(["-dial-interval", &format!("{millis}ms")]);
                 let name = if stack == Stack::GoV1 { "v1" } else { "new" };
                 command.args(["-seed", &hex::encode([seed; 32]), "-stack", name]);
                 command.stderr(Stdio::null());
@@ -245,15 +288,14 @@ impl Node {
     }
 }
 
-async fn build_go() -> Result<PathBuf> {
+fn build_go() -> Result<PathBuf> {
     let path = std::env::temp_dir().join(format!("ragep2p-host-{}", std::process::id()));
-    let built = Command::new("go")
+    let built = std::process::Command::new("go")
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../interop/go/ragep2p-host"))
         .args(["build", "-trimpath", "-o"])
         .arg(&path)
         .arg(".")
         .status()
-        .await
         .context("Go 1.24 or newer is needed")?;
     ensure!(built.success(), "go build failed");
     Ok(path)

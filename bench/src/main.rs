@@ -26,6 +26,7 @@ use close_times::Probed;
 use libp2p_core::Multiaddr;
 use stacks::{Kind, Target};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 #[derive(Parser)]
 #[command(about, version)]
@@ -111,16 +112,18 @@ enum Command {
     Gater,
     /// The connection manager beside go-libp2p's, a million peers, and ten thousand real connections. Needs Go.
     Connmgr,
-    /// All of the above; of `connmgr` only with `--smoke`.
+    /// All of the above; of `connmgr` only with `--smoke`, which also runs `host`.
     All,
     /// Honest dialers while the listener is flooded. Needs the programs of the arsenal beside this one.
     Silence,
-    /// Streams of messages between two hosts, each in its process: ours, and Go's. Needs Go, for the latter. Not a part of
-    /// `all`.
+    /// Streams of messages between two hosts, each in its process: ours, and Go's. Needs Go. Of `all` only with `--smoke`.
     Host {
         /// Seconds per stack, round and size of messages.
         #[arg(long)]
         seconds: Option<f64>,
+        /// Only this part.
+        #[arg(long)]
+        part: Option<host::Part>,
     },
     /// Draws what `--json` has stored.
     Plot {
@@ -150,7 +153,7 @@ enum Command {
     #[command(hide = true)]
     ConnmgrDialer { address: Multiaddr, connections: usize },
     #[command(hide = true)]
-    HostChild { seed: u8 },
+    HostChild { seed: u8, dial_interval_ms: u64 },
     #[command(hide = true)]
     ManyListener { kind: Kind },
     #[command(hide = true)]
@@ -192,12 +195,15 @@ async fn run(command: Command, options: Options) -> Result<()> {
             // A campaign of its own: it needs Go, and takes half an hour.
             if options.smoke {
                 connmgr::run(&options).await?;
+                host::run(&options, None, None).await?;
             }
             rtt::run(&options).await
         }
         Command::Silence => silence::run(&options).await,
-        Command::Host { seconds } => host::run(&options, seconds).await,
-        Command::HostChild { seed } => host::child::run(seed).await,
+        Command::Host { seconds, part } => host::run(&options, seconds, part).await,
+        Command::HostChild { seed, dial_interval_ms } => {
+            host::child::run(seed, Duration::from_millis(dial_interval_ms)).await
+        }
         Command::Plot { out, close_times } => plot::run(options.json(), &out, &close_times),
         Command::IdleChild {
             kind,

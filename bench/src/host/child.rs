@@ -17,12 +17,15 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 /// Messages that a sink counts together, as in Go.
 const SINK_EVERY: u64 = 8;
 
-pub(crate) async fn run(seed: u8) -> Result<()> {
+/// Between two messages of a paced stream.
+const PACE: Duration = Duration::from_millis(2);
+
+pub(crate) async fn run(seed: u8, dial_interval: Duration) -> Result<()> {
     let keypair = Keypair::ed25519_from_bytes([seed; 32])?;
     let known = StaticList::new();
     let config = HostConfig::new(libp2p_knock::Config::new(&keypair)?)
         .with_listen_address("/ip4/127.0.0.1/tcp/0".parse()?)
-        .with_dial_interval(Duration::from_millis(200))
+        .with_dial_interval(dial_interval)
         .with_memory_budget(8 << 30);
     let host = Host::start(config, known.clone()).await?;
     let address = host.listen_addresses().pop().context("it listens")?.to_string();
@@ -73,6 +76,13 @@ pub(crate) async fn run(seed: u8) -> Result<()> {
                 tokio::spawn(async move { blast(&stream, size, window, Duration::from_millis(millis)).await });
                 continue;
             }
+            "pace" => {
+                let stream = streams.get(text("name")?).context("open")?.clone();
+                let (gap, time) = (number("gap")?, number("millis")?);
+                let (gap, time) = (Duration::from_millis(gap), Duration::from_millis(time));
+                tokio::spawn(async move { pace(&stream, gap, time).await });
+                continue;
+            }
             "usage" => {
                 say(&json!({"event": "usage", "seconds": sys::cpu().as_secs_f64(), "memory": sys::resident()?}));
                 continue;
@@ -108,4 +118,19 @@ async fn blast(stream: &Stream, size: usize, window: u64, time: Duration) {
     let rest = async { while stream.recv().await.is_some() {} };
     let _ = tokio::time::timeout(Duration::from_millis(500), rest).await;
     say(&done);
+}
+
+/// A message of a byte at a steady pace, until nothing came back for `gap` and then something did, or for so long. What is measured
+/// is the longest time without an acknowledgement.
+async fn pace(stream: &Stream, gap: Duration, time: Duration) {
+    let (begun, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
+    while begun.elapsed() < time && longest < gap {
+        stream.send(Bytes::from_static(&[0]));
+        if let Ok(Some(_)) = tokio::time::timeout(PACE, stream.recv()).await {
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+            tokio::time::sleep(PACE).await;
+        }
+    }
+    say(&json!({"event": "pace", "seconds": longest.as_secs_f64()}));
 }

@@ -38,6 +38,9 @@ import (
 // Messages that a sink counts together.
 const sinkEvery = 8
 
+// Between two messages of a paced stream.
+const paceEvery = 2 * time.Millisecond
+
 // How often another free port is tried before giving up.
 const listenAttempts = 5
 
@@ -117,6 +120,10 @@ type command struct {
 	Size   int    `json:"size"`
 	Millis int    `json:"millis"`
 	Window uint64 `json:"window"`
+
+	// pace: a message of a byte every 2 ms, until nothing came back for Gap
+	// milliseconds and then something did, or for Millis
+	Gap int `json:"gap"`
 }
 
 type event struct {
@@ -290,6 +297,13 @@ func (n *node) do(cmd command) error {
 		}
 		go n.blast(s, cmd)
 		return nil
+	case "pace":
+		s, err := n.stream(cmd.Name)
+		if err != nil {
+			return err
+		}
+		go n.pace(s, cmd)
+		return nil
 	case "usage":
 		usage, err := usage()
 		if err != nil {
@@ -395,6 +409,25 @@ func (n *node) blast(s *stream, cmd command) {
 	time.Sleep(500 * time.Millisecond)
 	s.blasting.Store(false)
 	n.event(done)
+}
+
+// pace measures the longest time without an acknowledgement.
+func (n *node) pace(s *stream, cmd command) {
+	s.blasting.Store(true)
+	limit := time.Now().Add(time.Duration(cmd.Millis) * time.Millisecond)
+	last, longest := time.Now(), time.Duration(0)
+	for time.Now().Before(limit) && longest < time.Duration(cmd.Gap)*time.Millisecond {
+		s.send([]byte{0})
+		select {
+		case <-s.wake:
+			longest = max(longest, time.Since(last))
+			last = time.Now()
+			time.Sleep(paceEvery)
+		case <-time.After(paceEvery):
+		}
+	}
+	s.blasting.Store(false)
+	n.event(event{Event: "pace", Name: s.name, Seconds: longest.Seconds()})
 }
 
 // usage is what this process has used of the processor, and what it holds.
