@@ -112,11 +112,11 @@ enum Command {
     Gater,
     /// The connection manager beside go-libp2p's, a million peers, and ten thousand real connections. Needs Go.
     Connmgr,
-    /// All of the above; of `connmgr` only with `--smoke`, which also runs `host`.
+    /// All of the above; of `connmgr` only with `--smoke`.
     All,
     /// Honest dialers while the listener is flooded. Needs the programs of the arsenal beside this one.
     Silence,
-    /// Streams of messages between two hosts, each in its process: ours, and Go's. Needs Go. Of `all` only with `--smoke`.
+    /// Streams of messages between two hosts, each in its process: ours, and Go's. Needs Go. Not a part of `all`.
     Host {
         /// Seconds per stack, round and size of messages.
         #[arg(long)]
@@ -195,7 +195,6 @@ async fn run(command: Command, options: Options) -> Result<()> {
             // A campaign of its own: it needs Go, and takes half an hour.
             if options.smoke {
                 connmgr::run(&options).await?;
-                host::run(&options, None, None).await?;
             }
             rtt::run(&options).await
         }
