@@ -4,7 +4,7 @@
 //! nobody ever waits for the lock longer than it takes to look something up: who finds it taken is woken when it is back.
 //!
 //! The socket wakes one task, the connection's; that one wakes who waits to write, some at a time, for as long as
-//! the socket takes what they bring.
+//! the socket takes what they bring, and whoever has written wakes the next.
 
 use super::chunks::{CHUNK, chunk, give_back};
 use super::frame::{HEADER, Header};
@@ -31,6 +31,8 @@ const WOKEN_PER_TURN: usize = 4;
 pub(crate) struct Connection<C> {
     shared: Arc<Shared<C>>,
     reading: Reading,
+    /// Not while the other end leaves unheard what it made us say.
+    listens: bool,
 }
 
 /// Where in the sequence of frames we are.
@@ -112,6 +114,13 @@ impl<C> State<C> {
         }
     }
 
+    /// Whether who waits to write may fill the record that has begun before it goes out: a short one costs as much as a
+    /// full one. The connection's task looks again behind them.
+    fn leaves_flush(&mut self) -> bool {
+        self.flush = !self.waiting.is_empty();
+        self.flush
+    }
+
     /// The owner of a stream waits until he may try again to write.
     fn wait(&mut self, id: u32, waker: &Waker) {
         match self.waiting.iter_mut().find(|(waiting, _)| *waiting == id) {
@@ -161,8 +170,12 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Io<C> {
     /// Writes what comes first.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.rest.len() {
-            let at = self.written;
-            self.written += ready!(self.poll_write(cx, |rest| &rest[at..]))?;
+            self.written += ready!(poll_some(
+                &mut self.inner,
+                &mut self.failed,
+                cx,
+                &self.rest[self.written..]
+            ))?;
         }
         self.written = 0;
         // An idle connection holds no memory for it.
@@ -180,7 +193,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Io<C> {
             } else {
                 &body[written - HEADER..]
             };
-            match self.poll_write(cx, |_| left)? {
+            match poll_some(&mut self.inner, &mut self.failed, cx, left)? {
                 Poll::Ready(n) => written += n,
                 Poll::Pending if written == 0 => return Poll::Pending,
                 Poll::Pending => {
@@ -195,22 +208,6 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Io<C> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_write<'a>(
-        &'a mut self,
-        cx: &mut Context<'_>,
-        what: impl FnOnce(&'a [u8]) -> &'a [u8],
-    ) -> Poll<io::Result<usize>> {
-        if let Some(failed) = self.failed {
-            return Poll::Ready(Err(failed.into()));
-        }
-        let written = match ready!(Pin::new(&mut self.inner).poll_write(cx, what(&self.rest))) {
-            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-            written => written,
-        };
-        self.failed = written.as_ref().err().map(io::Error::kind);
-        Poll::Ready(written)
-    }
-
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_rest(cx))?;
         let closed = match ready!(Pin::new(&mut self.inner).poll_flush(cx)) {
@@ -223,6 +220,37 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Io<C> {
             closed => Poll::Ready(closed),
         }
     }
+}
+
+/// For the connection's task: takes the stream of bytes, or is woken when it is free.
+fn poll_take<C>(mut state: MutexGuard<'_, State<C>>, cx: &mut Context<'_>) -> Poll<Io<C>> {
+    state.driver.clone_from(cx.waker());
+    state.driver_woken = false;
+    let io = state.take();
+    state.driver_waits = io.is_none();
+    if io.is_some() {
+        state.flush = false;
+    }
+    wake(state);
+    io.map_or(Poll::Pending, Poll::Ready)
+}
+
+/// Writes some of `bytes`, and remembers that it can't be done any more.
+fn poll_some<C: AsyncWrite + Unpin>(
+    inner: &mut C,
+    failed: &mut Option<io::ErrorKind>,
+    cx: &mut Context<'_>,
+    bytes: &[u8],
+) -> Poll<io::Result<usize>> {
+    if let Some(failed) = *failed {
+        return Poll::Ready(Err(failed.into()));
+    }
+    let written = match ready!(Pin::new(inner).poll_write(cx, bytes)) {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        written => written,
+    };
+    *failed = written.as_ref().err().map(io::Error::kind);
+    Poll::Ready(written)
 }
 
 impl<C> Connection<C>
@@ -248,6 +276,7 @@ where
         Self {
             shared: Arc::new(Shared(Mutex::new(state))),
             reading: NEXT_HEADER,
+            listens: true,
         }
     }
 
@@ -261,26 +290,13 @@ where
         Poll::Ready(Ok(Stream::new(id, self.shared.clone())))
     }
 
-    /// For the connection's task: takes the stream of bytes, or is woken when it is free.
-    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Io<C>> {
-        let mut state = self.shared.lock();
-        state.driver.clone_from(cx.waker());
-        state.driver_woken = false;
-        let io = state.take();
-        state.driver_waits = io.is_none();
-        if io.is_some() {
-            state.flush = false;
-        }
-        wake(state);
-        io.map_or(Poll::Pending, Poll::Ready)
-    }
-
     /// Reads and sends for all streams. Never ready but with what ended the connection.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        if let Some(ended) = self.shared.lock().session.ended() {
+        let state = self.shared.lock();
+        if let Some(ended) = state.session.ended() {
             return Poll::Ready(ended.into());
         }
-        let mut io = ready!(self.poll_take(cx));
+        let mut io = ready!(poll_take(state, cx));
         let turn = self.turn(&mut io, cx);
 
         let mut state = self.shared.lock();
@@ -292,8 +308,9 @@ where
         let sent = matches!(turn, Ok(true));
         if sent || ended.is_some() {
             state.wake_waiting();
-            // Not all of them at once. While the socket is full it is the socket that wakes us.
-            if !state.waiting.is_empty() {
+            // Not all of them at once, and not all of them have to want to any more. While the socket is full it is the
+            // socket that wakes us.
+            if state.flush || !state.waiting.is_empty() {
                 state.wake_driver();
             }
         }
@@ -307,53 +324,53 @@ where
 
     /// Sends what is to be said, reads what there is, and says whether everything has gone out.
     fn turn(&mut self, io: &mut Io<C>, cx: &mut Context<'_>) -> io::Result<bool> {
-        let mut reads = 0;
-        loop {
-            // Reading goes on when the socket is full: the other end's may be full as well, and it waits for us to read. It
-            // also goes on when nothing can be written any more, as long as there is something.
-            let written = match io.poll_rest(cx) {
-                Poll::Ready(Ok(())) => true,
-                Poll::Ready(Err(_)) => false,
-                Poll::Pending => false,
-            };
-            if reads == READS_PER_TURN {
-                cx.waker().wake_by_ref();
+        // Reading goes on when the socket is full: the other end's may be full as well, and it waits for us to read. It
+        // also goes on when nothing can be written any more, as long as there is something.
+        self.say(io, cx);
+        let mut waits = false;
+        for _ in 0..READS_PER_TURN {
+            if !self.listens && !self.say(io, cx) {
+                waits = true;
                 break;
             }
-            let mut state = self.shared.lock();
-            if written {
-                state.session.said();
-            }
-            if !state.session.listens() {
-                let mut unsaid = state.session.take_unsaid();
-                drop(state);
-                if !written || unsaid.is_empty() {
-                    // The socket wakes us.
-                    io.rest.append(&mut unsaid);
-                    break;
-                }
-                io.rest = unsaid;
-                continue;
-            }
-            drop(state);
-            reads += 1;
             match self.poll_read(io, cx)? {
                 Poll::Ready(true) => {}
                 // There is nobody to tell anything any more.
                 Poll::Ready(false) => return Ok(false),
-                Poll::Pending => break,
+                Poll::Pending => {
+                    waits = true;
+                    break;
+                }
             }
         }
-        if let Some(failed) = io.failed
-            && reads < READS_PER_TURN
-        {
+        let sent = self.say(io, cx);
+        if !sent {
+            // Nobody has to wake us for it: the socket does.
+            io.rest.append(&mut self.shared.lock().session.take_unsaid());
+        }
+        if !waits {
+            cx.waker().wake_by_ref();
+        } else if let Some(failed) = io.failed {
             return Err(failed.into());
         }
-        io.rest.append(&mut self.shared.lock().session.take_unsaid());
-        if io.failed.is_some() || io.poll_rest(cx)?.is_pending() {
-            return Ok(false);
+        if !sent || self.shared.lock().leaves_flush() {
+            return Ok(sent);
         }
         Ok(Pin::new(&mut io.inner).poll_flush(cx)?.is_ready())
+    }
+
+    /// Sends what is to be said. False while the socket is full, which wakes us, and when it takes nothing any more.
+    fn say(&mut self, io: &mut Io<C>, cx: &mut Context<'_>) -> bool {
+        while let Poll::Ready(Ok(())) = io.poll_rest(cx) {
+            let mut state = self.shared.lock();
+            state.session.said();
+            self.listens = state.session.listens();
+            io.rest = state.session.take_unsaid();
+            if io.rest.is_empty() {
+                return true;
+            }
+        }
+        false
     }
 
     /// Reads once. False when the connection ends with what was read.
@@ -417,6 +434,7 @@ where
             Err(error) => Err(state.session.refuse(error)),
         };
         let ended = state.session.ended().is_some();
+        self.listens = state.session.listens();
         match done {
             Ok((Body::None, _)) => {}
             Ok((of, length)) => {
@@ -441,8 +459,9 @@ where
 
     /// Sends what was written, then the end of the connection, and closes what is below.
     pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.shared.lock().session.close();
-        let mut io = ready!(self.poll_take(cx));
+        let mut state = self.shared.lock();
+        state.session.close();
+        let mut io = ready!(poll_take(state, cx));
         let closed = io.poll_close(cx);
         let mut state = self.shared.lock();
         state.io = Some(io);
@@ -475,8 +494,9 @@ where
             Poll::Ready(Ok(())) => {
                 state.session.sent(header);
                 state.flush = true;
-                // The others may go on as well.
-                if !state.waiting.is_empty() {
+                // The next may go on. One that does not want to any more is no reason for the others to wait.
+                if let Some((_, next)) = state.waiting.pop_front() {
+                    state.session.woken.push(next);
                     state.wake_driver();
                 }
             }

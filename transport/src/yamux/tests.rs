@@ -1,5 +1,6 @@
 //! What every test of the muxer needs, and the pure part.
 
+mod by_hand;
 mod hostile;
 mod live;
 mod model;

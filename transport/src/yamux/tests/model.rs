@@ -52,7 +52,7 @@ fn byte(dialer: bool, stream: u32, at: u64) -> u8 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
 
     #[test]
     fn honest_ends_never_fault_and_every_direction_is_a_queue(steps in prop::collection::vec(step(), 1..150)) {
