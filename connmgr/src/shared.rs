@@ -159,7 +159,7 @@ impl Shared {
         let standing = self.book.standing(peer, now);
         let (mut entries, mut seen) = (Vec::new(), Seen::default());
         for shard in 0..Book::SHARDS {
-            rules.collect(shard, &mut entries, &mut seen);
+            rules.collect(shard, None, &mut entries, &mut seen);
         }
         let own = entries
             .iter()

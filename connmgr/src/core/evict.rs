@@ -102,7 +102,7 @@ impl Evictor {
         self.pool.clear();
         let mut seen = Seen::default();
         for _ in 0..SHARDS {
-            rules.collect(self.next, &mut self.pool, &mut seen);
+            rules.collect(self.next, None, &mut self.pool, &mut seen);
             self.next = (self.next + 1) % SHARDS;
             if seen.records >= LOOK_AT {
                 break;

@@ -61,6 +61,11 @@ impl Key {
         }
     }
 
+    /// Whether whoever has this value comes later, whatever else he has. Not in an order of the user's.
+    fn is_outdone_by(&self, value: i64) -> bool {
+        !self.kept && self.worth < ordered(value)
+    }
+
     pub(crate) fn with_rank(mut self, (first, second): (i64, i64)) -> Self {
         self.worth = ordered(first);
         self.using = ordered(second);
@@ -151,8 +156,8 @@ pub(crate) struct Seen {
 }
 
 impl Rules<'_> {
-    /// Appends the candidates of one part.
-    pub(crate) fn collect(&self, at: usize, out: &mut Vec<Entry>, seen: &mut Seen) {
+    /// Appends the candidates of one part; of those that are not smaller than `below`, only their connections are counted.
+    pub(crate) fn collect(&self, at: usize, below: Option<&Key>, out: &mut Vec<Entry>, seen: &mut Seen) {
         let mut late = Vec::new();
         let mut ranked = Vec::new();
         {
@@ -164,7 +169,7 @@ impl Rules<'_> {
                 if record.decaying().iter().any(|tag| tag.is_due(self.now)) {
                     late.push(record.peer());
                 } else {
-                    self.consider(shard, slot, out, &mut ranked, seen);
+                    self.consider(shard, slot, below, out, &mut ranked, seen);
                 }
             }
         }
@@ -173,14 +178,15 @@ impl Rules<'_> {
             self.book.settle(&peer, self.now);
             let shard = &mut *self.book.lock(at);
             if let Some(slot) = shard.find(self.book.hash(&peer), &peer) {
-                self.consider(shard, slot, out, &mut ranked, seen);
+                self.consider(shard, slot, below, out, &mut ranked, seen);
             }
         }
         if let Some(order) = self.order {
-            out.extend(ranked.into_iter().map(|(candidate, entry)| Entry {
+            let ranked = ranked.into_iter().map(|(candidate, entry)| Entry {
                 key: entry.key.with_rank(rank(order, &candidate)),
                 ..entry
-            }));
+            });
+            out.extend(ranked.filter(|entry| below.is_none_or(|below| entry.key < *below)));
         }
     }
 
@@ -188,6 +194,7 @@ impl Rules<'_> {
         &self,
         shard: &mut Shard,
         slot: usize,
+        below: Option<&Key>,
         out: &mut Vec<Entry>,
         ranked: &mut Vec<(Candidate, Entry)>,
         seen: &mut Seen,
@@ -205,6 +212,10 @@ impl Rules<'_> {
             return;
         }
         let value = record.value(self.now);
+        if self.order.is_none() && below.is_some_and(|below| below.is_outdone_by(value)) {
+            seen.connections += record.open().count();
+            return;
+        }
         let (mut key, connections) = Key::new(self.book, record, value, self.mode == Mode::Forced);
         if connections == 0 {
             return;
@@ -222,7 +233,7 @@ impl Rules<'_> {
         };
         if self.order.is_some() {
             ranked.push((view(self.book, record, value, self.now), entry));
-        } else {
+        } else if below.is_none_or(|below| entry.key < *below) {
             out.push(entry);
         }
     }

@@ -21,6 +21,8 @@ pub(crate) struct Selection {
     need: usize,
     weight: usize,
     pass: Option<Pass>,
+    taken: usize,
+    below: Option<Key>,
 }
 
 /// One partition under way: before `store` lies what is smaller than the pivot, up to `at` what is not.
@@ -41,7 +43,19 @@ impl Selection {
             need,
             weight,
             pass: None,
+            taken: 0,
+            below: None,
         }
+    }
+
+    /// Connections of what is selected.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// What is selected is smaller; nothing if that is all there was.
+    pub(crate) fn below(&self) -> Option<Key> {
+        self.below
     }
 
     /// Looks at `budget` entries, or some more; how many at the front are selected, once that is known.
@@ -55,9 +69,10 @@ impl Selection {
                 rest.sort_unstable_by_key(|entry| entry.key);
                 for entry in rest {
                     if self.need == 0 {
+                        self.below = Some(entry.key);
                         break;
                     }
-                    self.need = self.need.saturating_sub(entry.connections as usize);
+                    self.take(entry.connections as usize);
                     self.low += 1;
                 }
                 return Some(self.low);
@@ -98,17 +113,23 @@ impl Selection {
                 entries.swap(at, self.low);
                 pass.store += 1;
             }
-            self.need = self.need.saturating_sub(pass.weight);
+            self.take(pass.weight);
             self.weight -= pass.weight;
             self.low = pass.store;
         } else if pass.weight >= self.need {
             self.high = pass.store;
             self.weight = pass.weight;
+            self.below = Some(pass.pivot);
         } else {
-            self.need -= pass.weight;
+            self.take(pass.weight);
             self.weight -= pass.weight;
             self.low = pass.store;
         }
+    }
+
+    fn take(&mut self, connections: usize) {
+        self.need = self.need.saturating_sub(connections);
+        self.taken += connections;
     }
 }
 

@@ -3,9 +3,12 @@
 //! Collect the candidates of one part after the other; select as many of the least valuable as are too many; close them,
 //! looking once more whether anything spares them by now; wait until they are closed, or until the deadline. Each step
 //! is short, so that the Swarm gets its turn between any two.
+//!
+//! Of many candidates the first are a sample, as chance has it where a peer's record lies: whoever is worth so much that
+//! he will hardly have to go is then not remembered.
 
 use super::book::{Book, SHARDS};
-use super::order::{Entry, Mode, Rules, Seen};
+use super::order::{Entry, Key, Mode, Rules, Seen};
 use super::record::Record;
 use super::select::Selection;
 use super::shard::Shard;
@@ -23,6 +26,8 @@ use std::time::Duration;
 const COLLECT: usize = 2_048;
 const SELECT: usize = 16_384;
 const SHED: usize = 65_536;
+/// Candidates that make a sample.
+const SAMPLE: usize = 16_384;
 /// Closes in a row.
 const CLOSE: usize = 32;
 
@@ -71,7 +76,13 @@ struct Run {
     id: u32,
     reason: Reason,
     phase: Phase,
+    /// Candidates, and their connections.
     entries: Vec<Entry>,
+    weight: usize,
+    /// Not those that are not smaller.
+    below: Option<Key>,
+    /// No sample was taken, and one may be.
+    samples: bool,
     seen: Seen,
     outstanding: usize,
     trimmed: Trimmed,
@@ -83,6 +94,7 @@ struct Run {
 enum Phase {
     Begin,
     Collect { shard: usize },
+    Narrow { selection: Selection, shard: usize },
     Select(Selection),
     Close { at: usize, until: usize, row: usize },
     Shed,
@@ -134,6 +146,9 @@ impl Trimmer {
             reason,
             phase: Phase::Begin,
             entries: Vec::new(),
+            weight: 0,
+            below: None,
+            samples: true,
             seen: Seen::default(),
             outstanding: 0,
             trimmed: Trimmed::default(),
@@ -237,14 +252,36 @@ impl Trimmer {
                 Phase::Collect { shard } => {
                     let begin = run.seen.records;
                     while *shard < SHARDS && run.seen.records - begin < COLLECT {
-                        rules.collect(*shard, &mut run.entries, &mut run.seen);
+                        let known = run.entries.len();
+                        rules.collect(*shard, run.below.as_ref(), &mut run.entries, &mut run.seen);
+                        run.weight += connections(&run.entries[known..]);
                         *shard += 1;
                     }
+                    let open = rules.book.open();
                     if *shard < SHARDS {
+                        if run.samples && run.entries.len() >= SAMPLE {
+                            run.samples = false;
+                            let need = share(open.saturating_sub(self.low), *shard);
+                            // Of most of them there would be nothing to gain.
+                            if need < run.weight / 4 * 3 {
+                                run.phase = Phase::Narrow {
+                                    selection: Selection::new(&run.entries, need, run.weight),
+                                    shard: *shard,
+                                };
+                            }
+                        }
                         return Step::More;
                     }
-                    let open = rules.book.open();
                     let excess = self.excess(open, run.seen.connections, run.reason);
+                    if excess > run.weight && run.below.is_some() {
+                        // Chance, or much has changed since: once more, with everybody.
+                        run.entries.clear();
+                        run.weight = 0;
+                        run.below = None;
+                        run.seen = Seen::default();
+                        run.phase = Phase::Collect { shard: 0 };
+                        return Step::More;
+                    }
                     if excess == 0 {
                         let at_low = open <= self.low;
                         run.skipped = Some(if at_low {
@@ -259,7 +296,16 @@ impl Trimmer {
                     if let Some(swept) = rules.now.0.checked_sub(nanos(rules.book.common.grace)) {
                         rules.book.common.swept.fetch_max(swept + 1, Ordering::Relaxed);
                     }
-                    run.phase = Phase::Select(Selection::new(&run.entries, excess, run.seen.connections));
+                    run.phase = Phase::Select(Selection::new(&run.entries, excess, run.weight));
+                }
+                Phase::Narrow { selection, shard } => {
+                    if let Some(until) = selection.step(&mut run.entries, SELECT) {
+                        run.entries.truncate(until);
+                        run.weight = selection.taken();
+                        run.below = selection.below();
+                        run.phase = Phase::Collect { shard: *shard };
+                    }
+                    return Step::More;
                 }
                 Phase::Select(selection) => match selection.step(&mut run.entries, SELECT) {
                     None => return Step::More,
@@ -324,6 +370,18 @@ impl Trimmer {
     fn excess(&self, open: usize, candidates: usize, reason: Reason) -> usize {
         excess(self.low, self.target, open, candidates, reason)
     }
+}
+
+/// How many connections of the first so many parts may be among the `most` that have to go of all parts: an eighth more than their share,
+/// and more of a small one.
+fn share(most: usize, parts: usize) -> usize {
+    let share = most / SHARDS * parts + most % SHARDS * parts / SHARDS;
+    // Four standard deviations of what chance does to the share, at most.
+    share + share / 8 + 4 * share.isqrt() + 16
+}
+
+fn connections(entries: &[Entry]) -> usize {
+    entries.iter().map(|entry| entry.connections as usize).sum()
 }
 
 /// How many connections of candidates are too many.

@@ -1,6 +1,8 @@
 //! Who goes first.
 
 use super::*;
+use std::cmp::Reverse;
+use std::collections::HashSet;
 
 /// In which order a trim for memory closes what is connected, all but the last, which stays.
 fn forced_order(node: &mut Node) -> Vec<PeerId> {
@@ -173,4 +175,61 @@ fn an_order_of_the_users_may_call_the_manager() {
     node.trim();
     assert_eq!(node.trimmed(), [(peers[0], Reason::OnDemand)]);
     assert_eq!(node.value(peers[1]), 4);
+}
+
+/// More than make a sample, of which an eighth has to go. Some have two connections.
+fn crowd() -> (Node, Vec<PeerId>) {
+    let mut node = Node::with(35_000, 50_000, Duration::ZERO);
+    let peers = node.connect_many(39_000);
+    for peer in peers.iter().step_by(39) {
+        node.connect(*peer);
+    }
+    (node, peers)
+}
+
+fn tag_all(node: &Node, peers: &[PeerId], value: impl Fn(usize) -> i64) {
+    for (at, peer) in peers.iter().enumerate() {
+        node.manager.tag_peer(peer, "value", value(at));
+    }
+}
+
+/// Whom a trim of [`crowd`] has to close, one look at everybody and a sort: the least valuable, of those the youngest.
+fn least(peers: &[PeerId], value: impl Fn(usize) -> i64) -> HashSet<PeerId> {
+    let age = |at: usize| if at.is_multiple_of(39) { peers.len() + at } else { at };
+    let mut order: Vec<usize> = (0..peers.len()).collect();
+    order.sort_by_key(|&at| (value(at), Reverse(age(at))));
+    let mut excess = 5_000_usize;
+    let going = order.into_iter().take_while(|at| {
+        let goes = excess > 0;
+        excess = excess.saturating_sub(if at.is_multiple_of(39) { 2 } else { 1 });
+        goes
+    });
+    going.map(|at| peers[at]).collect()
+}
+
+#[test]
+fn of_many_exactly_those_go_that_a_look_at_all_of_them_finds() {
+    for value in [|at: usize| (at * 7 % 101) as i64, |_| 0, |at| at as i64] {
+        let (mut node, peers) = crowd();
+        tag_all(&node, &peers, value);
+        assert!((5_000..5_002).contains(&node.trim().closed));
+        let closed: HashSet<PeerId> = node.trimmed().into_iter().map(|(peer, _)| peer).collect();
+        assert_eq!(closed, least(&peers, value));
+    }
+}
+
+#[test]
+fn of_many_enough_go_even_if_all_of_them_gain_after_the_first_were_looked_at() {
+    let (mut node, peers) = crowd();
+    tag_all(&node, &peers, |at| (at % 50) as i64);
+    let trim = node.manager.trim_open_conns();
+    // The first steps look at a sixteenth of them each, and some at the sample.
+    for _ in 0..14 {
+        assert!(node.poll_once());
+    }
+    assert!(node.told.is_empty());
+    tag_all(&node, &peers, |at| 100 + (at * 7 % 101) as i64);
+    assert!((5_000..5_002).contains(&node.finish(trim).closed));
+    let closed: HashSet<PeerId> = node.trimmed().into_iter().map(|(peer, _)| peer).collect();
+    assert_eq!(closed, least(&peers, |at| (at * 7 % 101) as i64));
 }
