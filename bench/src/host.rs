@@ -1,6 +1,7 @@
 //! Messages between two hosts of one kind, each in a process of its own.
 
 pub(crate) mod child;
+mod raw;
 mod recovery;
 
 use crate::samples::{median, min_max};
@@ -29,7 +30,9 @@ enum Stack {
     Ours,
     GoV1,
     GoNew,
+    Commonware,
     RawTls,
+    RawTlsTogether,
 }
 
 impl Stack {
@@ -38,13 +41,26 @@ impl Stack {
             Self::Ours => "knock-host",
             Self::GoV1 => "Go ragep2p, production stack",
             Self::GoNew => "Go ragep2p, newer stack",
-            Self::RawTls => "mutual TLS 1.3 alone, both ends in one process",
+            Self::Commonware => "commonware-p2p",
+            Self::RawTls => "mutual TLS 1.3 alone",
+            Self::RawTlsTogether => "the same, both ends in one process",
         }
     }
 }
 
-/// Those that messages are sent with.
-const STACKS: [Stack; 3] = [Stack::Ours, Stack::GoV1, Stack::GoNew];
+/// The programs of those that messages are sent with.
+#[derive(Debug)]
+struct Programs {
+    go: PathBuf,
+    commonware: Option<PathBuf>,
+}
+
+impl Programs {
+    fn stacks(&self) -> impl Iterator<Item = Stack> {
+        let others = self.commonware.as_ref().map(|_| Stack::Commonware);
+        [Stack::Ours, Stack::GoV1, Stack::GoNew].into_iter().chain(others)
+    }
+}
 
 /// Between two dials of a peer, in the measurements that do not wait for one.
 const AT_ONCE: Duration = Duration::from_millis(200);
@@ -60,32 +76,36 @@ pub(crate) enum Part {
     Recovery,
 }
 
-pub(crate) async fn run(options: &Options, seconds: Option<f64>, part: Option<Part>) -> Result<()> {
-    let go = build_go()?;
+pub(crate) async fn run(options: &Options, seconds: Option<f64>, part: Option<Part>, commonware: bool) -> Result<()> {
+    let programs = Programs {
+        go: build_go()?,
+        commonware: commonware.then(build_commonware).transpose()?,
+    };
     if part != Some(Part::Recovery) {
-        messages(options, seconds, &go).await?;
+        messages(options, seconds, &programs).await?;
     }
     if part != Some(Part::Messages) {
-        recovery::run(options, &go).await?;
+        recovery::run(options, &programs).await?;
     }
     Ok(())
 }
 
-async fn messages(options: &Options, seconds: Option<f64>, go: &Path) -> Result<()> {
+async fn messages(options: &Options, seconds: Option<f64>, programs: &Programs) -> Result<()> {
     let rounds = options.rounds(5, 1);
     let window = Duration::from_secs_f64(seconds.unwrap_or(if options.smoke { 0.2 } else { 2.0 }));
     let streams = if options.smoke { 100 } else { STREAMS };
     let mut samples = Samples::new();
     for _ in 0..rounds {
-        for stack in STACKS {
-            let measured = measure(stack, go, window, streams).await;
+        for stack in programs.stacks() {
+            let measured = measure(stack, programs, window, streams).await;
             for (metric, value) in measured.with_context(|| stack.about())? {
                 samples.entry((stack, metric)).or_default().push(value);
             }
+            if stack == Stack::Ours {
+                // Right behind what it is compared with: the machine's speed changes by the minute.
+                limits(&mut samples, window).await?;
+            }
         }
-        let (gib_s, _) = throughput::measure(Kind::RawTls, 1, window).await?;
-        let metric = format!("GiB/s at {}", size_name(1 << 20));
-        samples.entry((Stack::RawTls, metric)).or_default().push(gib_s);
     }
     print(&samples, rounds, window);
     let ratio = |metric: &str, theirs| {
@@ -102,9 +122,30 @@ async fn messages(options: &Options, seconds: Option<f64>, go: &Path) -> Result<
         ("host_gibs_vs_newer_go", &gib, Stack::GoNew),
         ("host_mem_per_stream_vs_go", "KiB per stream", Stack::GoV1),
         ("host_gibs_vs_rawtls", &gib, Stack::RawTls),
+        ("host_gibs_vs_rawtls_in_one_process", &gib, Stack::RawTlsTogether),
+        ("host_msgs100_vs_commonware", "messages/s at 100 B", Stack::Commonware),
+        ("host_gibs_vs_commonware", &gib, Stack::Commonware),
     ] {
+        if theirs == Stack::Commonware && programs.commonware.is_none() {
+            continue;
+        }
         let value = ratio(metric, theirs).with_context(|| format!("no {metric}"))?;
         println!("RESULT {name} {value:.3}");
+    }
+    Ok(())
+}
+
+/// What TLS can do.
+async fn limits(samples: &mut Samples, window: Duration) -> Result<()> {
+    let (mib_s, cpu) = raw::measure(window).await?;
+    let (together, _) = throughput::measure(Kind::RawTls, 1, window).await?;
+    for (stack, metric, value) in [
+        (Stack::RawTls, "GiB/s", mib_s / 1024.0),
+        (Stack::RawTls, "CPU µs/message", cpu * 1e6),
+        (Stack::RawTlsTogether, "GiB/s", together),
+    ] {
+        let metric = format!("{metric} at {}", size_name(1 << 20));
+        samples.entry((stack, metric)).or_default().push(value);
     }
     Ok(())
 }
@@ -134,9 +175,9 @@ fn size_name(size: usize) -> String {
 }
 
 /// One that sends and one that counts, of which only the first knows where the other is.
-async fn pair(stack: Stack, go: &Path, dial_interval: Duration) -> Result<(Node, Node)> {
-    let sender = Node::start(stack, go, 1, dial_interval).await?;
-    let sink = Node::start(stack, go, 2, dial_interval).await?;
+async fn pair(stack: Stack, programs: &Programs, dial_interval: Duration) -> Result<(Node, Node)> {
+    let sender = Node::start(stack, programs, 1, dial_interval).await?;
+    let sink = Node::start(stack, programs, 2, dial_interval).await?;
     Ok((sender, sink))
 }
 
@@ -153,8 +194,8 @@ async fn open_x(sender: &mut Node, sink: &mut Node, address: &str) -> Result<()>
     Ok(())
 }
 
-async fn measure(stack: Stack, go: &Path, window: Duration, streams: usize) -> Result<Vec<(String, f64)>> {
-    let (mut sender, mut sink) = pair(stack, go, AT_ONCE).await?;
+async fn measure(stack: Stack, programs: &Programs, window: Duration, streams: usize) -> Result<Vec<(String, f64)>> {
+    let (mut sender, mut sink) = pair(stack, programs, AT_ONCE).await?;
     let (to, from) = (sink.peer.clone(), sender.peer.clone());
     let address = sink.listen.clone();
     open_x(&mut sender, &mut sink, &address).await?;
@@ -178,6 +219,10 @@ async fn measure(stack: Stack, go: &Path, window: Duration, streams: usize) -> R
         }
     }
 
+    if stack == Stack::Commonware {
+        // Its channels are there before the network is.
+        return Ok(measured);
+    }
     let before = sender.usage().await?.1 + sink.usage().await?.1;
     for n in 0..streams {
         sender.open(&to, &n.to_string()).await?;
@@ -210,7 +255,7 @@ struct Node {
 }
 
 impl Node {
-    async fn start(stack: Stack, go: &Path, seed: u8, dial_interval: Duration) -> Result<Self> {
+    async fn start(stack: Stack, programs: &Programs, seed: u8, dial_interval: Duration) -> Result<Self> {
         let millis = dial_interval.as_millis();
         let mut command = match stack {
             Stack::Ours => {
@@ -219,14 +264,20 @@ impl Node {
                 command
             }
             Stack::GoV1 | Stack::GoNew => {
-                let mut command = Command::new(go);
+                let mut command = Command::new(&programs.go);
                 command.args(["-dial-interval", &format!("{millis}ms")]);
                 let name = if stack == Stack::GoV1 { "v1" } else { "new" };
                 command.args(["-seed", &hex::encode([seed; 32]), "-stack", name]);
                 command.stderr(Stdio::null());
                 command
             }
-            Stack::RawTls => bail!("has no process of its own"),
+            Stack::Commonware => {
+                let mut command = Command::new(programs.commonware.as_ref().context("it was not asked for")?);
+                // Its own default is a second, and a multiple of it goes by until it has come back.
+                command.args([seed.to_string(), millis.min(1000).to_string()]);
+                command
+            }
+            Stack::RawTls | Stack::RawTlsTogether => bail!("it has no messages"),
         };
         let mut child = command
             .stdin(Stdio::piped())
@@ -299,4 +350,23 @@ fn build_go() -> Result<PathBuf> {
         .context("Go 1.24 or newer is needed")?;
     ensure!(built.success(), "go build failed");
     Ok(path)
+}
+
+/// By itself, in a workspace of its own: hundreds of crates that nothing else here needs.
+fn build_commonware() -> Result<PathBuf> {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/commonware/Cargo.toml");
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("commonware/target");
+    let built = std::process::Command::new("cargo")
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--manifest-path",
+            manifest,
+            "--target-dir",
+        ])
+        .arg(&target)
+        .status()?;
+    ensure!(built.success(), "cargo build failed");
+    Ok(target.join("release/commonware-child"))
 }

@@ -100,13 +100,13 @@ async fn measure(kind: Kind, connections: usize, idle: Duration) -> Result<Cost>
 }
 
 /// This program once more, talked to by lines. Ends with the value.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Process {
-    fn start(args: &[&str]) -> Result<Self> {
+    pub(crate) fn start(args: &[&str]) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(args)
             .stdin(Stdio::piped())
@@ -120,12 +120,12 @@ impl Process {
         })
     }
 
-    async fn line(&mut self) -> Result<String> {
+    pub(crate) async fn line(&mut self) -> Result<String> {
         self.lines.next_line().await?.context("the process has ended")
     }
 
     /// Resident bytes and CPU time.
-    async fn usage(&mut self) -> Result<(u64, Duration)> {
+    pub(crate) async fn usage(&mut self) -> Result<(u64, Duration)> {
         self.child.stdin.as_mut().context("piped")?.write_all(b"\n").await?;
         let line = self.line().await?;
         let (bytes, nanos) = line.split_once(' ').context("two numbers")?;

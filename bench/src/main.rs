@@ -124,6 +124,9 @@ enum Command {
         /// Only this part.
         #[arg(long)]
         part: Option<host::Part>,
+        /// Beside commonware-p2p as well. Builds it, which takes minutes.
+        #[arg(long)]
+        commonware: bool,
     },
     /// Draws what `--json` has stored.
     Plot {
@@ -199,7 +202,11 @@ async fn run(command: Command, options: Options) -> Result<()> {
             rtt::run(&options).await
         }
         Command::Silence => silence::run(&options).await,
-        Command::Host { seconds, part } => host::run(&options, seconds, part).await,
+        Command::Host {
+            seconds,
+            part,
+            commonware,
+        } => host::run(&options, seconds, part, commonware).await,
         Command::HostChild { seed, dial_interval_ms } => {
             host::child::run(seed, Duration::from_millis(dial_interval_ms)).await
         }
