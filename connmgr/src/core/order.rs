@@ -223,7 +223,7 @@ impl Rules<'_> {
         // A dial in flight is spared for as long as there is anybody else.
         key.kept |= self.is_dialled(record);
         seen.connections += connections as usize;
-        #[allow(clippy::cast_possible_truncation)] // A shard's index is no larger.
+        #[allow(clippy::cast_possible_truncation, reason = "a shard's index is no larger")]
         let slot = slot as u32;
         let entry = Entry {
             key,

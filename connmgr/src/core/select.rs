@@ -196,7 +196,7 @@ mod tests {
         #[test]
         fn slices_select_what_sorting_would(
             raw in proptest::collection::vec((-5_i64..5, 1_u32..4), 0..6_000),
-            share in 0.0..1.2,
+            per_mille in 0_usize..1_200,
             budget in 1_usize..5_000,
         ) {
             let entries: Vec<Entry> = raw
@@ -205,8 +205,7 @@ mod tests {
                 .map(|(serial, &(value, connections))| entry(value, serial, connections))
                 .collect();
             let weight: usize = raw.iter().map(|&(_, connections)| connections as usize).sum();
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share of a small sum")]
-            let need = (weight as f64 * share) as usize;
+            let need = weight * per_mille / 1_000;
             prop_assert_eq!(selected(&entries, need, budget), naive(&entries, need));
         }
     }

@@ -91,7 +91,10 @@ impl Shard {
         }
         let records = &self.records;
         let hash_of = |&slot: &u32| records[slot as usize].hash;
-        #[allow(clippy::cast_possible_truncation)] // Four thousand million peers do not fit into memory.
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "four thousand million peers do not fit into memory"
+        )]
         self.index.insert_unique(record.hash, slot as u32, hash_of);
         let state = record.state();
         self.records.push(record);
@@ -110,7 +113,7 @@ impl Shard {
         if let Some(moved) = self.records.get(slot)
             && let Some(at) = self.index.find_mut(moved.hash, |&at| at as usize == last)
         {
-            #[allow(clippy::cast_possible_truncation)] // Smaller than one that fitted.
+            #[allow(clippy::cast_possible_truncation, reason = "smaller than one that fitted")]
             {
                 *at = slot as u32;
             }
