@@ -3,12 +3,64 @@
 use crate::report::{Column, Report};
 use crate::samples::{Samples, median};
 use crate::service::{Counters, echo};
-use crate::stacks::{Endpoint, Kind, Target};
+use crate::stacks::{Connection, Endpoint, Kind, Target};
 use crate::{Options, sys};
 use anyhow::{Context as _, Result};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// Dials in a crowd.
+const AT_ONCE: usize = 32;
+
+/// Who dials, and how many at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Each dial by a node that has never met the listener, one after the other.
+    First,
+    /// One long-lived node, one dial after the other.
+    Redial,
+    /// As `first`, 32 at once.
+    FirstAtOnce,
+    /// As `redial`, 32 at once.
+    RedialAtOnce,
+}
+
+impl Part {
+    const ALL: [Self; 4] = [Self::First, Self::Redial, Self::FirstAtOnce, Self::RedialAtOnce];
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::First | Self::FirstAtOnce => "First contact",
+            Self::Redial | Self::RedialAtOnce => "Redial",
+        }
+    }
+
+    fn is_crowd(self) -> bool {
+        matches!(self, Self::FirstAtOnce | Self::RedialAtOnce)
+    }
+
+    /// What the samples of wall and CPU time are called.
+    fn metrics(self) -> [&'static str; 2] {
+        match self {
+            Self::First => ["first_wall_us", "first_cpu_us"],
+            Self::Redial => ["redial_wall_us", "redial_cpu_us"],
+            Self::FirstAtOnce => ["first_at_once_wall_us", "first_at_once_cpu_us"],
+            Self::RedialAtOnce => ["redial_at_once_wall_us", "redial_at_once_cpu_us"],
+        }
+    }
+
+    /// What the `RESULT` lines of wall and CPU time begin with.
+    fn results(self) -> [&'static str; 2] {
+        match self {
+            Self::First => ["handshake_wall", "handshake_cpu"],
+            Self::Redial => ["handshake_wall_redial", "handshake_cpu_redial"],
+            Self::FirstAtOnce => ["handshake_wall_at_once", "handshake_cpu_at_once"],
+            Self::RedialAtOnce => ["handshake_wall_redial_at_once", "handshake_cpu_redial_at_once"],
+        }
+    }
+}
 
 struct Listener {
     kind: Kind,
@@ -18,9 +70,13 @@ struct Listener {
     redialer: Endpoint,
 }
 
-pub(crate) async fn run(options: &Options, dials: Option<usize>, redial_only: bool) -> Result<()> {
+pub(crate) async fn run(options: &Options, dials: Option<usize>, only: &[Part]) -> Result<()> {
     let rounds = options.rounds(9, 1);
     let dials = dials.unwrap_or(if options.smoke { 3 } else { 100 });
+    let parts: Vec<_> = Part::ALL
+        .into_iter()
+        .filter(|part| only.is_empty() || only.contains(part))
+        .collect();
     let mut listeners = Vec::new();
     for kind in options.kinds() {
         let counters = Arc::new(Counters::default());
@@ -38,91 +94,109 @@ pub(crate) async fn run(options: &Options, dials: Option<usize>, redial_only: bo
     }
     // Code and caches warm, and a first redial that has nothing to resume.
     for listener in &mut listeners {
-        listener.redial(2).await?;
+        listener.one_by_one(false, 2).await?;
     }
 
     let mut samples = Samples::default();
     for _ in 0..rounds {
         for listener in &mut listeners {
             let kind = listener.kind;
-            if !redial_only {
-                let (wall, cpu) = listener.first_contact(dials).await.with_context(|| kind.label())?;
-                samples.push(kind, "first_wall_us", wall);
-                samples.push(kind, "first_cpu_us", cpu);
+            for part in &parts {
+                let measured = listener.measure(*part, dials).await.with_context(|| kind.label())?;
+                for (metric, value) in part.metrics().into_iter().zip(measured) {
+                    samples.push(kind, metric, value);
+                }
             }
-            let (wall, cpu) = listener.redial(dials).await.with_context(|| kind.label())?;
-            samples.push(kind, "redial_wall_us", wall);
-            samples.push(kind, "redial_cpu_us", cpu);
         }
     }
+    report(options, &samples, &parts, rounds, dials)
+}
 
+fn report(options: &Options, samples: &Samples, parts: &[Part], rounds: usize, dials: usize) -> Result<()> {
     let kinds = options.kinds();
-    samples.check(&kinds, &["redial_cpu_us"])?;
     let mut report = Report::new("handshake");
-    for (title, wall, cpu) in [
-        ("First contact", "first_wall_us", "first_cpu_us"),
-        ("Redial", "redial_wall_us", "redial_cpu_us"),
-    ] {
+    for part in parts {
+        let [wall, cpu] = part.metrics();
+        samples.check(&kinds, &[wall, cpu])?;
+        let how = if part.is_crowd() {
+            format!("{} times {AT_ONCE} dials at once", crowds(dials))
+        } else {
+            format!("{dials} dials, one after the other")
+        };
+        let title = part.title();
         let title =
-            format!("{title}: dial to first echo, µs; {rounds} rounds of {dials} dials, loopback, CPU of both ends");
+            format!("{title}: dial to first echo, µs for each; {rounds} rounds of {how}, loopback, CPU of both ends");
         let columns = [
             Column::Spread(wall, "wall", 0),
             Column::Spread(cpu, "CPU", 0),
             Column::Times(wall, "wall ÷ knock"),
             Column::Times(cpu, "CPU ÷ knock"),
         ];
-        report.table(&title, &samples, &kinds, &columns);
+        report.table(&title, samples, &kinds, &columns);
     }
-    for (prefix, metric) in [
-        ("handshake_cpu", "first_cpu_us"),
-        ("handshake_cpu_redial", "redial_cpu_us"),
-        ("handshake_wall", "first_wall_us"),
-    ] {
-        for (theirs, kind) in [
-            ("noise", Kind::Noise),
-            ("tls", Kind::Tls),
-            ("tls_shipped", Kind::TlsShipped),
-            ("quic", Kind::Quic),
-            ("rawtls", Kind::RawTls),
-        ] {
-            report.ratio(&format!("{prefix}_vs_{theirs}"), &samples, metric, Kind::Knock, kind);
-            report.ratio(
-                &format!("{prefix}_v2_vs_{theirs}"),
-                &samples,
-                metric,
-                Kind::KnockV2,
-                kind,
-            );
+    for part in parts {
+        for (prefix, metric) in part.results().into_iter().zip(part.metrics()) {
+            for (theirs, kind) in [
+                ("noise", Kind::Noise),
+                ("tls", Kind::Tls),
+                ("tls_shipped", Kind::TlsShipped),
+                ("quic", Kind::Quic),
+                ("rawtls", Kind::RawTls),
+            ] {
+                for (ours, of) in [("vs", Kind::Knock), ("v2_vs", Kind::KnockV2)] {
+                    report.ratio(&format!("{prefix}_{ours}_{theirs}"), samples, metric, of, kind);
+                }
+            }
+            let name = format!("{prefix}_x25519_vs_rawtls");
+            report.ratio(&name, samples, metric, Kind::KnockX25519, Kind::RawTlsX25519);
         }
-        report.ratio(
-            &format!("{prefix}_x25519_vs_rawtls"),
-            &samples,
-            metric,
-            Kind::KnockX25519,
-            Kind::RawTlsX25519,
-        );
     }
     report.finish(options.json())
 }
 
 impl Listener {
-    /// Each dial by a node that has never met the listener. The nodes are made before the clock runs.
-    async fn first_contact(&mut self, dials: usize) -> Result<(f64, f64)> {
-        let nodes = (0..dials).map(|_| self.kind.endpoint()).collect::<Result<Vec<_>>>()?;
+    /// Wall and CPU time of one dial in µs.
+    async fn measure(&mut self, part: Part, dials: usize) -> Result<[f64; 2]> {
+        match part {
+            Part::First => self.one_by_one(true, dials).await,
+            Part::Redial => self.one_by_one(false, dials).await,
+            Part::FirstAtOnce => self.at_once(true, crowds(dials)).await,
+            Part::RedialAtOnce => self.at_once(false, crowds(dials)).await,
+        }
+    }
+
+    /// By nodes that have never met the listener, made before the clock runs, or by the one that has.
+    async fn one_by_one(&mut self, first: bool, dials: usize) -> Result<[f64; 2]> {
+        let mut nodes = self.nodes(if first { dials } else { 0 })?;
         let mut times = Vec::new();
-        for mut node in nodes {
-            times.push(dial(&mut node, &self.target, &self.counters).await?);
+        for n in 0..dials {
+            let node = nodes.get_mut(n).unwrap_or(&mut self.redialer);
+            times.push(dial(node, &self.target, &self.counters).await?);
         }
         Ok(medians(&times))
     }
 
-    async fn redial(&mut self, dials: usize) -> Result<(f64, f64)> {
+    async fn at_once(&mut self, first: bool, crowds: usize) -> Result<[f64; 2]> {
         let mut times = Vec::new();
-        for _ in 0..dials {
-            times.push(dial(&mut self.redialer, &self.target, &self.counters).await?);
+        for _ in 0..crowds {
+            let mut nodes = self.nodes(if first { AT_ONCE } else { 0 })?;
+            let dials = (0..AT_ONCE).map(|n| {
+                let node = nodes.get_mut(n).unwrap_or(&mut self.redialer);
+                node.dialling(&self.target)
+            });
+            times.push(crowd(dials, &self.counters).await?);
         }
         Ok(medians(&times))
     }
+
+    fn nodes(&self, n: usize) -> Result<Vec<Endpoint>> {
+        (0..n).map(|_| self.kind.endpoint()).collect()
+    }
+}
+
+/// How many crowds make about so many dials.
+fn crowds(dials: usize) -> usize {
+    (dials / AT_ONCE).max(1)
 }
 
 /// Wall and CPU time of one connection up to its first echo. Its end is not counted.
@@ -133,19 +207,48 @@ async fn dial(node: &mut Endpoint, target: &Target, counters: &Counters) -> Resu
     echo(&mut stream).await?;
     let times = (wall.elapsed(), sys::cpu() - cpu);
     drop((stream, connection));
-    counters.gone().await;
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    gone(counters).await;
     Ok(times)
 }
 
-fn medians(times: &[(Duration, Duration)]) -> (f64, f64) {
-    let of = |pick: fn(&(Duration, Duration)) -> Duration| {
-        median(
-            &times
-                .iter()
-                .map(|both| pick(both).as_secs_f64() * 1e6)
-                .collect::<Vec<_>>(),
-        )
+/// What one of many connections takes that are dialled at once, each up to its first echo. Both workers are busy all the
+/// time, so nobody waits to be woken, which costs more than a signature where one connection is alone.
+async fn crowd<D>(dials: impl Iterator<Item = Result<D>>, counters: &Counters) -> Result<(Duration, Duration)>
+where
+    D: Future<Output = Result<Connection>> + Send + 'static,
+{
+    let (wall, cpu) = (Instant::now(), sys::cpu());
+    let mut tasks = JoinSet::new();
+    for dial in dials {
+        let dial = dial?;
+        tasks.spawn(async move {
+            let mut connection = dial.await?;
+            let mut stream = connection.open().await?;
+            echo(&mut stream).await?;
+            anyhow::Ok((stream, connection))
+        });
+    }
+    let mut connections = Vec::new();
+    while let Some(connected) = tasks.join_next().await {
+        connections.push(connected??);
+    }
+    let count = u32::try_from(connections.len())?;
+    let times = (wall.elapsed() / count, (sys::cpu() - cpu) / count);
+    drop(connections);
+    gone(counters).await;
+    Ok(times)
+}
+
+async fn gone(counters: &Counters) {
+    counters.gone().await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+fn medians(times: &[(Duration, Duration)]) -> [f64; 2] {
+    let micros = |durations: Vec<Duration>| {
+        let all: Vec<_> = durations.iter().map(|duration| duration.as_secs_f64() * 1e6).collect();
+        median(&all)
     };
-    (of(|both| both.0), of(|both| both.1))
+    let (wall, cpu) = times.iter().copied().unzip();
+    [micros(wall), micros(cpu)]
 }

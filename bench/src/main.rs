@@ -86,9 +86,9 @@ enum Command {
         /// Dials per stack and round.
         #[arg(long)]
         dials: Option<usize>,
-        /// Leave first contact out, and with it the making of identities: for a profiler.
+        /// Only this part (may be given again); for a profiler, `redial`, which makes no identities.
         #[arg(long)]
-        redial_only: bool,
+        part: Vec<handshake::Part>,
     },
     /// Bulk data over 1 and 32 substreams.
     Throughput {
@@ -180,7 +180,7 @@ fn main() -> Result<()> {
 
 async fn run(command: Command, options: Options) -> Result<()> {
     match command {
-        Command::Handshake { dials, redial_only } => handshake::run(&options, dials, redial_only).await,
+        Command::Handshake { dials, part } => handshake::run(&options, dials, &part).await,
         Command::Throughput { seconds } => throughput::run(&options, seconds).await,
         Command::Idle { connections } => idle::run(&options, connections).await,
         Command::IdleMany => idle_many::run(&options).await,
@@ -189,7 +189,7 @@ async fn run(command: Command, options: Options) -> Result<()> {
         Command::Gater => gater::run(&options),
         Command::Connmgr => connmgr::run(&options).await,
         Command::All => {
-            handshake::run(&options, None, false).await?;
+            handshake::run(&options, None, &[]).await?;
             throughput::run(&options, None).await?;
             idle::run(&options, None).await?;
             idle_many::run(&options).await?;

@@ -8,6 +8,7 @@ mod tls_fresh;
 use crate::service::Counters;
 use anyhow::Result;
 use clap::ValueEnum;
+use futures::future::{Either, TryFutureExt as _};
 use futures::io::{AsyncRead, AsyncWrite};
 use libp2p_identity::PeerId;
 use libp2p_knock::KeyExchange;
@@ -167,9 +168,16 @@ impl Endpoint {
 
     /// Connects as far as the stack calls a connection established.
     pub(crate) async fn dial(&mut self, target: &Target) -> Result<Connection> {
+        self.dialling(target)?.await
+    }
+
+    /// The same for several dials of one node at once. Nothing happens before the future is polled.
+    pub(crate) fn dialling(&mut self, target: &Target) -> Result<impl Future<Output = Result<Connection>> + use<>> {
         Ok(match self {
-            Self::Libp2p(endpoint) => Connection::Muxed(endpoint.dial(target).await?),
-            Self::Raw(endpoint) => Connection::Single(Some(endpoint.dial(target).await?)),
+            Self::Libp2p(endpoint) => Either::Left(endpoint.dial(target)?.map_ok(Connection::Muxed)),
+            Self::Raw(endpoint) => {
+                Either::Right(endpoint.dial(target).map_ok(|stream| Connection::Single(Some(stream))))
+            }
         })
     }
 }

@@ -71,7 +71,11 @@ pub(super) fn knock(groups: &[KeyExchange]) -> Result<Endpoint> {
 
 pub(super) fn knock_v2() -> Result<Endpoint> {
     let key = Keypair::generate_ed25519();
-    let config = config(&key)?.with_version(libp2p_knock::Version::V2)?;
+    // Handshakes of one peer from one prefix are two a second for a thousand openings; version 2 has no table of replays.
+    const OPENINGS: u32 = 1_000_000;
+    let config = config(&key)?
+        .with_version(libp2p_knock::Version::V2)?
+        .with_max_openings(OPENINGS.try_into()?);
     Ok(over(&key, tcp(), config))
 }
 
@@ -85,10 +89,12 @@ pub(super) fn knock_fast_open(groups: &[KeyExchange]) -> Result<Endpoint> {
 /// A listener that opens as many knocks as it is sent, and holds as many sockets as come: what a measurement asks for is
 /// not to be refused as a flood.
 fn config(key: &Keypair) -> Result<libp2p_knock::Config> {
-    const PLENTY: u32 = 100_000;
+    // A table of replays for more than a node ever opens would be memory that each knock touches for the first time.
+    const OPENINGS: u32 = 4_000;
+    const WAITING: usize = 100_000;
     Ok(libp2p_knock::Config::new(key)?
-        .with_max_openings(PLENTY.try_into()?)
-        .with_max_waiting((PLENTY as usize).try_into()?))
+        .with_max_openings(OPENINGS.try_into()?)
+        .with_max_waiting(WAITING.try_into()?))
 }
 
 fn over<T>(key: &Keypair, inner: T, config: libp2p_knock::Config) -> Endpoint
@@ -175,19 +181,23 @@ impl Endpoint {
         poll_fn(|cx| Pin::new(&mut self.transport).poll(cx)).await
     }
 
-    pub(super) async fn dial(&mut self, target: &Target) -> Result<Opener> {
+    /// Does not borrow the node: a Swarm has several dials under way as well.
+    pub(super) fn dial(&mut self, target: &Target) -> Result<impl Future<Output = Result<Opener>> + use<>> {
         let expected = target.peer.context("libp2p dials a peer")?;
         let address = (self.address)(target.socket).with(Protocol::P2p(expected));
         let opts = DialOpts {
             role: Role::Dialer,
             port_use: PortUse::New,
         };
-        let (peer, muxer) = self.transport.dial(address, opts)?.await?;
-        // What a Swarm compares after every dial.
-        ensure!(peer == expected, "dialled {expected} and met {peer}");
-        let (opener, requests) = mpsc::channel(1);
-        tokio::spawn(open_substreams(muxer, requests));
-        Ok(Opener(opener))
+        let dialling = self.transport.dial(address, opts)?;
+        Ok(async move {
+            let (peer, muxer) = dialling.await?;
+            // What a Swarm compares after every dial.
+            ensure!(peer == expected, "dialled {expected} and met {peer}");
+            let (opener, requests) = mpsc::channel(1);
+            tokio::spawn(open_substreams(muxer, requests));
+            Ok(Opener(opener))
+        })
     }
 }
 

@@ -49,16 +49,19 @@ impl Endpoint {
         Ok(Target { socket, peer: None })
     }
 
-    pub(super) async fn dial(&self, target: &Target) -> Result<Stream> {
-        let stream = tokio::net::TcpStream::connect(target.socket).await?;
-        stream.set_nodelay(true)?;
-        let stream = TcpStream(stream);
-        Ok(match &self.tls {
-            Some((connector, _)) => {
-                let name = ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into());
-                Box::new(connector.connect(name, stream).await?)
-            }
-            None => Box::new(stream),
-        })
+    pub(super) fn dial(&self, target: &Target) -> impl Future<Output = Result<Stream>> + use<> {
+        let (socket, connector) = (target.socket, self.tls.as_ref().map(|(connector, _)| connector.clone()));
+        async move {
+            let stream = tokio::net::TcpStream::connect(socket).await?;
+            stream.set_nodelay(true)?;
+            let stream = TcpStream(stream);
+            Ok(match connector {
+                Some(connector) => {
+                    let name = ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into());
+                    Box::new(connector.connect(name, stream).await?)
+                }
+                None => Box::new(stream) as Stream,
+            })
+        }
     }
 }
