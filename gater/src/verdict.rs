@@ -92,14 +92,33 @@ impl Verdict {
 
 /// Why not: the rule that said so, and whatever it has to add. Cheap to clone; a rule that says no often keeps one ready.
 #[derive(Clone)]
-pub struct Reason(Arc<Inner>);
+pub struct Reason(Repr);
 
 #[derive(Clone)]
-struct Inner {
+enum Repr {
+    /// Said so often, on so many threads, that counting who has it would be felt.
+    Fixed(&'static Said),
+    Own(Arc<Said>),
+}
+
+#[derive(Clone)]
+pub(crate) struct Said {
     rule: Cow<'static, str>,
     detail: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
     payload: Option<Payload>,
+}
+
+impl Said {
+    /// For [`Reason::fixed`].
+    pub(crate) const fn new(rule: &'static str, detail: &'static str) -> Self {
+        Self {
+            rule: Cow::Borrowed(rule),
+            detail: Some(Cow::Borrowed(detail)),
+            retry_after: None,
+            payload: None,
+        }
+    }
 }
 
 /// A reason of the policy's own, as itself and as an error.
@@ -113,12 +132,16 @@ impl Reason {
     /// A reason that names the rule, and nothing else. The name becomes a label of the metrics: take few, and never one
     /// that holds an address or a peer.
     pub fn new(rule: impl Into<Cow<'static, str>>) -> Self {
-        Self(Arc::new(Inner {
+        Self(Repr::Own(Arc::new(Said {
             rule: rule.into(),
             detail: None,
             retry_after: None,
             payload: None,
-        }))
+        })))
+    }
+
+    pub(crate) const fn fixed(inner: &'static Said) -> Self {
+        Self(Repr::Fixed(inner))
     }
 
     /// A reason that carries `error`, for [`Reason::downcast_ref`].
@@ -126,49 +149,58 @@ impl Reason {
     where
         E: Error + Send + Sync + 'static,
     {
-        let mut this = Self::new(rule);
         let error = Arc::new(error);
-        this.inner().payload = Some(Payload {
+        let payload = Payload {
             any: error.clone(),
             error,
-        });
-        this
+        };
+        Self::new(rule).changed(|inner| inner.payload = Some(payload))
     }
 
     /// Adds a sentence for people: which entry of the rule, which figure.
-    pub fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
-        self.inner().detail = Some(detail.into());
-        self
+    pub fn with_detail(self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.changed(|inner| inner.detail = Some(detail.into()))
     }
 
     /// Adds for how long it is no use to try again. Sent along where a reason can be sent.
-    pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
-        self.inner().retry_after = Some(retry_after);
-        self
+    pub fn with_retry_after(self, retry_after: Duration) -> Self {
+        self.changed(|inner| inner.retry_after = Some(retry_after))
     }
 
     /// The rule that said no.
     pub fn rule(&self) -> &str {
-        &self.0.rule
+        &self.inner().rule
     }
 
     /// The sentence, if there is one.
     pub fn detail(&self) -> Option<&str> {
-        self.0.detail.as_deref()
+        self.inner().detail.as_deref()
     }
 
     /// For how long it is no use to try again, if the rule knows.
     pub fn retry_after(&self) -> Option<Duration> {
-        self.0.retry_after
+        self.inner().retry_after
     }
 
     /// The policy's own error, if it gave one and it is an `E`.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
-        self.0.payload.as_ref()?.any.downcast_ref()
+        self.inner().payload.as_ref()?.any.downcast_ref()
     }
 
-    fn inner(&mut self) -> &mut Inner {
-        Arc::make_mut(&mut self.0)
+    fn inner(&self) -> &Said {
+        match &self.0 {
+            Repr::Fixed(inner) => inner,
+            Repr::Own(inner) => inner,
+        }
+    }
+
+    fn changed(self, change: impl FnOnce(&mut Said)) -> Self {
+        let mut own = match self.0 {
+            Repr::Fixed(inner) => Arc::new(inner.clone()),
+            Repr::Own(inner) => inner,
+        };
+        change(Arc::make_mut(&mut own));
+        Self(Repr::Own(own))
     }
 }
 
@@ -180,11 +212,11 @@ impl fmt::Debug for Reason {
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.rule)?;
-        if let Some(detail) = &self.0.detail {
+        f.write_str(&self.inner().rule)?;
+        if let Some(detail) = &self.inner().detail {
             write!(f, ": {detail}")?;
         }
-        if let Some(payload) = &self.0.payload {
+        if let Some(payload) = &self.inner().payload {
             write!(f, ": {}", payload.error)?;
         }
         Ok(())
@@ -270,7 +302,7 @@ impl fmt::Display for Denied {
 
 impl Error for Denied {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        let payload = self.reason.0.payload.as_ref()?;
+        let payload = self.reason.inner().payload.as_ref()?;
         Some(&*payload.error)
     }
 }

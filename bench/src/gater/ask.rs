@@ -1,7 +1,7 @@
 //! The questions of each stage, and the look-up of a bare trie, timed.
 
 use super::BATCH;
-use super::lists::Lists;
+use super::lists::{Lists, Question};
 use crate::samples::median;
 use anyhow::{Result, ensure};
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -69,76 +69,83 @@ impl Asked {
     }
 
     pub(super) fn measure(self, rules: &Rules, lists: &Lists, hit: bool) -> Result<f64> {
-        let questions = lists.questions(hit);
         let local: Multiaddr = "/ip4/198.51.100.1/tcp/4001".parse()?;
-        let local = &local;
         let id = ConnectionId::new_unchecked(1);
-        let ins = || {
-            questions
-                .iter()
-                .map(|question| (question, Link::inbound(local, &question.address)))
+        let timed = Timed {
+            questions: lists.questions(hit),
+            hit,
         };
-        let outs = || {
-            questions
-                .iter()
-                .map(|q| (q, Link::outbound(&q.dialled, Endpoint::Dialer)))
-        };
+        let accepted = |q| Link::inbound(&local, address(q));
         match self {
-            Self::PeerDial => {
-                let asked: Vec<_> = questions.iter().map(|question| PeerDial::new(&question.peer)).collect();
-                time(&asked, hit, |dial| rules.intercept_peer_dial(dial))
-            }
-            Self::AddrDial => {
-                let asked: Vec<_> = outs().map(|(q, link)| AddrDial::new(Some(&q.peer), link)).collect();
-                time(&asked, hit, |dial| rules.intercept_addr_dial(dial))
-            }
-            Self::AddrDialNoPeer => {
-                let links = questions.iter().map(|q| Link::outbound(&q.address, Endpoint::Dialer));
-                let asked: Vec<_> = links.map(|link| AddrDial::new(None, link)).collect();
-                time(&asked, hit, |dial| rules.intercept_addr_dial(dial))
-            }
-            Self::AddrDialParsed => time(questions, hit, |question| {
-                let link = Link::outbound(&question.dialled, Endpoint::Dialer);
-                rules.intercept_addr_dial(&AddrDial::new(Some(&question.peer), link))
+            Self::PeerDial => timed.with(|q| PeerDial::new(&q.peer), |dial| rules.intercept_peer_dial(dial)),
+            Self::AddrDial => timed.with(
+                |q| AddrDial::new(Some(&q.peer), Link::outbound(&q.dialled, Endpoint::Dialer)),
+                |dial| rules.intercept_addr_dial(dial),
+            ),
+            Self::AddrDialNoPeer => timed.with(
+                |q| AddrDial::new(None, Link::outbound(&q.address, Endpoint::Dialer)),
+                |dial| rules.intercept_addr_dial(dial),
+            ),
+            Self::AddrDialParsed => timed.with(std::convert::identity, |q| {
+                let link = Link::outbound(&q.dialled, Endpoint::Dialer);
+                rules.intercept_addr_dial(&AddrDial::new(Some(&q.peer), link))
             }),
-            Self::Accept => {
-                let asked: Vec<_> = ins().map(|(_, link)| Accept::new(link)).collect();
-                time(&asked, hit, |accept| rules.intercept_accept(accept))
-            }
-            Self::AcceptParsed => time(questions, hit, |question| {
-                rules.intercept_accept(&Accept::new(Link::inbound(local, &question.address)))
+            Self::Accept => timed.with(|q| Accept::new(accepted(q)), |accept| rules.intercept_accept(accept)),
+            Self::AcceptParsed => timed.with(std::convert::identity, |q| {
+                rules.intercept_accept(&Accept::new(Link::inbound(&local, &q.address)))
             }),
-            Self::Knock => {
-                let asked: Vec<_> = ins().map(|(q, link)| Knock::new(&q.peer, link)).collect();
-                time(&asked, hit, |knock| rules.intercept_knock(knock))
-            }
-            Self::Secured => {
-                let asked: Vec<_> = ins().map(|(q, link)| Secured::new(&q.peer, link)).collect();
-                time(&asked, hit, |secured| rules.intercept_secured(secured))
-            }
-            Self::Upgraded => {
-                let asked: Vec<_> = ins()
-                    .map(|(q, link)| Upgraded::new(&q.peer, link.with_connection(id)))
-                    .collect();
-                time(&asked, hit, |upgraded| rules.intercept_upgraded(upgraded))
-            }
+            Self::Knock => timed.with(
+                |q| Knock::new(&q.peer, accepted(q)),
+                |knock| rules.intercept_knock(knock),
+            ),
+            Self::Secured => timed.with(
+                |q| Secured::new(&q.peer, accepted(q)),
+                |secured| rules.intercept_secured(secured),
+            ),
+            Self::Upgraded => timed.with(
+                |q| Upgraded::new(&q.peer, accepted(q).with_connection(id)),
+                |upgraded| rules.intercept_upgraded(upgraded),
+            ),
         }
     }
 }
 
-/// The median time of one decision, and every answer is looked at.
-fn time<Q>(asked: &[Q], hit: bool, decide: impl Fn(&Q) -> Verdict) -> Result<f64> {
-    let mut times = Vec::with_capacity(asked.len() / BATCH);
-    for batch in asked.chunks_exact(BATCH) {
-        let start = Instant::now();
-        let denied = batch
-            .iter()
-            .filter(|asked| black_box(decide(black_box(asked))).is_deny())
-            .count();
-        times.push(start.elapsed().as_nanos() as f64 / BATCH as f64);
-        ensure!(denied == if hit { BATCH } else { 0 }, "a wrong answer");
+fn address(question: &Question) -> &Multiaddr {
+    &question.address
+}
+
+/// Questions that are all to get the same answer.
+struct Timed<'a> {
+    questions: &'a [Question],
+    hit: bool,
+}
+
+impl<'a> Timed<'a> {
+    /// The median time of one decision, and every answer is looked at. What a batch asks is made just before: somebody has
+    /// read peer and address a moment ago where a connection is made, so they are at hand, and the rules are not.
+    fn with<Q>(&self, ask: impl Fn(&'a Question) -> Q, decide: impl Fn(&Q) -> Verdict) -> Result<f64> {
+        let mut times = Vec::with_capacity(self.questions.len() / BATCH);
+        let mut asked = Vec::with_capacity(BATCH);
+        for batch in self.questions.chunks_exact(BATCH) {
+            asked.clear();
+            for question in batch {
+                black_box((
+                    question.peer,
+                    question.address.iter().count(),
+                    question.dialled.iter().count(),
+                ));
+                asked.push(ask(question));
+            }
+            let start = Instant::now();
+            let denied = asked
+                .iter()
+                .filter(|asked| black_box(decide(black_box(asked))).is_deny())
+                .count();
+            times.push(start.elapsed().as_nanos() as f64 / BATCH as f64);
+            ensure!(denied == if self.hit { BATCH } else { 0 }, "a wrong answer");
+        }
+        Ok(median(&times))
     }
-    Ok(median(&times))
 }
 
 /// What one would write with the crate alone: is the IP in a network of the list?
@@ -170,6 +177,7 @@ impl Trie {
         let asked: Vec<IpAddr> = lists.questions(hit).iter().map(|question| question.ip).collect();
         let mut times = Vec::with_capacity(asked.len() / BATCH);
         for batch in asked.chunks_exact(BATCH) {
+            black_box(batch.to_vec());
             let start = Instant::now();
             let found = batch
                 .iter()

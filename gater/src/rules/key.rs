@@ -6,6 +6,45 @@ use std::hash::{Hash, Hasher};
 
 /// A code, a length, and at most 42 bytes: an inline key, or its hash.
 const SIZE: usize = 44;
+/// Bytes of an inline Ed25519 key, as most are.
+const ED25519: usize = 36;
+
+/// Of a [`PeerKey`].
+pub(crate) const WORDS: usize = 6;
+
+/// A [`PeerKey`] for those who compute with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Words(pub(crate) [u64; WORDS]);
+
+impl Words {
+    /// Those of the key of this peer. Without making it first: what was just written in bytes and is read in words
+    /// keeps a processor waiting.
+    #[inline]
+    pub(crate) fn of(peer: &PeerId) -> Option<Self> {
+        let hash = peer.as_ref();
+        match <&[u8; ED25519]>::try_from(hash.digest()) {
+            Ok(digest) => {
+                let head = u64::from(u8::try_from(hash.code()).ok()?) | (ED25519 as u64) << 8;
+                Some(Self([
+                    head | word(digest, 0) << 16,
+                    word(digest, 6),
+                    word(digest, 14),
+                    word(digest, 22),
+                    word(digest, ED25519 - 8) >> 16,
+                    0,
+                ]))
+            }
+            Err(_) => PeerKey::of(peer).map(|key| key.words()),
+        }
+    }
+}
+
+#[inline]
+fn word(bytes: &[u8], from: usize) -> u64 {
+    bytes[from..]
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
 
 /// [`PeerId`] takes 80 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,23 +73,16 @@ impl PeerKey {
         // Both codes there are, 0 and 0x12, and every length up to 42 take one byte.
         bytes[0] = u8::try_from(hash.code()).ok()?;
         bytes[1] = u8::try_from(digest.len()).ok()?;
-        match digest.first_chunk::<36>() {
-            // An Ed25519 key, as most are: a copy of known length is a handful of instructions.
-            Some(ed25519) if digest.len() == 36 => bytes[2..38].copy_from_slice(ed25519),
-            _ => bytes.get_mut(2..2 + digest.len())?.copy_from_slice(digest),
-        }
+        bytes.get_mut(2..2 + digest.len())?.copy_from_slice(digest);
         Some(Self(bytes))
     }
 
     /// All of it, with zeros behind.
     #[inline]
-    pub(crate) fn words(&self) -> [u64; 6] {
-        let mut bytes = [0; 48];
+    pub(crate) fn words(&self) -> Words {
+        let mut bytes = [0; 8 * WORDS];
         bytes[..SIZE].copy_from_slice(&self.0);
-        std::array::from_fn(|at| {
-            let word = bytes[8 * at..].first_chunk();
-            word.map_or(0, |word| u64::from_ne_bytes(*word))
-        })
+        Words(std::array::from_fn(|at| word(&bytes, 8 * at)))
     }
 
     pub(crate) fn peer(&self) -> PeerId {
@@ -76,7 +108,9 @@ mod tests {
         let hashed = [&[0x12, 32][..], &[9; 32]].concat();
         for bytes in [ed25519, secp256k1, hashed] {
             let peer = PeerId::from_bytes(&bytes).expect("an id");
-            assert_eq!(PeerKey::of(&peer).expect("a key").peer(), peer);
+            let key = PeerKey::of(&peer).expect("a key");
+            assert_eq!(key.peer(), peer);
+            assert_eq!(Words::of(&peer), Some(key.words()));
         }
     }
 
@@ -86,5 +120,6 @@ mod tests {
         bytes.extend([7; 50]);
         let peer = PeerId::from_bytes(&bytes).expect("it parses");
         assert_eq!(PeerKey::of(&peer), None);
+        assert_eq!(Words::of(&peer), None);
     }
 }

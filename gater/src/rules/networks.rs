@@ -1,9 +1,13 @@
 //! Which of many ranges an address is in, all of them, the narrowest first.
 //!
 //! Ranges that begin with the same 8 bits (32 in IPv6) stand together on one sorted page, each with a link to the narrowest
-//! range around it; ranges wider than that stand on a page of their own. Whatever is around an address is then the nearest
-//! entry before it and what is linked from there. A page of IPv4 has an index by the next 8 bits, so that the search is among
-//! a few entries, and a change costs a copy of one page.
+//! range around it; ranges wider than that stand in a list of their own. Whatever is around an address is then the nearest
+//! entry before it and what is linked from there. A change costs a copy of one page.
+//!
+//! What a look-up costs is reads from memory that wait for each other. A page of IPv4 has a bit for each of its 4,096 blocks
+//! of 20 bits, 128 KiB for all of IPv4, which stay near: an address in a block that no range touches is told by that one bit.
+//! For the others it has an index by the next 8 bits, so that the search is among a few entries. In IPv6 most pages
+//! have one entry, as providers have a /32 or more; it stands in the table of pages itself.
 
 use super::cidr::{Cidr, mask_32, mask_128};
 use super::sharded::Sharded;
@@ -14,22 +18,16 @@ use std::sync::Arc;
 trait Bits: Copy + Ord + std::ops::BitAnd<Output = Self> + 'static {
     /// How many of them say on which page a range stands.
     const HEAD: u8;
-    /// How many entries the index of a page has.
-    const INDEX: usize;
-    /// All pages but the one for wide ranges.
+    /// All pages. Ranges wider than one stand elsewhere.
     type Pages<V: Clone + 'static>: Pages<Self, V>;
 
     fn mask(length: u8) -> Self;
 
     fn head(self) -> u32;
-
-    /// Where in the index of its page it is.
-    fn place(self) -> usize;
 }
 
 impl Bits for u32 {
     const HEAD: u8 = 8;
-    const INDEX: usize = 256;
     type Pages<V: Clone + 'static> = Direct<V>;
 
     fn mask(length: u8) -> Self {
@@ -40,17 +38,11 @@ impl Bits for u32 {
     fn head(self) -> u32 {
         self >> 24
     }
-
-    #[inline]
-    fn place(self) -> usize {
-        (self >> 16 & 0xff) as usize
-    }
 }
 
 impl Bits for u128 {
     const HEAD: u8 = 32;
-    const INDEX: usize = 0;
-    type Pages<V: Clone + 'static> = Sharded<u32, Page<Self, V>>;
+    type Pages<V: Clone + 'static> = Sharded<u32, Short<V>>;
 
     fn mask(length: u8) -> Self {
         mask_128(length)
@@ -60,63 +52,19 @@ impl Bits for u128 {
     fn head(self) -> u32 {
         (self >> 96) as u32
     }
-
-    fn place(self) -> usize {
-        0
-    }
 }
 
 /// Pages by the first bits of what is on them.
 trait Pages<K: Bits, V: Clone + 'static>: Default + Clone {
-    fn page(&self, head: u32) -> Option<&Page<K, V>>;
+    /// The ranges there, in their order.
+    fn nodes(&self, head: u32) -> &[Node<K, V>];
 
-    /// An empty page is none.
-    fn put(&mut self, head: u32, page: Page<K, V>);
+    fn search<'a>(&'a self, ip: K, found: &mut impl FnMut(K, u8, &'a V));
 
-    fn iter(&self) -> impl Iterator<Item = &Page<K, V>>;
-}
+    /// What stands there from now on; linked.
+    fn put(&mut self, head: u32, nodes: Vec<Node<K, V>>);
 
-impl<V: Clone + 'static> Pages<u128, V> for Sharded<u32, Page<u128, V>> {
-    #[inline]
-    fn page(&self, head: u32) -> Option<&Page<u128, V>> {
-        self.get(&head)
-    }
-
-    fn put(&mut self, head: u32, page: Page<u128, V>) {
-        match page.0.nodes.is_empty() {
-            true => _ = self.remove(&head),
-            false => _ = self.insert(head, page),
-        }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &Page<u128, V>> {
-        Self::iter(self).map(|(_, page)| page)
-    }
-}
-
-/// Few enough to have a place for each.
-#[derive(Clone)]
-struct Direct<V>(Arc<[Option<Page<u32, V>>]>);
-
-impl<V> Default for Direct<V> {
-    fn default() -> Self {
-        Self((0..256).map(|_| None).collect())
-    }
-}
-
-impl<V: Clone + 'static> Pages<u32, V> for Direct<V> {
-    #[inline]
-    fn page(&self, head: u32) -> Option<&Page<u32, V>> {
-        self.0.get(head as usize)?.as_ref()
-    }
-
-    fn put(&mut self, head: u32, page: Page<u32, V>) {
-        Arc::make_mut(&mut self.0)[head as usize] = (!page.0.nodes.is_empty()).then_some(page);
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &Page<u32, V>> {
-        self.0.iter().flatten()
-    }
+    fn iter(&self) -> impl Iterator<Item = &Node<K, V>>;
 }
 
 /// No range around this one in its list.
@@ -136,68 +84,165 @@ impl<K: Bits, V> Node<K, V> {
     }
 }
 
-struct Page<K, V>(Arc<OnPage<K, V>>);
-
-impl<K, V> Clone for Page<K, V> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+/// What is around `ip`, of nodes of which so many begin at it or before.
+#[inline]
+fn walk<'a, K: Bits, V>(nodes: &'a [Node<K, V>], before: usize, ip: K, found: &mut impl FnMut(K, u8, &'a V)) {
+    let mut at = before.wrapping_sub(1);
+    while let Some(node) = nodes.get(at) {
+        if node.contains(ip) {
+            found(node.bits, node.length, &node.value);
+        }
+        at = node.around as usize;
     }
 }
 
-struct OnPage<K, V> {
-    /// Where the entries of each place begin, and where the last ends; empty where there is no index.
-    index: Vec<u32>,
-    /// Sorted by first address, the wider first.
-    nodes: Vec<Node<K, V>>,
-}
-
-impl<K: Bits, V> Page<K, V> {
-    fn empty() -> Self {
-        Self(Arc::new(OnPage {
-            index: Vec::new(),
-            nodes: Vec::new(),
-        }))
-    }
-
-    /// Of nodes that are sorted, and of which, with an index, all begin with the same bits.
-    fn of(mut nodes: Vec<Node<K, V>>, indexed: bool) -> Self {
-        link(&mut nodes);
-        let mut index = Vec::new();
-        if indexed && K::INDEX > 0 {
-            let begins = |place: usize| nodes.partition_point(|node| node.bits.place() < place);
-            index = (0..=K::INDEX).map(|place| number(begins(place))).collect();
-        }
-        Self(Arc::new(OnPage { index, nodes }))
-    }
-
-    #[inline]
-    fn search<'a>(&'a self, ip: K, found: &mut impl FnMut(K, u8, &'a V)) {
-        let OnPage { index, nodes } = &*self.0;
-        let place = ip.place();
-        // Before those that begin in the same place stands what is around all of them, if anything is.
-        let (from, to) = match (index.get(place), index.get(place + 1)) {
-            (Some(from), Some(to)) => (*from as usize, *to as usize),
-            _ => (0, nodes.len()),
-        };
-        let before = nodes[from..to].partition_point(|node| node.bits <= ip);
-        let mut at = (from + before).wrapping_sub(1);
-        while let Some(node) = nodes.get(at) {
-            if node.contains(ip) {
-                found(node.bits, node.length, &node.value);
-            }
-            at = node.around as usize;
-        }
-    }
+/// The same where there is no index.
+#[inline]
+fn search<'a, K: Bits, V>(nodes: &'a [Node<K, V>], ip: K, found: &mut impl FnMut(K, u8, &'a V)) {
+    walk(nodes, nodes.partition_point(|node| node.bits <= ip), ip, found);
 }
 
 fn number(at: usize) -> u32 {
     u32::try_from(at).expect("fewer ranges than IPv4 has addresses")
 }
 
+/// Places in the index of a page of IPv4.
+const PLACES: usize = 256;
+
+/// The ranges of IPv4 with the same first 8 bits.
+struct Indexed<V> {
+    /// A bit for each block of 20 bits: whether a range has a part in it.
+    touched: [u64; 64],
+    /// Where the nodes of each place begin, which have the same first 16 bits, and where the last ends.
+    begins: [u32; PLACES + 1],
+    /// Sorted by first address, the wider first.
+    nodes: Box<[Node<u32, V>]>,
+}
+
+impl<V> Indexed<V> {
+    fn of(nodes: Vec<Node<u32, V>>) -> Self {
+        let mut touched = [0; 64];
+        for node in &nodes {
+            let first = block(node.bits);
+            let last = block(node.bits | !mask_32(node.length));
+            for block in first..=last {
+                touched[block / 64] |= 1 << (block % 64);
+            }
+        }
+        let begins = |place: usize| nodes.partition_point(|node| self::place(node.bits) < place);
+        Self {
+            touched,
+            begins: std::array::from_fn(|place| number(begins(place))),
+            nodes: nodes.into(),
+        }
+    }
+
+    #[inline]
+    fn search<'a>(&'a self, ip: u32, found: &mut impl FnMut(u32, u8, &'a V)) {
+        let block = block(ip);
+        if self.touched[block / 64] >> (block % 64) & 1 == 0 {
+            return;
+        }
+        let place = place(ip);
+        let (from, to) = (self.begins[place] as usize, self.begins[place + 1] as usize);
+        // Before those that begin in the same place stands what is around all of them, if anything is.
+        let before = from + self.nodes[from..to].partition_point(|node| node.bits <= ip);
+        walk(&self.nodes, before, ip, found);
+    }
+}
+
+/// Which of its page's 4,096 blocks of 20 bits an address is in.
+const fn block(ip: u32) -> usize {
+    (ip >> 12 & 0xfff) as usize
+}
+
+/// Where in the index of its page it is.
+const fn place(ip: u32) -> usize {
+    (ip >> 16 & 0xff) as usize
+}
+
+/// Few enough pages to have a place for each.
+#[derive(Clone)]
+struct Direct<V>(Arc<[Option<Arc<Indexed<V>>>]>);
+
+impl<V> Default for Direct<V> {
+    fn default() -> Self {
+        Self((0..256).map(|_| None).collect())
+    }
+}
+
+impl<V: Clone + 'static> Pages<u32, V> for Direct<V> {
+    fn nodes(&self, head: u32) -> &[Node<u32, V>] {
+        self.0[head as usize].as_ref().map_or(&[], |page| &page.nodes)
+    }
+
+    #[inline]
+    fn search<'a>(&'a self, ip: u32, found: &mut impl FnMut(u32, u8, &'a V)) {
+        if let Some(page) = &self.0[ip.head() as usize] {
+            page.search(ip, found);
+        }
+    }
+
+    fn put(&mut self, head: u32, nodes: Vec<Node<u32, V>>) {
+        let page = (!nodes.is_empty()).then(|| Arc::new(Indexed::of(nodes)));
+        Arc::make_mut(&mut self.0)[head as usize] = page;
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Node<u32, V>> {
+        self.0.iter().flatten().flat_map(|page| &page.nodes)
+    }
+}
+
+/// The ranges of IPv6 with the same first 32 bits, mostly one.
+#[derive(Clone)]
+enum Short<V> {
+    One([Node<u128, V>; 1]),
+    Many(Arc<[Node<u128, V>]>),
+}
+
+impl<V> Short<V> {
+    #[inline]
+    fn nodes(&self) -> &[Node<u128, V>] {
+        match self {
+            Self::One(node) => node,
+            Self::Many(nodes) => nodes,
+        }
+    }
+}
+
+impl<V: Clone + 'static> Pages<u128, V> for Sharded<u32, Short<V>> {
+    fn nodes(&self, head: u32) -> &[Node<u128, V>] {
+        self.get(&head).map_or(&[], Short::nodes)
+    }
+
+    #[inline]
+    fn search<'a>(&'a self, ip: u128, found: &mut impl FnMut(u128, u8, &'a V)) {
+        if let Some(page) = self.get(&ip.head()) {
+            search(page.nodes(), ip, found);
+        }
+    }
+
+    fn put(&mut self, head: u32, nodes: Vec<Node<u128, V>>) {
+        if nodes.is_empty() {
+            self.remove(&head);
+            return;
+        }
+        let page = match <[_; 1]>::try_from(nodes) {
+            Ok(one) => Short::One(one),
+            Err(many) => Short::Many(many.into()),
+        };
+        self.insert(head, page);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Node<u128, V>> {
+        Self::iter(self).flat_map(|(_, page)| page.nodes())
+    }
+}
+
 struct Family<K: Bits, V: Clone + 'static> {
     pages: K::Pages<V>,
-    /// The ranges that begin on several pages. It has no index.
-    wide: Page<K, V>,
+    /// The ranges that begin on several pages.
+    wide: Arc<[Node<K, V>]>,
     len: usize,
 }
 
@@ -215,7 +260,7 @@ impl<K: Bits, V: Clone + 'static> Default for Family<K, V> {
     fn default() -> Self {
         Self {
             pages: K::Pages::default(),
-            wide: Page::empty(),
+            wide: Arc::default(),
             len: 0,
         }
     }
@@ -227,11 +272,9 @@ impl<K: Bits, V: Clone + 'static> Family<K, V> {
         if self.len == 0 {
             return;
         }
-        if let Some(page) = self.pages.page(ip.head()) {
-            page.search(ip, &mut found);
-        }
-        if !self.wide.0.nodes.is_empty() {
-            self.wide.search(ip, &mut found);
+        self.pages.search(ip, &mut found);
+        if !self.wide.is_empty() {
+            search(&self.wide, ip, &mut found);
         }
     }
 
@@ -244,23 +287,20 @@ impl<K: Bits, V: Clone + 'static> Family<K, V> {
         while let Some(first) = edits.peek() {
             let head = page_of(first);
             let these = std::iter::from_fn(|| edits.next_if(|one| page_of(one) == head));
-            let old = match head {
-                Some(head) => self.pages.page(head).cloned().unwrap_or_else(Page::empty),
-                None => self.wide.clone(),
-            };
-            let nodes = merged(&old.0.nodes, these, edit);
-            self.len = self.len - old.0.nodes.len() + nodes.len();
-            let page = Page::of(nodes, head.is_some());
+            let old = head.map_or(&*self.wide, |head| self.pages.nodes(head));
+            let had = old.len();
+            let mut nodes = merged(old, these, edit);
+            link(&mut nodes);
+            self.len = self.len - had + nodes.len();
             match head {
-                Some(head) => self.pages.put(head, page),
-                None => self.wide = page,
+                Some(head) => self.pages.put(head, nodes),
+                None => self.wide = nodes.into(),
             }
         }
     }
 
     fn iter(&self) -> impl Iterator<Item = (K, u8, &V)> {
-        let pages = self.pages.iter().flat_map(|page| page.0.nodes.iter());
-        let nodes = self.wide.0.nodes.iter().chain(pages);
+        let nodes = self.wide.iter().chain(self.pages.iter());
         nodes.map(|node| (node.bits, node.length, &node.value))
     }
 }

@@ -13,7 +13,7 @@
 //! line, so of 2^60 strangers not one need be expected to be taken for a peer of the set, however many are in it. At a thousand a
 //! second those take thirty million years.
 
-use super::key::PeerKey;
+use super::key::{PeerKey, WORDS, Words};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
@@ -21,8 +21,6 @@ use std::sync::Arc;
 const SHARDS: usize = 1024;
 /// Fingerprints on a line.
 const ON_LINE: usize = 8;
-/// Words of a [`PeerKey`].
-const WORDS: usize = 6;
 
 /// The tag of a place where nobody stands or stood.
 const FREE: u8 = 0;
@@ -87,8 +85,7 @@ impl Keys {
     }
 
     #[inline]
-    fn print(&self, key: &PeerKey) -> Print {
-        let words: [u64; WORDS] = key.words();
+    fn print(&self, Words(words): Words) -> Print {
         // The upper half of a sum, modulo 2^128, of words times keys.
         #[allow(clippy::cast_possible_truncation, reason = "64 bits of 128 are left")]
         let half = |half: usize| {
@@ -221,8 +218,8 @@ impl Peers {
     }
 
     #[inline]
-    pub(crate) fn contains(&self, key: &PeerKey) -> bool {
-        self.has(self.keys.print(key))
+    pub(crate) fn contains(&self, words: Words) -> bool {
+        self.has(self.keys.print(words))
     }
 
     #[inline]
@@ -237,7 +234,7 @@ impl Peers {
 
     /// Whether it was not there.
     pub(crate) fn insert(&mut self, key: PeerKey) -> bool {
-        let print = self.keys.print(&key);
+        let print = self.keys.print(key.words());
         if self.has(print) {
             return false;
         }
@@ -256,7 +253,7 @@ impl Peers {
 
     /// Whether it was there. Copies nothing if it was not.
     pub(crate) fn remove(&mut self, key: &PeerKey) -> bool {
-        let print = self.keys.print(key);
+        let print = self.keys.print(key.words());
         if !self.has(print) {
             return false;
         }
@@ -297,7 +294,7 @@ impl Peers {
             lines: &mut lines,
         };
         for peer in peers.iter() {
-            table.put(self.keys.print(peer));
+            table.put(self.keys.print(peer.words()));
         }
         Arc::make_mut(&mut self.tags)[at] = tags.into();
         Arc::make_mut(&mut self.lines)[at] = lines.into();
@@ -324,7 +321,7 @@ mod tests {
             (naive, naive.len(), naive.is_empty())
         );
         for n in 0..up_to {
-            assert_eq!(peers.contains(&key(n)), naive.contains(&key(n)), "{n}");
+            assert_eq!(peers.contains(key(n).words()), naive.contains(&key(n)), "{n}");
         }
         for (at, shard) in peers.shards.iter().enumerate() {
             let (tags, lines) = (&peers.tags[at], &peers.lines[at]);
@@ -384,10 +381,10 @@ mod tests {
             let mut other = ed25519.clone();
             other[6 + bit / 8] ^= 1 << (bit % 8);
             let other = PeerKey::of(&PeerId::from_bytes(&other).expect("an id")).expect("a key");
-            assert_ne!(keys.print(&own).print, keys.print(&other).print);
-            assert_ne!(keys.print(&own).place, keys.print(&other).place);
+            assert_ne!(keys.print(own.words()).print, keys.print(other.words()).print);
+            assert_ne!(keys.print(own.words()).place, keys.print(other.words()).place);
         }
-        let (here, there) = (keys.print(&own), Keys::new().print(&own));
+        let (here, there) = (keys.print(own.words()), Keys::new().print(own.words()));
         assert!(
             here.print != there.print && here.place != there.place,
             "another set, other keys"

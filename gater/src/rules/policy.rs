@@ -12,10 +12,9 @@ use crate::context::{
     Accept, AddrDial, Direction, Knock, Link, LiveConnection, PeerDial, PendingConnection, Secured, Upgraded,
 };
 use crate::gater::{ConnectionGater, Explanation, Observation};
-use crate::verdict::{Reason, Stage, Verdict};
+use crate::verdict::{Reason, Said, Stage, Verdict};
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 impl ConnectionGater for Rules {
@@ -101,17 +100,15 @@ pub(super) enum Tokens {
 
 impl Shared {
     fn verdict(&self, facts: &Facts<'_>) -> Verdict {
-        let now = self.current.load();
-        verdict(self.decide(&now, facts, Tokens::Take))
+        self.current.with(|now| verdict(self.decide(now, facts, Tokens::Take)))
     }
 
     /// Without what counts.
     fn standing(&self, facts: &Facts<'_>) -> Verdict {
-        let now = self.current.load();
-        match now.judge(facts, &|| self.now()) {
+        self.current.with(|now| match now.judge(facts, &|| self.now()) {
             Ok(_) => Verdict::Pass,
             Err(because) => verdict(because),
-        }
+        })
     }
 
     #[inline]
@@ -154,7 +151,7 @@ fn rated(
 
 macro_rules! reasons {
     ($($name:ident = $rule:literal: $detail:literal;)*) => {
-        $(static $name: LazyLock<Reason> = LazyLock::new(|| Reason::new($rule).with_detail($detail));)*
+        $(static $name: Said = Said::new($rule, $detail);)*
     };
 }
 
@@ -179,7 +176,7 @@ reasons! {
 }
 
 pub(super) fn verdict(because: Because<'_>) -> Verdict {
-    let reason: &Reason = match because {
+    let reason: &'static Said = match because {
         Because::Nothing => return Verdict::Pass,
         Because::Allowed(_) => return Verdict::Allow,
         Because::Blocked(found) => return Verdict::Deny(blocked(found)),
@@ -204,13 +201,13 @@ pub(super) fn verdict(because: Because<'_>) -> Verdict {
             Cap::Transport(_) => &CAP_TRANSPORT,
         },
     };
-    Verdict::Deny(reason.clone())
+    Verdict::Deny(Reason::fixed(reason))
 }
 
 fn blocked(found: Found<'_>) -> Reason {
     match found {
-        Found::Peer(_) => BLOCKED_PEER.clone(),
-        Found::Network(_) => BLOCKED_NETWORK.clone(),
+        Found::Peer(_) => Reason::fixed(&BLOCKED_PEER),
+        Found::Network(_) => Reason::fixed(&BLOCKED_NETWORK),
         Found::Set(name) => Reason::new("block_set").with_detail(format!("the peer is in the set {name}")),
         Found::Rule(rule) => {
             let name = match rule {

@@ -3,7 +3,7 @@
 use super::cidr::Cidr;
 use super::counts::{Cap, source};
 use super::facts::Facts;
-use super::key::PeerKey;
+use super::key::{PeerKey, Words};
 use super::limits::{Caps, Rate};
 use super::networks::Networks;
 use super::peers::Peers;
@@ -160,12 +160,11 @@ impl Snapshot {
     }
 
     fn peer<'s>(&'s self, peer: &'s PeerId, facts: &Facts<'_>, now: &impl Fn() -> SystemTime, listed: &mut Listed<'s>) {
-        let Some(key) = PeerKey::of(peer) else { return };
-        if self.blocked.contains(&key) {
+        if !self.blocked.is_empty() && Words::of(peer).is_some_and(|words| self.blocked.contains(words)) {
             listed.block(Found::Peer(peer));
         }
         if !self.peers.is_empty()
-            && let Some(rules) = self.peers.get(&key)
+            && let Some(rules) = PeerKey::of(peer).and_then(|key| self.peers.get(&key))
         {
             listed.rules(rules, facts, now);
         }
