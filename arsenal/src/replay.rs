@@ -94,6 +94,13 @@ pub struct Replayed {
 /// Connections at once, but for [`Way::AtOnce`].
 const IN_FLIGHT: usize = 64;
 
+/// One flight on one connection.
+struct Shot {
+    flight: Vec<u8>,
+    target: SocketAddr,
+    source: Option<IpAddr>,
+}
+
 impl Replay {
     /// Plays `flights` in each of `ways`, one way after the other. A way that lacks what it needs (another address, the
     /// key of the box) sends nothing.
@@ -108,9 +115,10 @@ impl Replay {
                 bytes: 0,
                 not_connected: 0,
             };
-            for (flight, target, source, copies) in self.shots(flights, *way, gate, &mut rng) {
-                let shots = (0..copies).map(|_| self.shoot(target, source, flight.clone()));
-                let mut outcomes = stream::iter(shots).buffer_unordered(copies.max(1));
+            for salvo in self.salvos(flights, *way, gate, &mut rng) {
+                let together = salvo.len().max(1);
+                let shots = salvo.into_iter().map(|shot| self.shoot(shot));
+                let mut outcomes = stream::iter(shots).buffer_unordered(together);
                 while let Some(outcome) = outcomes.next().await {
                     match outcome {
                         Ok(Outcome { answered, .. }) => {
@@ -127,43 +135,43 @@ impl Replay {
         results
     }
 
-    /// Which flight goes where, from where, and how many copies of it at the same moment.
-    fn shots(
-        &self,
-        flights: &[Vec<u8>],
-        way: Way,
-        gate: Option<&GateKey>,
-        rng: &mut Rng,
-    ) -> Vec<(Vec<u8>, SocketAddr, Option<IpAddr>, usize)> {
-        let portions = || {
-            (0..self.times)
-                .step_by(IN_FLIGHT)
-                .map(|done| IN_FLIGHT.min(self.times - done))
-        };
-        let mut shots = Vec::new();
+    /// What is played at the same moment, one salvo after the other.
+    fn salvos(&self, flights: &[Vec<u8>], way: Way, gate: Option<&GateKey>, rng: &mut Rng) -> Vec<Vec<Shot>> {
+        let mut salvos = Vec::new();
         for flight in flights {
-            let mut push = |target, source, copies| shots.push((flight.clone(), target, source, copies));
-            match way {
-                Way::SameSource => portions().for_each(|copies| push(self.target, self.source, copies)),
-                Way::OtherSource => portions().for_each(|copies| push(self.target, self.other_source, copies)),
-                Way::OtherAddress => {
-                    for other in &self.also {
-                        portions().for_each(|copies| push(*other, self.source, copies));
-                    }
-                }
-                Way::AtOnce => push(self.target, self.source, self.copies),
-                Way::Rewrapped => {
-                    for _ in 0..self.times {
+            let to = |target, source| Shot {
+                flight: flight.clone(),
+                target,
+                source,
+            };
+            let (times, most) = match way {
+                Way::AtOnce => (self.copies, self.copies),
+                _ => (self.times, IN_FLIGHT),
+            };
+            let mut shots = Vec::new();
+            for _ in 0..times {
+                match way {
+                    Way::SameSource | Way::AtOnce => shots.push(to(self.target, self.source)),
+                    Way::OtherSource => shots.push(to(self.target, self.other_source)),
+                    Way::OtherAddress => shots.extend(self.also.iter().map(|other| to(*other, self.source))),
+                    Way::Rewrapped => {
                         let again = gate.and_then(|gate| gate.rewrap(flight, rng));
-                        shots.extend(again.map(|flight| (flight, self.target, self.source, 1)));
+                        shots.extend(again.map(|flight| Shot {
+                            flight,
+                            ..to(self.target, self.source)
+                        }));
                     }
                 }
             }
+            while !shots.is_empty() {
+                salvos.push(shots.split_off(shots.len().saturating_sub(most)));
+            }
         }
-        shots
+        salvos
     }
 
-    async fn shoot(&self, target: SocketAddr, source: Option<IpAddr>, flight: Vec<u8>) -> std::io::Result<Outcome> {
+    async fn shoot(&self, shot: Shot) -> std::io::Result<Outcome> {
+        let Shot { flight, target, source } = shot;
         let probe = Probe {
             index: 0,
             length: flight.len(),
@@ -195,8 +203,9 @@ mod tests {
             ..Replay::new(target)
         };
         let mut copies = |way| -> usize {
-            let shots = replay.shots(&flights, way, Some(&gate), &mut rng);
-            shots.iter().map(|(.., copies)| copies).sum()
+            let salvos = replay.salvos(&flights, way, Some(&gate), &mut rng);
+            assert!(salvos.iter().all(|salvo| (1..=IN_FLIGHT).contains(&salvo.len())));
+            salvos.iter().map(Vec::len).sum()
         };
         assert_eq!(Way::ALL.map(&mut copies), [200, 200, 400, 128, 100]);
     }

@@ -28,7 +28,7 @@ const fn panel(head: &'static str, metric: &'static str, unit: &'static str, dig
     }
 }
 
-const CHARTS: [Chart; 4] = [
+const CHARTS: [Chart; 5] = [
     (
         "handshake",
         "handshake",
@@ -37,7 +37,17 @@ const CHARTS: [Chart; 4] = [
             panel("first contact", "first_cpu_us", "µs", 0),
             panel("redial", "redial_cpu_us", "µs", 0),
         ],
-        "Loopback. Shorter is better. × is against knock.",
+        "One dial after the other on loopback. Shorter is better. × is against knock.",
+    ),
+    (
+        "handshake-at-once",
+        "handshake",
+        "CPU of both ends for each of 32 dials at once",
+        [
+            panel("first contact", "first_at_once_cpu_us", "µs", 0),
+            panel("redial", "redial_at_once_cpu_us", "µs", 0),
+        ],
+        "From dial to first echoed byte, on loopback. Shorter is better. × is against knock.",
     ),
     (
         "throughput",
