@@ -116,7 +116,7 @@ impl Replay {
                 not_connected: 0,
             };
             for salvo in self.salvos(flights, *way, gate, &mut rng) {
-                let together = salvo.len().max(1);
+                let together = salvo.len();
                 let shots = salvo.into_iter().map(|shot| self.shoot(shot));
                 let mut outcomes = stream::iter(shots).buffer_unordered(together);
                 while let Some(outcome) = outcomes.next().await {

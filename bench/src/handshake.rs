@@ -3,7 +3,7 @@
 use crate::report::{Column, Report};
 use crate::samples::{Samples, median};
 use crate::service::{Counters, echo};
-use crate::stacks::{Connection, Endpoint, Kind, Target};
+use crate::stacks::{Connection, Endpoint, Kind, Stream, Target};
 use crate::{Options, sys};
 use anyhow::{Context as _, Result};
 use std::net::Ipv4Addr;
@@ -202,11 +202,9 @@ fn crowds(dials: usize) -> usize {
 /// Wall and CPU time of one connection up to its first echo. Its end is not counted.
 async fn dial(node: &mut Endpoint, target: &Target, counters: &Counters) -> Result<(Duration, Duration)> {
     let (wall, cpu) = (Instant::now(), sys::cpu());
-    let mut connection = node.dial(target).await?;
-    let mut stream = connection.open().await?;
-    echo(&mut stream).await?;
+    let echoed = echoed(node.dial(target)).await?;
     let times = (wall.elapsed(), sys::cpu() - cpu);
-    drop((stream, connection));
+    drop(echoed);
     gone(counters).await;
     Ok(times)
 }
@@ -220,13 +218,7 @@ where
     let (wall, cpu) = (Instant::now(), sys::cpu());
     let mut tasks = JoinSet::new();
     for dial in dials {
-        let dial = dial?;
-        tasks.spawn(async move {
-            let mut connection = dial.await?;
-            let mut stream = connection.open().await?;
-            echo(&mut stream).await?;
-            anyhow::Ok((stream, connection))
-        });
+        tasks.spawn(echoed(dial?));
     }
     let mut connections = Vec::new();
     while let Some(connected) = tasks.join_next().await {
@@ -237,6 +229,14 @@ where
     drop(connections);
     gone(counters).await;
     Ok(times)
+}
+
+/// A dial up to its first echo.
+async fn echoed(dial: impl Future<Output = Result<Connection>>) -> Result<(Stream, Connection)> {
+    let mut connection = dial.await?;
+    let mut stream = connection.open().await?;
+    echo(&mut stream).await?;
+    Ok((stream, connection))
 }
 
 async fn gone(counters: &Counters) {

@@ -140,8 +140,9 @@ impl Reason {
         })))
     }
 
-    pub(crate) const fn fixed(inner: &'static Said) -> Self {
-        Self(Repr::Fixed(inner))
+    /// One that is ready. Cloning it counts nothing.
+    pub(crate) const fn fixed(said: &'static Said) -> Self {
+        Self(Repr::Fixed(said))
     }
 
     /// A reason that carries `error`, for [`Reason::downcast_ref`].
@@ -154,50 +155,50 @@ impl Reason {
             any: error.clone(),
             error,
         };
-        Self::new(rule).changed(|inner| inner.payload = Some(payload))
+        Self::new(rule).changed(|said| said.payload = Some(payload))
     }
 
     /// Adds a sentence for people: which entry of the rule, which figure.
     pub fn with_detail(self, detail: impl Into<Cow<'static, str>>) -> Self {
-        self.changed(|inner| inner.detail = Some(detail.into()))
+        self.changed(|said| said.detail = Some(detail.into()))
     }
 
     /// Adds for how long it is no use to try again. Sent along where a reason can be sent.
     pub fn with_retry_after(self, retry_after: Duration) -> Self {
-        self.changed(|inner| inner.retry_after = Some(retry_after))
+        self.changed(|said| said.retry_after = Some(retry_after))
     }
 
     /// The rule that said no.
     pub fn rule(&self) -> &str {
-        &self.inner().rule
+        &self.said().rule
     }
 
     /// The sentence, if there is one.
     pub fn detail(&self) -> Option<&str> {
-        self.inner().detail.as_deref()
+        self.said().detail.as_deref()
     }
 
     /// For how long it is no use to try again, if the rule knows.
     pub fn retry_after(&self) -> Option<Duration> {
-        self.inner().retry_after
+        self.said().retry_after
     }
 
     /// The policy's own error, if it gave one and it is an `E`.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
-        self.inner().payload.as_ref()?.any.downcast_ref()
+        self.said().payload.as_ref()?.any.downcast_ref()
     }
 
-    fn inner(&self) -> &Said {
+    fn said(&self) -> &Said {
         match &self.0 {
-            Repr::Fixed(inner) => inner,
-            Repr::Own(inner) => inner,
+            Repr::Fixed(said) => said,
+            Repr::Own(said) => said,
         }
     }
 
     fn changed(self, change: impl FnOnce(&mut Said)) -> Self {
         let mut own = match self.0 {
-            Repr::Fixed(inner) => Arc::new(inner.clone()),
-            Repr::Own(inner) => inner,
+            Repr::Fixed(said) => Arc::new(said.clone()),
+            Repr::Own(said) => said,
         };
         change(Arc::make_mut(&mut own));
         Self(Repr::Own(own))
@@ -212,11 +213,11 @@ impl fmt::Debug for Reason {
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.inner().rule)?;
-        if let Some(detail) = &self.inner().detail {
+        f.write_str(&self.said().rule)?;
+        if let Some(detail) = &self.said().detail {
             write!(f, ": {detail}")?;
         }
-        if let Some(payload) = &self.inner().payload {
+        if let Some(payload) = &self.said().payload {
             write!(f, ": {}", payload.error)?;
         }
         Ok(())
@@ -302,7 +303,7 @@ impl fmt::Display for Denied {
 
 impl Error for Denied {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        let payload = self.reason.inner().payload.as_ref()?;
+        let payload = self.reason.said().payload.as_ref()?;
         Some(&*payload.error)
     }
 }

@@ -75,7 +75,6 @@ impl Asked {
             questions: lists.questions(hit),
             hit,
         };
-        let accepted = |q| Link::inbound(&local, address(q));
         match self {
             Self::PeerDial => timed.with(|q| PeerDial::new(&q.peer), |dial| rules.intercept_peer_dial(dial)),
             Self::AddrDial => timed.with(
@@ -90,28 +89,32 @@ impl Asked {
                 let link = Link::outbound(&q.dialled, Endpoint::Dialer);
                 rules.intercept_addr_dial(&AddrDial::new(Some(&q.peer), link))
             }),
-            Self::Accept => timed.with(|q| Accept::new(accepted(q)), |accept| rules.intercept_accept(accept)),
+            Self::Accept => timed.with(
+                |q| Accept::new(accepted(&local, q)),
+                |accept| rules.intercept_accept(accept),
+            ),
             Self::AcceptParsed => timed.with(std::convert::identity, |q| {
-                rules.intercept_accept(&Accept::new(Link::inbound(&local, &q.address)))
+                rules.intercept_accept(&Accept::new(accepted(&local, q)))
             }),
             Self::Knock => timed.with(
-                |q| Knock::new(&q.peer, accepted(q)),
+                |q| Knock::new(&q.peer, accepted(&local, q)),
                 |knock| rules.intercept_knock(knock),
             ),
             Self::Secured => timed.with(
-                |q| Secured::new(&q.peer, accepted(q)),
+                |q| Secured::new(&q.peer, accepted(&local, q)),
                 |secured| rules.intercept_secured(secured),
             ),
             Self::Upgraded => timed.with(
-                |q| Upgraded::new(&q.peer, accepted(q).with_connection(id)),
+                |q| Upgraded::new(&q.peer, accepted(&local, q).with_connection(id)),
                 |upgraded| rules.intercept_upgraded(upgraded),
             ),
         }
     }
 }
 
-fn address(question: &Question) -> &Multiaddr {
-    &question.address
+/// It has come in by `local`.
+fn accepted<'a>(local: &'a Multiaddr, question: &'a Question) -> Link<'a> {
+    Link::inbound(local, &question.address)
 }
 
 /// Questions that are all to get the same answer.
@@ -177,6 +180,7 @@ impl Trie {
         let asked: Vec<IpAddr> = lists.questions(hit).iter().map(|question| question.ip).collect();
         let mut times = Vec::with_capacity(asked.len() / BATCH);
         for batch in asked.chunks_exact(BATCH) {
+            // Brings them near, as the questions of a decision are.
             black_box(batch.to_vec());
             let start = Instant::now();
             let found = batch

@@ -73,7 +73,11 @@ impl PeerKey {
         // Both codes there are, 0 and 0x12, and every length up to 42 take one byte.
         bytes[0] = u8::try_from(hash.code()).ok()?;
         bytes[1] = u8::try_from(digest.len()).ok()?;
-        bytes.get_mut(2..2 + digest.len())?.copy_from_slice(digest);
+        match <&[u8; ED25519]>::try_from(digest) {
+            // A copy of known length is a handful of instructions.
+            Ok(ed25519) => bytes[2..2 + ED25519].copy_from_slice(ed25519),
+            Err(_) => bytes.get_mut(2..2 + digest.len())?.copy_from_slice(digest),
+        }
         Some(Self(bytes))
     }
 
