@@ -13,32 +13,58 @@ use tokio::task::JoinSet;
 
 /// Dials in a crowd.
 const AT_ONCE: usize = 32;
+/// Long enough that both workers go to sleep, and with them, on most machines, a core.
+const PAUSE: Duration = Duration::from_millis(1);
 
-/// Who dials, and how many at once.
+/// Who dials, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Part {
-    /// Each dial by a node that has never met the listener, one after the other.
+    /// Each dial by a node that has never met the listener, one right after the other.
     First,
-    /// One long-lived node, one dial after the other.
+    /// One long-lived node, one dial right after the other.
     Redial,
     /// As `first`, 32 at once.
     FirstAtOnce,
     /// As `redial`, 32 at once.
     RedialAtOnce,
+    /// As `first`, each after a pause in which the machine goes to sleep.
+    FirstAfterPause,
+    /// As `redial`, each after such a pause.
+    RedialAfterPause,
+}
+
+/// How dials follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Steady,
+    AtOnce,
+    AfterPause,
 }
 
 impl Part {
-    const ALL: [Self; 4] = [Self::First, Self::Redial, Self::FirstAtOnce, Self::RedialAtOnce];
+    const ALL: [Self; 6] = [
+        Self::First,
+        Self::Redial,
+        Self::FirstAtOnce,
+        Self::RedialAtOnce,
+        Self::FirstAfterPause,
+        Self::RedialAfterPause,
+    ];
 
-    fn title(self) -> &'static str {
-        match self {
-            Self::First | Self::FirstAtOnce => "First contact",
-            Self::Redial | Self::RedialAtOnce => "Redial",
-        }
+    fn is_first(self) -> bool {
+        matches!(self, Self::First | Self::FirstAtOnce | Self::FirstAfterPause)
     }
 
-    fn is_crowd(self) -> bool {
-        matches!(self, Self::FirstAtOnce | Self::RedialAtOnce)
+    fn title(self) -> &'static str {
+        if self.is_first() { "First contact" } else { "Redial" }
+    }
+
+    fn pace(self) -> Pace {
+        match self {
+            Self::First | Self::Redial => Pace::Steady,
+            Self::FirstAtOnce | Self::RedialAtOnce => Pace::AtOnce,
+            Self::FirstAfterPause | Self::RedialAfterPause => Pace::AfterPause,
+        }
     }
 
     /// What the samples of wall and CPU time are called.
@@ -48,17 +74,20 @@ impl Part {
             Self::Redial => ["redial_wall_us", "redial_cpu_us"],
             Self::FirstAtOnce => ["first_at_once_wall_us", "first_at_once_cpu_us"],
             Self::RedialAtOnce => ["redial_at_once_wall_us", "redial_at_once_cpu_us"],
+            Self::FirstAfterPause => ["first_after_pause_wall_us", "first_after_pause_cpu_us"],
+            Self::RedialAfterPause => ["redial_after_pause_wall_us", "redial_after_pause_cpu_us"],
         }
     }
 
     /// What the `RESULT` lines of wall and CPU time begin with.
-    fn results(self) -> [&'static str; 2] {
-        match self {
-            Self::First => ["handshake_wall", "handshake_cpu"],
-            Self::Redial => ["handshake_wall_redial", "handshake_cpu_redial"],
-            Self::FirstAtOnce => ["handshake_wall_at_once", "handshake_cpu_at_once"],
-            Self::RedialAtOnce => ["handshake_wall_redial_at_once", "handshake_cpu_redial_at_once"],
-        }
+    fn results(self) -> [String; 2] {
+        let who = if self.is_first() { "" } else { "_redial" };
+        let how = match self.pace() {
+            Pace::Steady => "",
+            Pace::AtOnce => "_at_once",
+            Pace::AfterPause => "_after_pause",
+        };
+        ["wall", "cpu"].map(|what| format!("handshake_{what}{who}{how}"))
     }
 }
 
@@ -94,7 +123,7 @@ pub(crate) async fn run(options: &Options, dials: Option<usize>, only: &[Part]) 
     }
     // Code and caches warm, and a first redial that has nothing to resume.
     for listener in &mut listeners {
-        listener.one_by_one(false, 2).await?;
+        listener.one_by_one(false, 2, None).await?;
     }
 
     let mut samples = Samples::default();
@@ -118,10 +147,10 @@ fn report(options: &Options, samples: &Samples, parts: &[Part], rounds: usize, d
     for part in parts {
         let [wall, cpu] = part.metrics();
         samples.check(&kinds, &[wall, cpu])?;
-        let how = if part.is_crowd() {
-            format!("{} times {AT_ONCE} dials at once", crowds(dials))
-        } else {
-            format!("{dials} dials, one after the other")
+        let how = match part.pace() {
+            Pace::Steady => format!("{dials} dials, one after the other"),
+            Pace::AtOnce => format!("{} times {AT_ONCE} dials at once", crowds(dials)),
+            Pace::AfterPause => format!("{dials} dials, each after a pause of {PAUSE:?}"),
         };
         let title = part.title();
         let title =
@@ -157,20 +186,22 @@ fn report(options: &Options, samples: &Samples, parts: &[Part], rounds: usize, d
 impl Listener {
     /// Wall and CPU time of one dial in µs.
     async fn measure(&mut self, part: Part, dials: usize) -> Result<[f64; 2]> {
-        match part {
-            Part::First => self.one_by_one(true, dials).await,
-            Part::Redial => self.one_by_one(false, dials).await,
-            Part::FirstAtOnce => self.at_once(true, crowds(dials)).await,
-            Part::RedialAtOnce => self.at_once(false, crowds(dials)).await,
+        match part.pace() {
+            Pace::Steady => self.one_by_one(part.is_first(), dials, None).await,
+            Pace::AtOnce => self.at_once(part.is_first(), crowds(dials)).await,
+            Pace::AfterPause => self.one_by_one(part.is_first(), dials, Some(PAUSE)).await,
         }
     }
 
     /// By nodes that have never met the listener, made before the clock runs, or by the one that has.
-    async fn one_by_one(&mut self, first: bool, dials: usize) -> Result<[f64; 2]> {
+    async fn one_by_one(&mut self, first: bool, dials: usize, pause: Option<Duration>) -> Result<[f64; 2]> {
         let mut nodes = self.nodes(if first { dials } else { 0 })?;
         let mut times = Vec::new();
         for n in 0..dials {
             let node = nodes.get_mut(n).unwrap_or(&mut self.redialer);
+            if let Some(pause) = pause {
+                tokio::time::sleep(pause).await;
+            }
             times.push(dial(node, &self.target, &self.counters).await?);
         }
         Ok(medians(&times))
@@ -205,7 +236,7 @@ async fn dial(node: &mut Endpoint, target: &Target, counters: &Counters) -> Resu
     let echoed = echoed(node.dial(target)).await?;
     let times = (wall.elapsed(), sys::cpu() - cpu);
     drop(echoed);
-    gone(counters).await;
+    counters.gone_awake().await;
     Ok(times)
 }
 
@@ -227,7 +258,7 @@ where
     let count = u32::try_from(connections.len())?;
     let times = (wall.elapsed() / count, (sys::cpu() - cpu) / count);
     drop(connections);
-    gone(counters).await;
+    counters.gone_awake().await;
     Ok(times)
 }
 
@@ -237,11 +268,6 @@ async fn echoed(dial: impl Future<Output = Result<Connection>>) -> Result<(Strea
     let mut stream = connection.open().await?;
     echo(&mut stream).await?;
     Ok((stream, connection))
-}
-
-async fn gone(counters: &Counters) {
-    counters.gone().await;
-    tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
 fn medians(times: &[(Duration, Duration)]) -> [f64; 2] {
