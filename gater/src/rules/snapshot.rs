@@ -5,7 +5,7 @@ use super::counts::{Cap, source};
 use super::facts::Facts;
 use super::key::{PeerKey, Words};
 use super::limits::{Caps, Rate};
-use super::networks::Networks;
+use super::networks::{Networks, Value};
 use super::peers::Peers;
 use super::rule::{Holds, Rule};
 use super::sets::{Admission, PeerSet, Standing};
@@ -26,6 +26,15 @@ pub(super) type List = Arc<Vec<Arc<Rule>>>;
 pub(super) struct Entry {
     pub(super) rules: Option<List>,
     pub(super) blocked: bool,
+}
+
+impl Value for Entry {
+    fn usual() -> Self {
+        Self {
+            rules: None,
+            blocked: true,
+        }
+    }
 }
 
 /// Copied at each change; everything large is shared with the copy.
