@@ -54,7 +54,7 @@ impl Rules {
                     peer,
                     link,
                 };
-                let because = self.0.decide(&now, &facts, Tokens::Look);
+                let because = self.0.decide(&now, &facts, now.outright(&facts), Tokens::Look);
                 let why = self.why(&now, &facts, because);
                 Explanation::new(stage, direction, super::policy::verdict(because), why)
             })
@@ -62,7 +62,7 @@ impl Rules {
     }
 
     fn why(&self, now: &Snapshot, facts: &Facts<'_>, because: Because<'_>) -> String {
-        let listed = now.listed(facts, &|| self.0.now());
+        let listed = now.listed(facts, now.outright(facts), &|| self.0.now());
         let mut why = match because {
             Because::NoKnock { everybody: true } => "nobody may connect without a knock".to_owned(),
             Because::NoKnock { everybody: false } => "the peer is one that has to knock".to_owned(),

@@ -47,6 +47,12 @@ impl<'a> Facts<'a> {
         end.into_iter().chain(parts.and_then(|parts| parts.relay.as_ref()))
     }
 
+    /// Those of them that are not the peer itself.
+    pub(super) fn named_besides(&self) -> impl Iterator<Item = &'a PeerId> {
+        let peer = self.peer;
+        self.named().filter(move |named| peer != Some(*named))
+    }
+
     /// Whether `peer` has part in it, as its end or as its relay, by proof or by what is said.
     pub(super) fn is_for(&self, peer: &PeerId) -> Option<bool> {
         if self.named().any(|other| other == peer) {

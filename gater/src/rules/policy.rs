@@ -5,7 +5,7 @@ use super::facts::Facts;
 use super::limits::Rate;
 use super::rates::Buckets;
 use super::rule::Rule;
-use super::snapshot::{Because, Found, Snapshot};
+use super::snapshot::{Because, Found, Outright, Snapshot};
 use super::{Rules, Shared, lock};
 use crate::changes::Changes;
 use crate::context::{
@@ -100,20 +100,35 @@ pub(super) enum Tokens {
 
 impl Shared {
     fn verdict(&self, facts: &Facts<'_>) -> Verdict {
-        self.current.with(|now| verdict(self.decide(now, facts, Tokens::Take)))
+        self.current.with(|now| {
+            let outright = now.outright(facts);
+            // What a flood meets: said at once, where nothing can outrank it.
+            match outright {
+                Outright::Peer(_) if now.short => Verdict::Deny(Reason::fixed(&BLOCKED_PEER)),
+                Outright::Network if now.short => Verdict::Deny(Reason::fixed(&BLOCKED_NETWORK)),
+                _ => verdict(self.decide(now, facts, outright, Tokens::Take)),
+            }
+        })
     }
 
     /// Without what counts.
     fn standing(&self, facts: &Facts<'_>) -> Verdict {
-        self.current.with(|now| match now.judge(facts, &|| self.now()) {
-            Ok(_) => Verdict::Pass,
-            Err(because) => verdict(because),
-        })
+        self.current
+            .with(|now| match now.judge(facts, now.outright(facts), &|| self.now()) {
+                Ok(_) => Verdict::Pass,
+                Err(because) => verdict(because),
+            })
     }
 
     #[inline]
-    pub(super) fn decide<'s>(&self, now: &'s Snapshot, facts: &Facts<'s>, tokens: Tokens) -> Because<'s> {
-        let perhaps = match now.judge(facts, &|| self.now()) {
+    pub(super) fn decide<'s>(
+        &self,
+        now: &'s Snapshot,
+        facts: &Facts<'s>,
+        outright: Outright<'s>,
+        tokens: Tokens,
+    ) -> Because<'s> {
+        let perhaps = match now.judge(facts, outright, &|| self.now()) {
             Ok(perhaps) => perhaps,
             Err(because) => return because,
         };

@@ -15,6 +15,7 @@ use crate::context::Direction;
 use crate::verdict::Stage;
 use libp2p_identity::PeerId;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -56,6 +57,10 @@ pub(super) struct Snapshot {
     /// How many entries of the lists about peers and networks allow, and whether anything does, of sets and other rules too.
     pub(super) allowing: usize,
     pub(super) allows: bool,
+    /// How many entries of the list of networks have rules.
+    pub(super) ruled: usize,
+    /// Whether whoever is blocked without conditions is denied for that and nothing else.
+    pub(super) short: bool,
     /// The narrowest blocks first.
     pub(super) rates: Arc<Vec<Rate>>,
 }
@@ -85,6 +90,16 @@ pub(super) enum Found<'s> {
     Network(Cidr),
     Rule(&'s Rule),
     Set(&'s str),
+}
+
+/// What the lists of who is blocked without conditions say.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Outright<'s> {
+    /// Of those that have part in the connection.
+    Peer(&'s PeerId),
+    /// No peer is, but an address.
+    Network,
+    No,
 }
 
 /// What the lists say, before membership, rates and caps.
@@ -123,29 +138,66 @@ impl<'s> Listed<'s> {
 }
 
 impl Snapshot {
+    /// What the two long lists say.
+    #[inline]
+    pub(super) fn outright<'s>(&self, facts: &Facts<'s>) -> Outright<'s> {
+        if !self.blocked.is_empty() {
+            let is_blocked = |peer: &&PeerId| Words::of(peer).is_some_and(|words| self.blocked.contains(words));
+            let peer = facts.peer.filter(is_blocked);
+            if let Some(peer) = peer.or_else(|| facts.named_besides().find(is_blocked)) {
+                return Outright::Peer(peer);
+            }
+        }
+        if self.networks.len() > 0
+            && let Some(parts) = facts.parts()
+        {
+            let mut blocked = false;
+            let mut look = |ip: IpAddr| self.networks.around(ip, |_, entry| blocked |= entry.blocked);
+            // One by one: an address that goes through an iterator is written and read again.
+            if let Some(ip) = parts.ip {
+                look(ip);
+            }
+            if let Some(ip) = parts.target_ip {
+                look(ip);
+            }
+            if blocked {
+                return Outright::Network;
+            }
+        }
+        Outright::No
+    }
+
     /// What the lists say of a connection. `now` is asked where an entry that holds may have expired.
     #[inline]
-    pub(super) fn listed<'s>(&'s self, facts: &Facts<'s>, now: &impl Fn() -> SystemTime) -> Listed<'s> {
+    pub(super) fn listed<'s>(
+        &'s self,
+        facts: &Facts<'s>,
+        outright: Outright<'s>,
+        now: &impl Fn() -> SystemTime,
+    ) -> Listed<'s> {
         let mut listed = Listed::default();
         let parts = facts.parts();
-        if !self.blocked.is_empty() || !self.peers.is_empty() {
+        if let Outright::Peer(peer) = outright {
+            listed.block(Found::Peer(peer));
+        }
+        if !self.peers.is_empty() {
             if let Some(peer) = facts.peer {
                 self.peer(peer, facts, now, &mut listed);
             }
             // Whom an address names besides, be it the relay or what a relay says, can be blocked and is allowed nothing.
-            for peer in facts.named().filter(|peer| facts.peer != Some(*peer)) {
+            for peer in facts.named_besides() {
                 let mut said = Listed::default();
                 self.peer(peer, facts, now, &mut said);
                 if let Some(found) = said.blocked {
                     listed.block(found);
                 }
             }
-            // Only what allows can outrank it.
-            if listed.blocked.is_some() && !self.allows {
-                return listed;
-            }
         }
-        if self.networks.len() > 0
+        // Only what allows can outrank it.
+        if listed.blocked.is_some() && !self.allows {
+            return listed;
+        }
+        if (self.ruled > 0 || outright != Outright::No)
             && let Some(parts) = parts
         {
             for ip in parts.ips() {
@@ -168,13 +220,8 @@ impl Snapshot {
         listed
     }
 
-    fn peer<'s>(&'s self, peer: &'s PeerId, facts: &Facts<'_>, now: &impl Fn() -> SystemTime, listed: &mut Listed<'s>) {
-        if !self.blocked.is_empty() && Words::of(peer).is_some_and(|words| self.blocked.contains(words)) {
-            listed.block(Found::Peer(peer));
-        }
-        if !self.peers.is_empty()
-            && let Some(rules) = PeerKey::of(peer).and_then(|key| self.peers.get(&key))
-        {
+    fn peer<'s>(&'s self, peer: &PeerId, facts: &Facts<'_>, now: &impl Fn() -> SystemTime, listed: &mut Listed<'s>) {
+        if let Some(rules) = PeerKey::of(peer).and_then(|key| self.peers.get(&key)) {
             listed.rules(rules, facts, now);
         }
     }
@@ -203,11 +250,16 @@ impl Snapshot {
     /// What the rules say that count nothing: all but rates and caps. `Err` decides; `Ok` says whether an allow may yet
     /// come, so that only rates and places for attempts remain.
     #[inline]
-    pub(super) fn judge<'s>(&'s self, facts: &Facts<'s>, now: &impl Fn() -> SystemTime) -> Result<bool, Because<'s>> {
+    pub(super) fn judge<'s>(
+        &'s self,
+        facts: &Facts<'s>,
+        outright: Outright<'s>,
+        now: &impl Fn() -> SystemTime,
+    ) -> Result<bool, Because<'s>> {
         if self.knock_everybody || !self.knock_peers.is_empty() {
             self.knocks(facts)?;
         }
-        let listed = self.listed(facts, now);
+        let listed = self.listed(facts, outright, now);
         if let Some(found) = listed.allowed {
             return Err(Because::Allowed(found));
         }
