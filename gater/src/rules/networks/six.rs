@@ -110,6 +110,8 @@ const fn slots_for(pages: usize) -> usize {
 #[derive(Clone)]
 pub(super) struct Heads<V> {
     tables: Arc<[Table<V>]>,
+    /// How many slots of each are taken.
+    taken: Arc<[usize]>,
     hasher: RandomState,
 }
 
@@ -117,6 +119,7 @@ impl<V> Default for Heads<V> {
     fn default() -> Self {
         Self {
             tables: std::iter::repeat_n(Arc::from([]), SHARDS).collect(),
+            taken: Arc::from([0; SHARDS]),
             hasher: RandomState::default(),
         }
     }
@@ -157,13 +160,14 @@ impl<V: Value> Pages<u128, V> for Heads<V> {
     fn put(&mut self, head: u32, nodes: Vec<Node<u128, V>>) {
         let hash = self.hasher.hash_one(head);
         let table = &mut Arc::make_mut(&mut self.tables)[shard(hash)];
+        let taken = &mut Arc::make_mut(&mut self.taken)[shard(hash)];
         let slot = (!nodes.is_empty()).then(|| Slot::of(head, nodes));
-        let taken = table.iter().filter(|slot| slot.head().is_some()).count();
         match (slot, find(table, hash, head).is_some()) {
             (None, false) => {}
             (Some(slot), true) => *place(Arc::make_mut(table), hash, head) = slot,
-            (Some(slot), false) if slots_for(taken + 1) <= table.len() => {
+            (Some(slot), false) if slots_for(*taken + 1) <= table.len() => {
                 *place(Arc::make_mut(table), hash, head) = slot;
+                *taken += 1;
             }
             // Anew: larger, or without one that others may have gone past.
             (slot, _) => {
@@ -171,7 +175,8 @@ impl<V: Value> Pages<u128, V> for Heads<V> {
                     .iter()
                     .filter(|slot| slot.head().is_some_and(|other| other != head));
                 let all: Vec<_> = others.cloned().chain(slot).collect();
-                let mut slots = vec![Slot::Free; slots_for(all.len())];
+                *taken = all.len();
+                let mut slots = vec![Slot::Free; slots_for(*taken)];
                 for slot in all {
                     if let Some(head) = slot.head() {
                         *place(&mut slots, self.hasher.hash_one(head), head) = slot;
@@ -244,8 +249,9 @@ mod tests {
                     prop_assert_eq!(found, Vec::from_iter(expected));
                 }
                 prop_assert_eq!(heads.iter().count(), naive.len());
-                for table in heads.tables.iter() {
+                for (table, counted) in heads.tables.iter().zip(heads.taken.iter()) {
                     let taken = table.iter().filter(|slot| slot.head().is_some()).count();
+                    prop_assert_eq!(taken, *counted);
                     prop_assert!(taken * 8 <= table.len() * 5 && table.len() <= slots_for(taken).max(1) * 2);
                 }
             }
