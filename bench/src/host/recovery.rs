@@ -3,7 +3,7 @@
 use super::{AT_ONCE, Node, Programs, Stack, blast, open_x, pair};
 use crate::samples::{median, min_max};
 use crate::{Options, report};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,13 +55,22 @@ async fn measure(stack: Stack, programs: &Programs, cuts: usize, interval: Durat
     for _ in 0..cuts {
         // The last dial was so long ago that the next one need not wait for it.
         tokio::time::sleep(interval * 2).await;
-        took.push(cut(&mut sender, &wire).await? * 1e3);
+        match cut(&mut sender, &wire).await? {
+            Some(seconds) => took.push(seconds * 1e3),
+            None if stack == Stack::Ours => bail!("it did not come back in {PATIENCE:?}"),
+            // Theirs to mend; seen of the newer Go stack on a busy machine, with next to no interval between dials.
+            None => {
+                eprintln!("{}: not back in {PATIENCE:?}, which is counted as that", stack.about());
+                took.push(PATIENCE.as_secs_f64() * 1e3);
+                break;
+            }
+        }
     }
     Ok(took)
 }
 
-/// Seconds without an acknowledgement.
-async fn cut(sender: &mut Node, wire: &Wire) -> Result<f64> {
+/// Seconds without an acknowledgement; `None` if none came within [`PATIENCE`].
+async fn cut(sender: &mut Node, wire: &Wire) -> Result<Option<f64>> {
     let (gap, millis) = (u64::try_from(GAP.as_millis())?, u64::try_from(PATIENCE.as_millis())?);
     sender
         .tell(&json!({"cmd": "pace", "name": "x", "gap": gap, "millis": millis}))
@@ -74,8 +83,10 @@ async fn cut(sender: &mut Node, wire: &Wire) -> Result<f64> {
     ensure!(wire.done.load(Ordering::Relaxed) > before, "there was nothing to cut");
     // One that was back sooner than in `GAP` has been looked at until the patience ended, and so has one that never was.
     let (arrived, _) = blast(sender, 100, 8, Duration::from_millis(200)).await?;
-    ensure!(arrived > 0.0, "it did not come back in {PATIENCE:?}");
-    seen["seconds"].as_f64().context("no number")
+    if arrived == 0.0 {
+        return Ok(None);
+    }
+    seen["seconds"].as_f64().context("no number").map(Some)
 }
 
 /// Passes bytes on, until it is cut; then again for whoever comes next.
