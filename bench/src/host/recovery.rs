@@ -1,14 +1,14 @@
 //! How long it takes until a message arrives again after a connection was cut.
 
-use super::{AT_ONCE, Node, Programs, Stack, blast, open_x, pair};
+use super::{AT_ONCE, Node, Programs, Stack, blast, pair};
 use crate::samples::{median, min_max};
 use crate::{Options, report};
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -44,27 +44,21 @@ pub(super) async fn run(options: &Options, programs: &Programs) -> Result<()> {
 
 /// Milliseconds, for each cut.
 async fn measure(stack: Stack, programs: &Programs, cuts: usize, interval: Duration) -> Result<Vec<f64>> {
-    let (mut sender, mut sink) = pair(stack, programs, interval).await?;
-    let wire = Wire::lay(sink.listen.clone()).await?;
-    open_x(&mut sender, &mut sink, &wire.address).await?;
-    let begun = Instant::now();
-    while blast(&mut sender, 100, 8, Duration::from_millis(200)).await?.0 == 0.0 {
-        ensure!(begun.elapsed() < PATIENCE, "it did not connect in {PATIENCE:?}");
-    }
+    let (mut sender, _sink, wire) = pair(stack, programs, interval, Wire::lay).await?;
     let mut took = Vec::new();
-    for _ in 0..cuts {
+    while took.len() < cuts {
         // The last dial was so long ago that the next one need not wait for it.
         tokio::time::sleep(interval * 2).await;
-        match cut(&mut sender, &wire).await? {
-            Some(seconds) => took.push(seconds * 1e3),
-            None if stack == Stack::Ours => bail!("it did not come back in {PATIENCE:?}"),
-            // Theirs to mend; seen of the newer Go stack on a busy machine, with next to no interval between dials.
-            None => {
-                eprintln!("{}: not back in {PATIENCE:?}, which is counted as that", stack.about());
-                took.push(PATIENCE.as_secs_f64() * 1e3);
-                break;
-            }
+        if let Some(seconds) = cut(&mut sender, &wire).await? {
+            took.push(seconds * 1e3);
+            continue;
         }
+        ensure!(stack == Stack::GoNew, "it did not come back in {PATIENCE:?}");
+        // It has a connection and is silent on it, as `pair` says.
+        eprintln!("{}: not back in {PATIENCE:?}, which is counted as that", stack.about());
+        took.push(PATIENCE.as_secs_f64() * 1e3);
+        wire.cut.send_modify(|cuts| *cuts += 1);
+        tokio::time::sleep(interval * 2).await;
     }
     Ok(took)
 }
@@ -91,14 +85,14 @@ async fn cut(sender: &mut Node, wire: &Wire) -> Result<Option<f64>> {
 
 /// Passes bytes on, until it is cut; then again for whoever comes next.
 struct Wire {
-    address: String,
     cut: watch::Sender<u64>,
     /// Connections that were cut.
     done: Arc<AtomicU64>,
 }
 
 impl Wire {
-    async fn lay(to: String) -> Result<Self> {
+    /// And where to dial.
+    async fn lay(to: String) -> Result<(Self, String)> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
         let (cut, cuts) = watch::channel(0);
@@ -121,6 +115,6 @@ impl Wire {
                 });
             }
         });
-        Ok(Self { address, cut, done })
+        Ok((Self { cut, done }, address))
     }
 }

@@ -57,10 +57,8 @@ impl Hasher {
             let word = word.try_into().map_or(0, u64::from_ne_bytes);
             sum.wrapping_add(key.wrapping_mul(u128::from(word)))
         });
-        #[allow(clippy::cast_possible_truncation, reason = "the upper half")]
-        {
-            (sum >> 64) as u64
-        }
+        // The upper half.
+        (sum >> 64) as u64
     }
 }
 

@@ -303,10 +303,8 @@ impl Change {
         let edits = std::mem::take(&mut self.networks);
         let mut error = None;
         let (mut more, mut less) = (0, 0);
-        let (mut ruled, mut was_ruled) = (0, 0);
         self.next.networks.apply(edits, |entry, edit| {
             let mut entry: Entry = entry.unwrap_or_default();
-            was_ruled += usize::from(entry.rules.is_some());
             let rules = entry.rules.take().unwrap_or_default();
             less += allowing(&rules);
             let rules = match edit {
@@ -338,16 +336,14 @@ impl Change {
             };
             more += allowing(&rules);
             entry.rules = (!rules.is_empty()).then_some(rules);
-            ruled += usize::from(entry.rules.is_some());
             (entry.blocked || entry.rules.is_some()).then_some(entry)
         });
         self.next.allowing = self.next.allowing + more - less;
         self.next.allows = self.next.allowing > 0
             || self.next.general.iter().any(|rule| rule.allow)
             || self.next.sets.values().any(|set| set.standing == Standing::Allowed);
-        self.next.ruled = self.next.ruled + ruled - was_ruled;
         let knocks = self.next.knock_everybody || !self.next.knock_peers.is_empty();
-        self.next.short = !self.next.allows && !knocks && self.next.ruled == 0 && self.next.peers.is_empty();
+        self.next.short = !self.next.allows && !knocks && self.next.peers.is_empty();
         match error {
             Some(error) => Err(error),
             None => Ok(Finished {

@@ -65,7 +65,7 @@ impl Bits for u128 {
 
 /// Pages by the first bits of what is on them. A value that is not there is the usual one.
 trait Pages<K: Bits, V: Value>: Default + Clone {
-    /// The ranges there, in their order.
+    /// The ranges there, in their order, not linked.
     fn nodes(&self, head: u32) -> Vec<Node<K, V>>;
 
     fn search<'a>(&'a self, ip: K, found: &mut impl FnMut(K, u8, Option<&'a V>));
@@ -90,6 +90,18 @@ struct Node<K, V> {
 impl<K: Bits, V> Node<K, V> {
     fn contains(&self, ip: K) -> bool {
         ip & K::mask(self.length) == self.bits
+    }
+}
+
+impl<K, V: Value> Node<K, V> {
+    /// Of what a page says of it; not linked.
+    fn of((bits, length, value): (K, u8, Option<&V>)) -> Self {
+        Self {
+            bits,
+            value: value.cloned().unwrap_or_else(V::usual),
+            around: NONE,
+            length,
+        }
     }
 }
 

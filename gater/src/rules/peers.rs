@@ -57,8 +57,7 @@ impl Print {
     /// On which lines of a shard it may be, in the order in which they are filled.
     #[inline]
     fn lines(self, lines: usize) -> impl Iterator<Item = usize> {
-        #[allow(clippy::cast_possible_truncation, reason = "any bits will do")]
-        let home = self.place as usize;
+        let home = (self.place & u64::from(u32::MAX)) as usize;
         (0..lines).map(move |step| home.wrapping_add(step) & (lines - 1))
     }
 }
@@ -87,7 +86,6 @@ impl Keys {
     #[inline]
     fn print(&self, Words(words): Words) -> Print {
         // The upper half of a sum, modulo 2^128, of words times keys.
-        #[allow(clippy::cast_possible_truncation, reason = "64 bits of 128 are left")]
         let half = |half: usize| {
             let products = words.iter().zip(&self.words[half]);
             let sum = products.fold(self.start[half], |sum, (word, key)| {

@@ -103,11 +103,13 @@ impl Shared {
         self.current.with(|now| {
             let outright = now.outright(facts);
             // What a flood meets: said at once, where nothing can outrank it.
-            match outright {
-                Outright::Peer(_) if now.short => Verdict::Deny(Reason::fixed(&BLOCKED_PEER)),
-                Outright::Network if now.short => Verdict::Deny(Reason::fixed(&BLOCKED_NETWORK)),
-                _ => verdict(self.decide(now, facts, outright, Tokens::Take)),
+            if now.short && outright.peer.is_some() {
+                return Verdict::Deny(Reason::fixed(&BLOCKED_PEER));
             }
+            if now.short && outright.network && !outright.ruled {
+                return Verdict::Deny(Reason::fixed(&BLOCKED_NETWORK));
+            }
+            verdict(self.decide(now, facts, outright, Tokens::Take))
         })
     }
 

@@ -57,9 +57,7 @@ pub(super) struct Snapshot {
     /// How many entries of the lists about peers and networks allow, and whether anything does, of sets and other rules too.
     pub(super) allowing: usize,
     pub(super) allows: bool,
-    /// How many entries of the list of networks have rules.
-    pub(super) ruled: usize,
-    /// Whether whoever is blocked without conditions is denied for that and nothing else.
+    /// Whether nothing but rules about a network outranks a block without conditions, or is named before it.
     pub(super) short: bool,
     /// The narrowest blocks first.
     pub(super) rates: Arc<Vec<Rate>>,
@@ -92,14 +90,15 @@ pub(super) enum Found<'s> {
     Set(&'s str),
 }
 
-/// What the lists of who is blocked without conditions say.
+/// What the two long lists say, of who is blocked without conditions.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Outright<'s> {
-    /// Of those that have part in the connection.
-    Peer(&'s PeerId),
-    /// No peer is, but an address.
-    Network,
-    No,
+pub(super) struct Outright<'s> {
+    /// Of those that have part in the connection. Where there is one, addresses are not looked up.
+    pub(super) peer: Option<&'s PeerId>,
+    /// Whether an address is.
+    pub(super) network: bool,
+    /// Whether rules stand at a range around an address.
+    pub(super) ruled: bool,
 }
 
 /// What the lists say, before membership, rates and caps.
@@ -141,18 +140,26 @@ impl Snapshot {
     /// What the two long lists say.
     #[inline]
     pub(super) fn outright<'s>(&self, facts: &Facts<'s>) -> Outright<'s> {
+        let mut outright = Outright {
+            peer: None,
+            network: false,
+            ruled: false,
+        };
         if !self.blocked.is_empty() {
             let is_blocked = |peer: &&PeerId| Words::of(peer).is_some_and(|words| self.blocked.contains(words));
             let peer = facts.peer.filter(is_blocked);
-            if let Some(peer) = peer.or_else(|| facts.named_besides().find(is_blocked)) {
-                return Outright::Peer(peer);
-            }
+            outright.peer = peer.or_else(|| facts.named_besides().find(is_blocked));
         }
-        if self.networks.len() > 0
+        if outright.peer.is_none()
+            && self.networks.len() > 0
             && let Some(parts) = facts.parts()
         {
-            let mut blocked = false;
-            let mut look = |ip: IpAddr| self.networks.around(ip, |_, entry| blocked |= entry.blocked);
+            let mut look = |ip: IpAddr| {
+                self.networks.around(ip, |_, entry| {
+                    outright.network |= entry.blocked;
+                    outright.ruled |= entry.rules.is_some();
+                });
+            };
             // One by one: an address that goes through an iterator is written and read again.
             if let Some(ip) = parts.ip {
                 look(ip);
@@ -160,11 +167,8 @@ impl Snapshot {
             if let Some(ip) = parts.target_ip {
                 look(ip);
             }
-            if blocked {
-                return Outright::Network;
-            }
         }
-        Outright::No
+        outright
     }
 
     /// What the lists say of a connection. `now` is asked where an entry that holds may have expired.
@@ -177,7 +181,7 @@ impl Snapshot {
     ) -> Listed<'s> {
         let mut listed = Listed::default();
         let parts = facts.parts();
-        if let Outright::Peer(peer) = outright {
+        if let Some(peer) = outright.peer {
             listed.block(Found::Peer(peer));
         }
         if !self.peers.is_empty() {
@@ -197,7 +201,8 @@ impl Snapshot {
         if listed.blocked.is_some() && !self.allows {
             return listed;
         }
-        if (self.ruled > 0 || outright != Outright::No)
+        // Looked at again only where there is something to name.
+        if (outright.network || outright.ruled || outright.peer.is_some())
             && let Some(parts) = parts
         {
             for ip in parts.ips() {

@@ -153,13 +153,7 @@ impl<V> Default for Direct<V> {
 impl<V: Value> Pages<u32, V> for Direct<V> {
     fn nodes(&self, head: u32) -> Vec<Node<u32, V>> {
         let ranges = self.0[head as usize].iter().flat_map(|page| page.iter(head));
-        let nodes = ranges.map(|(bits, length, value)| Node {
-            bits,
-            value: value.cloned().unwrap_or_else(V::usual),
-            around: NONE,
-            length,
-        });
-        nodes.collect()
+        ranges.map(Node::of).collect()
     }
 
     #[inline]

@@ -3,7 +3,7 @@
 //! They stand in open hash tables of a few dozen each, so that a change copies one of those, and a page of one range stands in
 //! the table itself.
 
-use super::{Bits as _, NONE, Node, Pages, Value, search};
+use super::{Bits as _, Node, Pages, Value, search};
 use foldhash::fast::RandomState;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
@@ -51,19 +51,6 @@ impl<V: Value> Slot<V> {
         }
     }
 
-    fn nodes(&self) -> Vec<Node<u128, V>> {
-        match self {
-            Self::Free => Vec::new(),
-            Self::One { head, rest, length } => vec![Node {
-                bits: joined(*head, *rest),
-                value: V::usual(),
-                around: NONE,
-                length: *length,
-            }],
-            Self::Many { nodes, .. } => nodes.to_vec(),
-        }
-    }
-
     fn iter(&self) -> impl Iterator<Item = (u128, u8, Option<&V>)> {
         let (one, many): (_, &[_]) = match self {
             Self::Free => (None, &[]),
@@ -94,8 +81,7 @@ fn find<V: Value>(table: &[Slot<V>], hash: u64, head: u32) -> Option<&Slot<V>> {
 /// In the order in which they are looked at.
 #[inline]
 fn slots(len: usize, hash: u64) -> impl Iterator<Item = usize> {
-    #[allow(clippy::cast_possible_truncation, reason = "any bits will do")]
-    let home = hash as usize;
+    let home = (hash & u64::from(u32::MAX)) as usize;
     (0..len).map(move |step| home.wrapping_add(step) & (len - 1))
 }
 
@@ -140,7 +126,7 @@ impl<V: Value> Heads<V> {
 
 impl<V: Value> Pages<u128, V> for Heads<V> {
     fn nodes(&self, head: u32) -> Vec<Node<u128, V>> {
-        self.get(head).map(Slot::nodes).unwrap_or_default()
+        self.get(head).into_iter().flat_map(Slot::iter).map(Node::of).collect()
     }
 
     #[inline]
@@ -200,6 +186,7 @@ fn place<V: Value>(table: &mut [Slot<V>], hash: u64, head: u32) -> &mut Slot<V> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::NONE;
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;

@@ -345,12 +345,14 @@ async fn writers_that_give_up_do_not_keep_the_others_waiting() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_cut_wakes_everybody_who_waits() {
     let (dialer, mut listener) = pair(1_000);
+    // Nothing is ever sent on the first: whoever reads it waits.
+    let (mut silent, _theirs) = stream(&dialer, &mut listener).await;
     let (ours, theirs) = stream(&dialer, &mut listener).await;
-    let (mut reading, mut writing) = ours.split();
+    let (_reading, mut writing) = ours.split();
     let (mut their_reading, mut their_writing) = theirs.split();
     let waits = [
         tokio::spawn(async move {
-            let error = reading.read(&mut [0]).await.expect_err("cut off, not ended");
+            let error = silent.read(&mut [0]).await.expect_err("cut off, not ended");
             error.kind()
         }),
         tokio::spawn(async move {
