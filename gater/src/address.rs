@@ -93,6 +93,45 @@ pub struct Parts {
     pub target_port: Option<u16>,
     /// The peer: the last `/p2p`, but for the relay.
     pub peer: Option<PeerId>,
+    /// Whether two transports could read it as two addresses: it has a second host, a second port, or something before its
+    /// host. libp2p's TCP reads from the end and takes no notice of what is in front, its WebSocket from the start.
+    pub malformed: bool,
+}
+
+/// What has been read since the address began, or since the last relay.
+#[derive(Default)]
+struct Hop {
+    begun: bool,
+    port: bool,
+}
+
+impl Hop {
+    /// Reads on, and says whether that has a place there.
+    fn read(&mut self, protocol: &Protocol<'_>) -> bool {
+        match protocol {
+            Protocol::P2pCircuit => {
+                *self = Self::default();
+                true
+            }
+            // Of the IP behind it.
+            Protocol::Ip6zone(_) => !self.begun,
+            Protocol::Ip4(_)
+            | Protocol::Ip6(_)
+            | Protocol::Dns(_)
+            | Protocol::Dns4(_)
+            | Protocol::Dns6(_)
+            | Protocol::Dnsaddr(_)
+            | Protocol::Memory(_) => !std::mem::replace(&mut self.begun, true),
+            Protocol::Tcp(_) | Protocol::Udp(_) => {
+                self.begun = true;
+                !std::mem::replace(&mut self.port, true)
+            }
+            _ => {
+                self.begun = true;
+                true
+            }
+        }
+    }
 }
 
 impl Parts {
@@ -107,14 +146,16 @@ impl Parts {
         target_ip: None,
         target_port: None,
         peer: None,
+        malformed: false,
     };
 
     /// Of one address. An address that has no sense is [`TransportKind::Other`].
     pub fn of(address: &Multiaddr) -> Self {
         let mut this = Self::EMPTY;
         let (mut tcp, mut udp, mut quic, mut tls, mut ws, mut other) = (false, false, false, false, false, false);
-        let mut kind = None;
+        let (mut kind, mut hop) = (None, Hop::default());
         for protocol in address {
+            this.malformed |= !hop.read(&protocol);
             match protocol {
                 Protocol::Ip4(ip) => this.see(ip.into()),
                 Protocol::Ip6(ip) => this.see(ip.into()),
@@ -180,6 +221,8 @@ impl Parts {
                 peer: there.peer,
                 target_ip: there.target_ip.or(there.ip),
                 target_port: there.target_port.or(there.port),
+                knocks: here.knocks || there.knocks,
+                malformed: here.malformed || there.malformed,
                 ..here
             };
         }
@@ -268,6 +311,38 @@ mod tests {
         let zoned = parts("/ip6zone/eth0/ip6/fe80::1/tcp/1");
         assert_eq!(zoned.ip, "fe80::1".parse().ok());
         assert_eq!((zoned.kind, zoned.port), (TransportKind::Tcp, Some(1)));
+    }
+
+    #[test]
+    fn what_two_transports_would_read_as_two_addresses_is_malformed() {
+        for address in [
+            "/ip4/192.0.2.1/ip4/10.0.0.1/tcp/22".to_owned(),
+            "/dns4/example.org/ip4/10.0.0.1/tcp/22".to_owned(),
+            "/tls/ip4/192.0.2.1/tcp/1".to_owned(),
+            "/memory/7/ip4/192.0.2.1/tcp/1".to_owned(),
+            "/ip4/192.0.2.1/ip6zone/eth0/ip6/fe80::1/tcp/1".to_owned(),
+            "/tcp/1/ip4/192.0.2.1/tcp/2".to_owned(),
+            "/ip4/192.0.2.1/tcp/1/tcp/2".to_owned(),
+            "/ip4/192.0.2.1/udp/1/tcp/2".to_owned(),
+            "/ip4/192.0.2.1/tcp/1/ws/ip4/10.0.0.1/tcp/22".to_owned(),
+            format!("/p2p/{ONE}/ip4/192.0.2.1/tcp/1"),
+            format!("/ip4/192.0.2.1/ip4/10.0.0.1/tcp/1/p2p/{ONE}/p2p-circuit"),
+            format!("/ip4/192.0.2.1/tcp/1/p2p/{ONE}/p2p-circuit/tls/ip4/10.0.0.1/tcp/22"),
+        ] {
+            assert!(parts(&address).malformed, "{address}");
+        }
+        for address in [
+            "/ip4/192.0.2.1/tcp/1/tls".to_owned(),
+            "/ip6zone/eth0/ip6/fe80::1/tcp/1".to_owned(),
+            "/dns4/example.org/tcp/443/tls/sni/example.org/ws".to_owned(),
+            "/ip4/192.0.2.1/udp/1/quic-v1/webtransport".to_owned(),
+            "/memory/7/tls".to_owned(),
+            format!("/p2p/{ONE}"),
+            format!("/p2p/{ONE}/p2p-circuit/p2p/{TWO}"),
+            format!("/ip4/192.0.2.1/tcp/1/tls/p2p/{ONE}/p2p-circuit/ip4/198.51.100.2/tcp/2/p2p/{TWO}"),
+        ] {
+            assert!(!parts(&address).malformed, "{address}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The part that sits in the Swarm: it asks what only it can, and what nobody has asked before.
 
+use crate::address::Parts;
 use crate::context::{
     Accept, AddrDial, Direction, Link, LiveConnection, PeerDial, PendingConnection, Secured, Upgraded,
 };
@@ -7,6 +8,7 @@ use crate::event::Event;
 use crate::gate::Gate;
 use crate::gater::Observation;
 use crate::goodbye::{self, Goodbye};
+use crate::joins::Asker;
 use crate::verdict::{Denied, Reason, Stage};
 use libp2p_core::transport::PortUse;
 use libp2p_core::{ConnectedPoint, Endpoint, Multiaddr};
@@ -26,7 +28,8 @@ const JUDGED_PER_TURN: usize = 256;
 /// The gate's behaviour. Made by [`Gate::behaviour`].
 ///
 /// If a connection is denied by it, [`DialError::Denied`](libp2p_swarm::DialError::Denied) or
-/// [`ListenError::Denied`](libp2p_swarm::ListenError::Denied) can be downcast to [`Denied`].
+/// [`ListenError::Denied`](libp2p_swarm::ListenError::Denied) can be downcast to [`Denied`], or to
+/// [`BackedOff`](goodbye::BackedOff) where the peer had asked not to be dialled.
 ///
 /// `poll` costs two atomic loads while nothing is to do. After a rule was tightened it judges 256 connections or attempts
 /// in a turn until all have been.
@@ -51,12 +54,25 @@ struct Pending {
     direction: Direction,
     role: Endpoint,
     peer: Option<PeerId>,
+    /// What is known of the other end, once that is all there is to know.
+    parts: Option<Parts>,
 }
 
 struct Live {
     peer: PeerId,
     point: ConnectedPoint,
+    /// What its address says, a name in it resolved.
+    parts: Parts,
     closing: bool,
+}
+
+impl Live {
+    fn link(&self, id: ConnectionId) -> Link<'_> {
+        Link {
+            parts: self.parts,
+            ..Link::of(&self.point).with_connection(id)
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -108,6 +124,7 @@ impl Behaviour {
             direction: link.direction,
             role: link.role,
             peer,
+            parts: None,
         };
         self.pending.insert(id, pending);
         self.gate.0.policy.observe(&Observation::Pending {
@@ -117,17 +134,17 @@ impl Behaviour {
         });
     }
 
-    /// The attempt is over, one way or the other. Says which way it went, if the policy knows of it.
-    fn ends(&mut self, id: ConnectionId) -> Option<Direction> {
+    /// The attempt is over, one way or the other. What is known of it, if the policy knows of it.
+    fn ends(&mut self, id: ConnectionId) -> Option<Pending> {
         self.gate.0.joins().forget(id);
-        Some(self.pending.remove(&id)?.direction)
+        self.pending.remove(&id)
     }
 
     fn failed(&mut self, id: ConnectionId) {
-        if let Some(direction) = self.ends(id) {
+        if let Some(pending) = self.ends(id) {
             self.gate.0.policy.observe(&Observation::Failed {
                 connection: id,
-                direction,
+                direction: pending.direction,
             });
         }
     }
@@ -149,14 +166,16 @@ impl Behaviour {
             if !link.parts.is_relayed() {
                 continue;
             }
-            let peer = peer.or(link.parts.peer.as_ref());
-            let verdict = shared.policy.intercept_addr_dial(&AddrDial::new(peer, link));
-            let denied = shared.settle(Stage::AddrDial, peer, &link, verdict).err();
+            let target = peer.or(link.parts.peer.as_ref());
+            let verdict = shared.policy.intercept_addr_dial(&AddrDial::new(target, link));
+            let denied = shared.settle(Stage::AddrDial, target, &link, verdict).err();
             if let Some(denied) = &denied {
                 denials += 1;
                 first.get_or_insert_with(|| denied.clone());
             }
-            shared.joins().judged_circuit(version, id, address, denied);
+            shared
+                .joins()
+                .judged_circuit(version, id, address, target.copied(), denied);
         }
         match first {
             Some(denied) if denials == addresses.len() => {
@@ -167,50 +186,64 @@ impl Behaviour {
         }
     }
 
-    /// Asks about the address of a connection that has been made, if nobody has.
-    fn ask_about_address(&self, id: ConnectionId, peer: &PeerId, link: &Link<'_>) -> Result<(), Denied> {
+    /// Asks about the address of a connection that has been made, if nobody has. The link is told what a name in it stood for.
+    fn ask_about_address(&self, id: ConnectionId, peer: &PeerId, link: &mut Link<'_>) -> Result<(), Denied> {
         let (shared, Some(address)) = (&self.gate.0, link.remote) else {
             return Ok(());
         };
         let mut joins = shared.joins();
-        let circuit = joins.circuit_of(shared.version(), id, address);
-        let asked = circuit.is_some() || joins.was_dialled(shared.version(), address, peer);
-        drop(joins);
-        if let Some(Some(denied)) = circuit {
-            return Err(denied);
+        match joins.circuit_of(shared.version(), id, address) {
+            Some(Some(denied)) => return Err(denied),
+            Some(None) => return Ok(()),
+            None => {}
         }
-        if asked {
+        let dialled = joins.was_dialled(shared.version(), address, peer);
+        drop(joins);
+        if let Some(dialled) = dialled {
+            if let Some(socket) = dialled.socket().filter(|_| link.parts.named) {
+                *link = link.resolved(socket);
+            }
             return Ok(());
         }
         let verdict = shared.policy.intercept_addr_dial(&AddrDial::new(Some(peer), *link));
         shared.settle(Stage::AddrDial, Some(peer), link, verdict)
     }
 
-    /// Asks about the proven peer, if nobody has, and then about the connection.
-    fn ask_about_connection(&self, peer: &PeerId, link: &Link<'_>) -> Result<(), Denied> {
+    /// Asks about the proven peer, if nobody has, and then about the connection, of which nothing more can be learnt.
+    fn ask_about_connection(&mut self, id: ConnectionId, peer: &PeerId, mut link: Link<'_>) -> Result<(), Denied> {
         let shared = &self.gate.0;
-        let asked = shared.joins().was_proven(shared.version(), peer, link);
-        if !asked {
-            let verdict = shared.policy.intercept_secured(&Secured::new(peer, *link));
-            shared.settle(Stage::Secured, Some(peer), link, verdict)?;
+        let asked = shared.joins().was_proven(shared.version(), peer, &link);
+        if link.parts.is_relayed() && link.direction == Direction::Outbound && asked != Some(Asker::Hook) {
+            // A relay's transport takes whatever stands behind its circuit for a part of the target's address: that `/tls` is
+            // there does not say that anybody knocked.
+            link.parts.knocks = false;
         }
-        let verdict = shared.policy.intercept_upgraded(&Upgraded::new(peer, *link));
-        shared.settle(Stage::Upgraded, Some(peer), link, verdict)
+        if asked.is_none() {
+            let verdict = shared.policy.intercept_secured(&Secured::new(peer, link));
+            shared.settle(Stage::Secured, Some(peer), &link, verdict)?;
+        }
+        let verdict = shared.policy.intercept_upgraded(&Upgraded::new(peer, link));
+        shared.settle(Stage::Upgraded, Some(peer), &link, verdict)?;
+        if let Some(pending) = self.pending.get_mut(&id) {
+            pending.parts = Some(link.parts);
+        }
+        Ok(())
     }
 
     fn established(&mut self, established: &ConnectionEstablished<'_>) {
         let (id, peer) = (established.connection_id, established.peer_id);
-        self.ends(id);
+        let known = self.ends(id).and_then(|pending| pending.parts);
         *self.peers.entry(peer).or_default() += 1;
         let live = Live {
             peer,
             point: established.endpoint.clone(),
+            parts: known.unwrap_or_else(|| Link::of(established.endpoint).parts),
             closing: false,
         };
         self.gate.0.policy.observe(&Observation::Established {
             connection: id,
             peer: &peer,
-            link: Link::of(established.endpoint).with_connection(id),
+            link: live.link(id),
         });
         self.live.insert(id, live);
     }
@@ -227,7 +260,7 @@ impl Behaviour {
         self.gate.0.policy.observe(&Observation::Closed {
             connection: id,
             peer: &peer,
-            link: Link::of(&live.point).with_connection(id),
+            link: live.link(id),
         });
     }
 
@@ -236,6 +269,7 @@ impl Behaviour {
         let id = change.connection_id;
         let Some(live) = self.live.get_mut(&id) else { return };
         live.point = change.new.clone();
+        live.parts = Link::of(&live.point).parts;
         if !live.closing
             && let Err(denied) = judge_live(&self.gate, id, live)
         {
@@ -353,7 +387,7 @@ impl Behaviour {
 
 /// Only what is denied is counted, as nothing has been decided where nothing changes.
 fn judge_live(gate: &Gate, id: ConnectionId, live: &Live) -> Result<(), Denied> {
-    let link = Link::of(&live.point).with_connection(id);
+    let link = live.link(id);
     let verdict = gate.0.policy.judge_live(&LiveConnection::new(&live.peer, link));
     match verdict.is_deny() {
         true => gate.0.settle(Stage::Live, Some(&live.peer), &link, verdict),
@@ -363,6 +397,17 @@ fn judge_live(gate: &Gate, id: ConnectionId, live: &Live) -> Result<(), Denied> 
 
 impl Drop for Behaviour {
     fn drop(&mut self) {
+        // The Swarm goes, and its connections with it: they would take up places for ever.
+        while let Some((id, _)) = self.pending.first_key_value() {
+            self.failed(*id);
+        }
+        for (id, live) in std::mem::take(&mut self.live) {
+            self.gate.0.policy.observe(&Observation::Closed {
+                connection: id,
+                peer: &live.peer,
+                link: live.link(id),
+            });
+        }
         self.gate.0.wakers.leave(self.key);
         self.gate.0.behaviour_goes();
     }
@@ -438,7 +483,8 @@ impl NetworkBehaviour for Behaviour {
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let link = Link::inbound(local, remote).with_connection(id);
-        self.ask_about_connection(&peer, &link).map_err(ConnectionDenied::new)?;
+        self.ask_about_connection(id, &peer, link)
+            .map_err(ConnectionDenied::new)?;
         self.goodbye
             .handle_established_inbound_connection(id, peer, local, remote)
     }
@@ -451,9 +497,9 @@ impl NetworkBehaviour for Behaviour {
         role: Endpoint,
         port_use: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let link = Link::outbound(address, role).with_connection(id);
-        self.ask_about_address(id, &peer, &link)
-            .and_then(|()| self.ask_about_connection(&peer, &link))
+        let mut link = Link::outbound(address, role).with_connection(id);
+        self.ask_about_address(id, &peer, &mut link)
+            .and_then(|()| self.ask_about_connection(id, &peer, link))
             .map_err(ConnectionDenied::new)?;
         self.goodbye
             .handle_established_outbound_connection(id, peer, address, role, port_use)

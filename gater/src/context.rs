@@ -5,6 +5,7 @@ use libp2p_core::transport::ListenerId;
 use libp2p_core::{ConnectedPoint, Endpoint, Multiaddr};
 use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
+use std::net::IpAddr;
 
 /// Who made the connection on the level of the transport.
 ///
@@ -126,6 +127,14 @@ impl<'a> Link<'a> {
     pub fn with_kind(mut self, kind: TransportKind) -> Self {
         self.parts.kind = kind;
         self.parts.knocks = kind == TransportKind::Knock;
+        self
+    }
+
+    /// With what a name in the remote address stood for when it was dialled.
+    pub(crate) const fn resolved(mut self, (ip, port): (IpAddr, u16)) -> Self {
+        self.parts.ip = Some(ip);
+        self.parts.port = Some(port);
+        self.parts.named = false;
         self
     }
 

@@ -20,6 +20,11 @@ use std::error::Error;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use web_time::Instant;
+
+/// After that long, a connection that somebody wants closed belongs to no behaviour any more.
+const FORGOTTEN: Duration = Duration::from_secs(10);
 
 /// One policy, and the parts that ask it. Cheap to clone; clones are the same gate.
 ///
@@ -31,6 +36,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Clone)]
 pub struct Gate(pub(crate) Arc<Shared>);
 
+/// That a connection be closed.
+struct Wish {
+    peer: PeerId,
+    goodbye: Goodbye,
+    since: Instant,
+}
+
 pub(crate) struct Shared {
     pub(crate) policy: Box<dyn ConnectionGater>,
     pub(crate) metrics: Metrics,
@@ -41,7 +53,7 @@ pub(crate) struct Shared {
     /// Behaviours that take notes.
     behaviours: AtomicUsize,
     /// Connections that somebody wants closed.
-    wanted_closed: Mutex<HashMap<ConnectionId, (PeerId, Goodbye)>>,
+    wanted_closed: Mutex<HashMap<ConnectionId, Wish>>,
     wanted: AtomicUsize,
     /// Keeps the policy's bells ringing here.
     listener: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
@@ -272,7 +284,8 @@ impl Shared {
             return;
         }
         let mut wanted = lock(&self.wanted_closed);
-        wanted.insert(connection, (peer, goodbye));
+        let since = Instant::now();
+        wanted.insert(connection, Wish { peer, goodbye, since });
         self.wanted.store(wanted.len(), Ordering::Release);
         drop(wanted);
         self.wakers.wake();
@@ -287,8 +300,8 @@ impl Shared {
         let mut wanted = lock(&self.wanted_closed);
         // With one behaviour what it does not know is gone; with several it may be another's.
         let alone = self.behaviours.load(Ordering::Acquire) == 1;
-        let taken = wanted.extract_if(|id, _| alone || mine(id));
-        let taken = taken.map(|(id, (peer, goodbye))| (peer, id, goodbye)).collect();
+        let taken = wanted.extract_if(|id, wish| alone || mine(id) || wish.since.elapsed() > FORGOTTEN);
+        let taken = taken.map(|(id, wish)| (wish.peer, id, wish.goodbye)).collect();
         self.wanted.store(wanted.len(), Ordering::Release);
         taken
     }

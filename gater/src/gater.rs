@@ -81,7 +81,8 @@ pub trait ConnectionGater: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// What would be answered about `peer` at `address`, at which stages and why, as of now. Counts nothing.
+    /// What would be answered about `peer` at `address`, at which stages and why, as of now. Counts nothing. By which listener
+    /// it would come in is not asked: [`Rules`](crate::Rules) passes over rules that depend on that.
     fn explain(&self, peer: Option<&PeerId>, address: Option<&Multiaddr>) -> Vec<Explanation> {
         let _ = (peer, address);
         Vec::new()

@@ -52,12 +52,22 @@ fn base(address: &Multiaddr) -> Multiaddr {
 
 /// An address was judged, and the dial of it has come through.
 #[derive(Debug)]
-struct Dialled {
+pub(crate) struct Dialled {
     end: End,
     kind: TransportKind,
     peer: Option<PeerId>,
     /// What the address says behind its host, for one that had a name.
     tail: Multiaddr,
+}
+
+impl Dialled {
+    /// Where packets go.
+    pub(crate) fn socket(&self) -> Option<(IpAddr, u16)> {
+        match self.end {
+            End::Socket { ip, port, .. } => Some((ip, port)),
+            End::Address(_) => None,
+        }
+    }
 }
 
 /// A proven peer was judged.
@@ -71,12 +81,23 @@ struct Proven {
     remote: Option<End>,
 }
 
+/// Who has asked about a proven peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// The knock's hook, which knows both ends.
+    Hook,
+    /// A security upgrade of libp2p's.
+    Upgrade,
+}
+
 /// A relayed address was judged for a dial.
 #[derive(Debug)]
 struct Circuit {
     version: u64,
     id: ConnectionId,
     base: Multiaddr,
+    /// Who is dialled through the relay, if that was said.
+    target: Option<PeerId>,
     denied: Option<Denied>,
 }
 
@@ -109,7 +130,7 @@ impl Joins {
             return false;
         }
         let wanted = (End::of(local), End::of(remote));
-        take(&mut self.accepted, now, |note| *note == wanted)
+        take(&mut self.accepted, now, |note| *note == wanted).is_some()
     }
 
     fn is_beneath(&self, local: &Multiaddr) -> bool {
@@ -140,21 +161,20 @@ impl Joins {
         push(&mut self.dialled, version, Dialled { end, kind, peer, tail });
     }
 
-    /// Whether the address that a connection to `peer` has was judged. Takes the note.
-    pub(crate) fn was_dialled(&mut self, now: u64, address: &Multiaddr, peer: &PeerId) -> bool {
+    /// What was dialled, if the address that a connection to `peer` has was judged: where it has a name, what that stood for.
+    /// Takes the note.
+    pub(crate) fn was_dialled(&mut self, now: u64, address: &Multiaddr, peer: &PeerId) -> Option<Dialled> {
         if self.dialled.is_empty() {
-            return false;
+            return None;
         }
         let (end, parts) = (End::of(address), Parts::of(address));
         let by_name = || tail(address);
         let of_peer = |note: &Dialled| note.peer.is_none_or(|named| named == *peer);
-        if take(&mut self.dialled, now, |note| {
+        let as_written = take(&mut self.dialled, now, |note| {
             note.kind == parts.kind && note.end == end && of_peer(note)
-        }) {
-            return true;
-        }
-        if !parts.named {
-            return false;
+        });
+        if as_written.is_some() || !parts.named {
+            return as_written;
         }
         // It was resolved in between. A name in `/dnsaddr` may have stood for a whole other address.
         let tail = by_name();
@@ -176,18 +196,22 @@ impl Joins {
         push(&mut self.proven, version, note);
     }
 
-    /// Whether it was, for a connection with these ends. Takes the note.
-    pub(crate) fn was_proven(&mut self, now: u64, peer: &PeerId, link: &Link<'_>) -> bool {
+    /// Who asked, for a connection with these ends, if it was. Takes the note.
+    pub(crate) fn was_proven(&mut self, now: u64, peer: &PeerId, link: &Link<'_>) -> Option<Asker> {
         if self.proven.is_empty() {
-            return false;
+            return None;
         }
         let remote = link.remote.map(End::of);
-        take(&mut self.proven, now, |note| {
+        let note = take(&mut self.proven, now, |note| {
             note.peer == *peer
                 && note.role == link.role
                 && note.kind == link.parts.kind
                 // An upgrade does not know who dialled, only who speaks first.
                 && (note.remote.is_none() || note.direction == link.direction && note.remote == remote)
+        })?;
+        Some(match note.remote {
+            Some(_) => Asker::Hook,
+            None => Asker::Upgrade,
         })
     }
 
@@ -197,6 +221,7 @@ impl Joins {
         version: u64,
         id: ConnectionId,
         address: &Multiaddr,
+        target: Option<PeerId>,
         denied: Option<Denied>,
     ) {
         let base = base(address);
@@ -204,6 +229,7 @@ impl Joins {
             version,
             id,
             base,
+            target,
             denied,
         });
     }
@@ -222,12 +248,11 @@ impl Joins {
         if self.circuits.is_empty() {
             return None;
         }
-        let base = base(address);
-        let found = self
-            .circuits
-            .iter()
-            .rev()
-            .find(|note| note.base == base && fits(note))?;
+        let (base, target) = (base(address), Parts::of(address).peer);
+        // Two who are behind the same relay are two questions.
+        let of_target = |note: &Circuit| note.target.is_none() || target.is_none() || note.target == target;
+        let mut notes = self.circuits.iter().rev();
+        let found = notes.find(|note| note.base == base && of_target(note) && fits(note))?;
         Some(found.denied.clone())
     }
 
@@ -276,12 +301,12 @@ fn push<T>(notes: &mut VecDeque<(u64, T)>, version: u64, note: T) {
     notes.push_back((version, note));
 }
 
-/// Takes the newest that fits, and says whether there was one that is still worth something: an older one like it belongs to
-/// a connection that has come to nothing.
-fn take<T>(notes: &mut VecDeque<(u64, T)>, now: u64, fits: impl Fn(&T) -> bool) -> bool {
-    let at = notes.iter().rposition(|(_, note)| fits(note));
-    let note = at.and_then(|at| notes.remove(at));
-    note.is_some_and(|(version, _)| version >= now)
+/// Takes the newest that fits, if that is still worth something: an older one like it belongs to a connection that has come
+/// to nothing.
+fn take<T>(notes: &mut VecDeque<(u64, T)>, now: u64, fits: impl Fn(&T) -> bool) -> Option<T> {
+    let at = notes.iter().rposition(|(_, note)| fits(note))?;
+    let (version, note) = notes.remove(at)?;
+    (version >= now).then_some(note)
 }
 
 #[cfg(test)]
@@ -312,9 +337,9 @@ mod tests {
         assert!(!joins.was_accepted(1, &local, &remote), "it is gone");
         let peer = PeerId::random();
         joins.dialled(1, &remote, TransportKind::Tcp, Some(peer));
-        assert!(!joins.was_dialled(2, &remote, &peer));
+        assert!(joins.was_dialled(2, &remote, &peer).is_none());
         joins.proven(1, &peer, &Link::inbound(&local, &remote));
-        assert!(!joins.was_proven(2, &peer, &Link::inbound(&local, &remote)));
+        assert!(joins.was_proven(2, &peer, &Link::inbound(&local, &remote)).is_none());
     }
 
     #[test]
@@ -332,13 +357,17 @@ mod tests {
         let (one, two) = (PeerId::random(), PeerId::random());
         let at = address("/ip4/192.0.2.1/tcp/1/tls");
         joins.dialled(0, &at, TransportKind::Knock, Some(one));
-        assert!(!joins.was_dialled(0, &at, &two));
+        assert!(joins.was_dialled(0, &at, &two).is_none());
         assert!(
-            !joins.was_dialled(0, &address("/ip4/192.0.2.1/tcp/1"), &one),
+            joins.was_dialled(0, &address("/ip4/192.0.2.1/tcp/1"), &one).is_none(),
             "another transport"
         );
-        assert!(joins.was_dialled(0, &at.clone().with(Protocol::P2p(one)), &one));
-        assert!(!joins.was_dialled(0, &at, &one));
+        assert!(
+            joins
+                .was_dialled(0, &at.clone().with(Protocol::P2p(one)), &one)
+                .is_some()
+        );
+        assert!(joins.was_dialled(0, &at, &one).is_none());
     }
 
     #[test]
@@ -351,15 +380,21 @@ mod tests {
             TransportKind::Knock,
             Some(peer),
         );
-        assert!(!joins.was_dialled(0, &address("/dns4/example.org/tcp/2/tls"), &peer));
-        assert!(joins.was_dialled(0, &address("/dns4/example.org/tcp/1/tls"), &peer));
+        assert!(
+            joins
+                .was_dialled(0, &address("/dns4/example.org/tcp/2/tls"), &peer)
+                .is_none()
+        );
+        let found = joins.was_dialled(0, &address("/dns4/example.org/tcp/1/tls"), &peer);
+        let socket = found.and_then(|found| found.socket());
+        assert_eq!(socket, Some(([192, 0, 2, 1].into(), 1)), "and says what it stood for");
         joins.dialled(
             0,
             &address("/ip4/192.0.2.1/tcp/1/tls"),
             TransportKind::Knock,
             Some(peer),
         );
-        assert!(joins.was_dialled(0, &address("/dnsaddr/example.org"), &peer));
+        assert!(joins.was_dialled(0, &address("/dnsaddr/example.org"), &peer).is_some());
     }
 
     #[test]
@@ -373,11 +408,19 @@ mod tests {
         );
         let (tcp, quic) = (address("/ip4/192.0.2.2/tcp/2"), address("/ip4/192.0.2.2/udp/2/quic-v1"));
         let local = address("/ip4/192.0.2.1/tcp/1");
-        assert!(!joins.was_proven(0, &peer, &Link::outbound(&tcp, Endpoint::Dialer)));
-        assert!(!joins.was_proven(0, &peer, &Link::inbound(&local, &quic)));
+        assert!(
+            joins
+                .was_proven(0, &peer, &Link::outbound(&tcp, Endpoint::Dialer))
+                .is_none()
+        );
+        assert!(joins.was_proven(0, &peer, &Link::inbound(&local, &quic)).is_none());
         // One end of a hole punch has dialled, and listens in the handshake all the same.
-        assert!(joins.was_proven(0, &peer, &Link::outbound(&tcp, Endpoint::Listener)));
-        assert!(!joins.was_proven(0, &peer, &Link::inbound(&local, &tcp)));
+        assert!(
+            joins
+                .was_proven(0, &peer, &Link::outbound(&tcp, Endpoint::Listener))
+                .is_some()
+        );
+        assert!(joins.was_proven(0, &peer, &Link::inbound(&local, &tcp)).is_none());
     }
 
     #[test]
@@ -386,8 +429,12 @@ mod tests {
         let peer = PeerId::random();
         let (local, remote) = (address("/ip4/192.0.2.1/tcp/1/tls"), address("/ip4/192.0.2.2/tcp/2/tls"));
         joins.proven(0, &peer, &Link::inbound(&local, &remote));
-        assert!(!joins.was_proven(0, &peer, &Link::inbound(&local, &address("/ip4/192.0.2.2/tcp/3/tls"))));
-        assert!(joins.was_proven(0, &peer, &Link::inbound(&local, &remote)));
+        assert!(
+            joins
+                .was_proven(0, &peer, &Link::inbound(&local, &address("/ip4/192.0.2.2/tcp/3/tls")))
+                .is_none()
+        );
+        assert!(joins.was_proven(0, &peer, &Link::inbound(&local, &remote)).is_some());
     }
 
     #[test]
@@ -422,8 +469,13 @@ mod tests {
         let mut joins = Joins::default();
         let (id, relay, target) = (ConnectionId::new_unchecked(1), PeerId::random(), PeerId::random());
         let circuit = address(&format!("/ip4/192.0.2.1/tcp/1/p2p/{relay}/p2p-circuit"));
-        joins.judged_circuit(1, id, &circuit, None);
+        joins.judged_circuit(1, id, &circuit, Some(target), None);
         let dialled = circuit.clone().with(Protocol::P2p(target));
+        let other = circuit.clone().with(Protocol::P2p(PeerId::random()));
+        assert!(
+            joins.circuit(1, &other).is_none(),
+            "somebody else behind the same relay"
+        );
         assert!(matches!(joins.circuit(1, &dialled), Some(None)));
         assert!(joins.circuit_of(1, ConnectionId::new_unchecked(2), &dialled).is_none());
         assert!(joins.circuit_of(1, id, &dialled).is_some());

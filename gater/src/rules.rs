@@ -60,6 +60,8 @@ use std::time::{Duration, SystemTime};
 ///
 /// # What decides, in this order
 ///
+/// 0. An address that two transports would read as two ([`Parts::malformed`](crate::Parts::malformed)) is denied: rules would look at
+///    the one, and somebody else be dialled.
 /// 1. **Required knock** ([`Change::require_knock`], [`Change::require_knock_of_everybody`]): what has to knock and does not
 ///    is denied. Nothing outranks this.
 /// 2. **Allow list**: a [`Rule::allow`] that holds, or a set of [`Standing::Allowed`], answers [`Verdict::Allow`]; whatever is below
@@ -76,7 +78,7 @@ use std::time::{Duration, SystemTime};
 ///
 /// # Reasons
 ///
-/// [`Reason::rule`] is one of `require_knock`; `block_peer`, `block_network`, `block_set`, `block`; `refuse_names`;
+/// [`Reason::rule`] is one of `malformed_address`; `require_knock`; `block_peer`, `block_network`, `block_set`, `block`; `refuse_names`;
 /// `admit_members`, `admit_known_addresses`; `rate`, with the time to wait; `cap_total`, `cap_inbound`, `cap_outbound`,
 /// `cap_pending_inbound`, `cap_pending_outbound`, `cap_per_peer`, `cap_per_ip`, `cap_per_prefix`, `cap_transport`.
 ///
@@ -109,6 +111,45 @@ struct Shared {
 struct Writer {
     /// What will expire, the first on top. What was replaced since is passed over.
     expiring: BinaryHeap<Reverse<Expiring>>,
+    /// How many of them there were when those that had been replaced were last thrown out.
+    needed: usize,
+}
+
+/// What has been replaced by then, at most, is kept beside as much as is needed.
+const NEEDLESS: usize = 1024;
+
+impl Writer {
+    fn pop(&mut self, now: u64) -> Option<Reverse<Expiring>> {
+        self.expiring.peek().filter(|Reverse(first)| first.at <= now)?;
+        self.expiring.pop()
+    }
+
+    /// Takes what has expired by `now` out of `next`.
+    fn expire(&mut self, next: &mut Change, now: u64) {
+        let expired: Vec<_> = std::iter::from_fn(|| self.pop(now)).collect();
+        for Reverse(one) in &expired {
+            next.expire(&one.rule, now);
+        }
+        // Nobody knows yet whether the change will be made.
+        self.expiring.extend(expired);
+    }
+
+    /// The change has been made at `now`: `coming` was inserted, and the rules are these.
+    fn expect(&mut self, coming: Vec<(u64, Rule)>, cleared: bool, now: u64, rules: &Snapshot) {
+        if cleared {
+            self.expiring.clear();
+        }
+        while self.pop(now).is_some() {}
+        let reversed = |(at, rule)| Reverse(Expiring { at, rule });
+        self.expiring.extend(coming.into_iter().map(reversed));
+        // A rule that is put off every minute leaves one behind each time.
+        if self.expiring.len() > 2 * self.needed + NEEDLESS {
+            let left = rules.with_conditions();
+            let left = left.filter_map(|rule| Some((rule.until?, Rule::clone(rule))));
+            self.expiring = left.map(reversed).collect();
+            self.needed = self.expiring.len();
+        }
+    }
 }
 
 struct Expiring {
@@ -149,7 +190,7 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// None yet: everything passes.
+    /// None yet: everything passes that makes sense.
     pub fn new() -> Self {
         let start = web_time::Instant::now();
         Self::with_clock(move || start.elapsed(), wall)
@@ -200,32 +241,12 @@ impl Rules {
     ) -> Result<T, E> {
         let mut writer = lock(&self.0.writer);
         let mut next = Change::of(Snapshot::clone(&self.0.current.load()));
-        let value = change(&mut next)?;
         let now = rule::seconds(self.0.now());
-        let due = |writer: &Writer| writer.expiring.peek().is_some_and(|Reverse(first)| first.at <= now);
-        let mut expired = Vec::new();
-        while due(&writer) {
-            expired.extend(writer.expiring.pop());
-        }
-        for Reverse(one) in &expired {
-            next.expire(&one.rule, now);
-        }
-        let kept = next.finish().map_err(E::from).and_then(|done| {
-            keep(&done.next)?;
-            Ok(done)
-        });
-        let done = match kept {
-            Ok(done) => done,
-            Err(error) => {
-                writer.expiring.extend(expired);
-                return Err(error);
-            }
-        };
-        let coming = done
-            .expiring
-            .into_iter()
-            .map(|(at, rule)| Reverse(Expiring { at, rule }));
-        writer.expiring.extend(coming);
+        writer.expire(&mut next, now);
+        let value = change(&mut next)?;
+        let done = next.finish()?;
+        keep(&done.next)?;
+        writer.expect(done.expiring, done.cleared, now, &done.next);
         if let Some((_, prefixes)) = done.next.caps.as_ref().and_then(|caps| caps.per_prefix) {
             lock(&self.0.counts).resize(prefixes);
         }

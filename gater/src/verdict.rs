@@ -226,8 +226,8 @@ impl fmt::Display for Reason {
 
 /// What an application finds in an error of its Swarm when a gate said no.
 ///
-/// In [`DialError::Denied`] and [`ListenError::Denied`] it can be downcast to, if and only if the gate's behaviour denied
-/// the connection. What the gate's other parts refuse is hidden deeper, in as many layers as there are transports round
+/// [`DialError::Denied`] and [`ListenError::Denied`] can be downcast to it, if the gate's behaviour denied the connection for
+/// the policy; to [`BackedOff`](crate::goodbye::BackedOff) if the peer had asked not to be dialled. What the gate's other parts refuse is hidden deeper, in as many layers as there are transports round
 /// them: [`Denied::in_dial`], [`Denied::in_listen`] and [`Denied::find`] look there too.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

@@ -6,12 +6,12 @@ use super::message::Goodbye;
 use libp2p_core::transport::PortUse;
 use libp2p_core::{Endpoint, Multiaddr};
 use libp2p_identity::PeerId;
-use libp2p_swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
+use libp2p_swarm::behaviour::ConnectionClosed;
 use libp2p_swarm::{
     CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
     THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use web_time::Instant;
@@ -80,6 +80,7 @@ pub enum Event {
 /// peer that dials us itself is forgiven.
 #[derive(Debug)]
 pub struct Behaviour {
+    live: HashSet<ConnectionId>,
     saying: HashMap<ConnectionId, (PeerId, Goodbye)>,
     back_offs: BackOffs,
     start: Instant,
@@ -97,6 +98,7 @@ impl Behaviour {
     /// One that treats what it is told as `config` says.
     pub fn new(config: Config) -> Self {
         Self {
+            live: HashSet::new(),
             saying: HashMap::new(),
             back_offs: BackOffs::new(config.usual, config.longest),
             start: Instant::now(),
@@ -108,7 +110,7 @@ impl Behaviour {
     /// Says `goodbye` over `connection`, which is one with `peer`, and closes it: within a second, whether or not the
     /// other side listens. A second goodbye over the same connection is not said. A connection that is gone is no error.
     pub fn close(&mut self, peer: PeerId, connection: ConnectionId, goodbye: Goodbye) {
-        if self.saying.contains_key(&connection) {
+        if !self.live.contains(&connection) || self.saying.contains_key(&connection) {
             return;
         }
         self.saying.insert(connection, (peer, goodbye.clone()));
@@ -189,12 +191,14 @@ impl NetworkBehaviour for Behaviour {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
-            FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, endpoint, .. })
-                if endpoint.is_listener() =>
-            {
-                self.back_offs.forgive(&peer_id);
+            FromSwarm::ConnectionEstablished(established) => {
+                self.live.insert(established.connection_id);
+                if established.endpoint.is_listener() {
+                    self.back_offs.forgive(&established.peer_id);
+                }
             }
             FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. }) => {
+                self.live.remove(&connection_id);
                 self.said(connection_id, Said::Unheard);
             }
             _ => {}

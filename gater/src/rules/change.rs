@@ -1,11 +1,13 @@
 //! A change of the rules, built aside and made visible in one step.
 
 use super::cidr::Cidr;
+use super::file::LONGEST_LINE;
 use super::key::PeerKey;
 use super::limits::{Caps, Rate};
 use super::rule::{Rule, Subject};
 use super::sets::{Admission, Member, PeerSet, Standing};
 use super::snapshot::{Entry, List, Snapshot};
+use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
 use std::sync::Arc;
 
@@ -46,6 +48,12 @@ pub enum RuleError {
         /// The last.
         last: u16,
     },
+    /// As a line of a file of rules it would be longer than such a line may be, 4096 bytes.
+    #[error("the rule would be a line of {0} bytes, of at most {LONGEST_LINE}")]
+    TooLong(usize),
+    /// No address that could be written down and read again.
+    #[error("`{0}` is no address of a listener")]
+    Listener(Multiaddr),
 }
 
 /// A change that is being made; see [`Rules::change`](crate::Rules::change). Nobody sees any of it before all of it.
@@ -59,6 +67,8 @@ pub struct Change {
     pub(super) new_rates: bool,
     /// What has been inserted that will expire.
     pub(super) expiring: Vec<(u64, Rule)>,
+    /// Nothing that was to expire is left of before.
+    pub(super) cleared: bool,
 }
 
 pub(super) enum Edit {
@@ -76,6 +86,7 @@ impl Change {
             tightened: false,
             new_rates: false,
             expiring: Vec::new(),
+            cleared: false,
         }
     }
 
@@ -92,6 +103,7 @@ impl Change {
             Some(peer) => Some(PeerKey::of(&peer).ok_or(RuleError::NoSuchPeer(peer))?),
             None => None,
         };
+        can_be_written(&rule)?;
         if rule.is_plain() {
             // In place of one with an expiry, or a note.
             match (key, rule.network) {
@@ -269,11 +281,13 @@ impl Change {
         self.next = Snapshot::default();
         self.networks.clear();
         self.expiring.clear();
+        self.cleared = true;
         self.tightened = true;
         self.new_rates = true;
     }
 
-    /// Takes away what has expired by `now`, if it has not been replaced since.
+    /// Takes away what has expired by `now`, if it has not been replaced since. Before anything else is done: what is out of
+    /// force takes no place from what comes.
     pub(super) fn expire(&mut self, rule: &Rule, now: u64) {
         let due = |list: &List| {
             list.iter()
@@ -287,8 +301,7 @@ impl Change {
                 self.next.networks.around(network.first(), |range, entry| {
                     found |= range == network && entry.rules.as_ref().is_some_and(due);
                 });
-                // What this very change has put there comes later in the list of edits.
-                found && !self.networks.iter().any(|(range, _)| *range == network)
+                found
             }
         };
         if listed {
@@ -351,6 +364,7 @@ impl Change {
                 tightened: self.tightened,
                 new_rates: self.new_rates,
                 expiring: self.expiring,
+                cleared: self.cleared,
             }),
         }
     }
@@ -378,6 +392,26 @@ pub(super) struct Finished {
     pub(super) tightened: bool,
     pub(super) new_rates: bool,
     pub(super) expiring: Vec<(u64, Rule)>,
+    pub(super) cleared: bool,
+}
+
+/// Whether a file of rules could be read that has the rule in it.
+fn can_be_written(rule: &Rule) -> Result<(), RuleError> {
+    if let Some(listener) = &rule.listener {
+        let text = listener.to_string();
+        let is_word = !text.is_empty() && !text.contains(char::is_whitespace);
+        if !is_word || text.parse::<Multiaddr>().ok().as_ref() != Some(listener) {
+            return Err(RuleError::Listener(listener.clone()));
+        }
+    }
+    // Everything else is short.
+    if rule.listener.is_some() || rule.note.is_some() {
+        let bytes = rule.to_string().len();
+        if bytes > LONGEST_LINE {
+            return Err(RuleError::TooLong(bytes));
+        }
+    }
+    Ok(())
 }
 
 fn allowing(list: &List) -> usize {

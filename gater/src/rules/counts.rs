@@ -150,16 +150,18 @@ impl Counts {
                 }
             }
         }
-        self.no_place(caps, stage)
+        self.no_place(caps, stage, peer)
     }
 
     /// The same of attempts alone.
-    pub(super) fn no_place(&self, caps: &Caps, stage: Stage) -> Option<(Cap, u32)> {
+    pub(super) fn no_place(&self, caps: &Caps, stage: Stage, peer: Option<&PeerId>) -> Option<(Cap, u32)> {
+        let outbound = || u32::try_from(self.pending.len()).unwrap_or(u32::MAX) - self.pending_inbound;
         let (direction, cap, count) = match stage {
             Stage::Accept => (Direction::Inbound, caps.pending_inbound, self.pending_inbound),
-            Stage::PeerDial => {
-                let all = u32::try_from(self.pending.len()).unwrap_or(u32::MAX);
-                (Direction::Outbound, caps.pending_outbound, all - self.pending_inbound)
+            Stage::PeerDial => (Direction::Outbound, caps.pending_outbound, outbound()),
+            // Of a dial that names nobody no peer was asked about, and it is among them already.
+            Stage::AddrDial if peer.is_none() => {
+                (Direction::Outbound, caps.pending_outbound, outbound().saturating_sub(1))
             }
             _ => return None,
         };

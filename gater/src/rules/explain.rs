@@ -12,6 +12,7 @@ use crate::verdict::Stage;
 use libp2p_core::multiaddr::Protocol;
 use libp2p_core::{Endpoint, Multiaddr};
 use libp2p_identity::PeerId;
+use std::sync::Arc;
 
 impl Rules {
     /// At each stage that `peer` and `address` reach, in both directions.
@@ -64,6 +65,7 @@ impl Rules {
     fn why(&self, now: &Snapshot, facts: &Facts<'_>, because: Because<'_>) -> String {
         let listed = now.listed(facts, now.outright(facts), &|| self.0.now());
         let mut why = match because {
+            Because::Malformed => "the address can be read in two ways".to_owned(),
             Because::NoKnock { everybody: true } => "nobody may connect without a knock".to_owned(),
             Because::NoKnock { everybody: false } => "the peer is one that has to knock".to_owned(),
             Because::Allowed(found) => format!("on the allow list: {}", entry(found, true)),
@@ -81,8 +83,10 @@ impl Rules {
                 None => "no rule objects".to_owned(),
             },
         };
-        if !matches!(because, Because::Blocked(_) | Because::NoKnock { .. })
-            && let Some(found) = listed.blocked
+        if !matches!(
+            because,
+            Because::Blocked(_) | Because::NoKnock { .. } | Because::Malformed
+        ) && let Some(found) = listed.blocked
         {
             why += &format!("; this outranks the block list: {}", entry(found, false));
         }
@@ -118,20 +122,21 @@ impl Snapshot {
     pub(super) fn rules(&self) -> Vec<Rule> {
         let mut all: Vec<Rule> = Vec::with_capacity(self.blocked.len() + self.networks.len());
         all.extend(self.blocked.iter().map(|key| Rule::block().peer(key.peer())));
-        all.extend(
-            self.peers
-                .iter()
-                .flat_map(|(_, rules)| rules.iter().map(|rule| Rule::clone(rule))),
-        );
-        for (range, entry) in self.networks.iter() {
-            if entry.blocked {
-                all.push(Rule::block().network(range));
-            }
-            // Those that name a peer as well stand under the peer, too.
-            let own = entry.rules.iter().flat_map(|rules| rules.iter());
-            all.extend(own.filter(|rule| rule.peer.is_none()).map(|rule| Rule::clone(rule)));
-        }
-        all.extend(self.general.iter().map(|rule| Rule::clone(rule)));
+        let blocked = self.networks.iter().filter(|(_, entry)| entry.blocked);
+        all.extend(blocked.map(|(range, _)| Rule::block().network(range)));
+        all.extend(self.with_conditions().map(|rule| Rule::clone(rule)));
         all
+    }
+
+    /// All but the blocks that say nothing else.
+    pub(super) fn with_conditions(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        let peers = self.peers.iter().flat_map(|(_, rules)| rules.iter());
+        let networks = self
+            .networks
+            .iter()
+            .flat_map(|(_, entry)| entry.rules.iter().flat_map(|rules| rules.iter()));
+        // Those that name a peer as well stand under the peer, too.
+        let networks = networks.filter(|rule| rule.peer.is_none());
+        peers.chain(networks).chain(self.general.iter())
     }
 }

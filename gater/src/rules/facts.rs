@@ -5,7 +5,6 @@ use crate::address::{Parts, TransportKind};
 use crate::context::{Direction, Link};
 use crate::verdict::Stage;
 use libp2p_core::Multiaddr;
-use libp2p_core::multiaddr::Protocol;
 use libp2p_identity::PeerId;
 use std::net::IpAddr;
 
@@ -81,18 +80,9 @@ impl<'a> Facts<'a> {
     }
 
     pub(super) fn is_over(&self, transport: TransportKind) -> Option<bool> {
-        let link = self.link?;
         let parts = self.parts()?;
-        let knock = transport == TransportKind::Knock && parts.is_relayed() && is_marked(link);
+        // Inside a relay's circuit.
+        let knock = transport == TransportKind::Knock && parts.is_relayed() && parts.knocks;
         Some(parts.kind == transport || knock)
     }
-}
-
-/// Whether the knock runs inside a relay's circuit: its marker then stands behind the circuit's.
-fn is_marked(link: &Link<'_>) -> bool {
-    let at_end = |address: &Multiaddr| {
-        let last = address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).last();
-        last == Some(Protocol::Tls)
-    };
-    link.remote.is_some_and(at_end)
 }

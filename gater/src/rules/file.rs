@@ -18,7 +18,8 @@ use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 const HEADER: &str = "libp2p-gater rules 1";
-const LONGEST_LINE: u64 = 4096;
+/// In bytes.
+pub(super) const LONGEST_LINE: usize = 4096;
 
 /// A file of rules that cannot be read, or cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -120,11 +121,13 @@ impl Rules {
 
     /// Writes the rules into the file at `path`, in place of what is there. What has expired is left out.
     ///
-    /// Blocks: half a second to two for a million entries, and as long as the disk takes to make them durable.
+    /// Blocks: two to three seconds for a million entries, and as long as the disk takes to make them durable.
     ///
     /// # Errors
     ///
-    /// [`FileError::Io`]; what was there is still there.
+    /// [`FileError::Io`]; what was there is still there. Not a disk that fails when the file has been replaced and its
+    /// directory is made durable: the new file is there, and a crash of the machine may bring the old one back. That is
+    /// logged, at the level of warnings.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), FileError> {
         // Under the lock of the writers, or an older state could be renamed over a newer one.
         let _writer = super::lock(&self.0.writer);
@@ -182,14 +185,17 @@ fn read(path: &Path, change: &mut Change, now: u64) -> Result<(), FileError> {
     let mut ended = false;
     loop {
         bytes.clear();
-        let read = file.by_ref().take(LONGEST_LINE + 1).read_until(b'\n', &mut bytes);
+        let read = file
+            .by_ref()
+            .take(LONGEST_LINE as u64 + 1)
+            .read_until(b'\n', &mut bytes);
         if read.map_err(io("read it"))? == 0 {
             break;
         }
         line += 1;
         let result = match bytes.strip_suffix(b"\n") {
             Some(text) => statement(text, line, &mut ended, change, &mut whole, now),
-            None if bytes.len() as u64 > LONGEST_LINE => Err(LineError::NotText),
+            None if bytes.len() > LONGEST_LINE => Err(LineError::NotText),
             None => statement(&bytes, line, &mut ended, change, &mut whole, now),
         };
         result.map_err(|error| at(path, line, error))?;

@@ -144,7 +144,7 @@ impl Shared {
         let Some(caps) = &now.caps else { return Because::Nothing };
         let counts = lock(&self.counts);
         let full = match perhaps {
-            true => counts.no_place(caps, facts.stage),
+            true => counts.no_place(caps, facts.stage, facts.peer),
             false => counts.full(caps, facts.stage, facts.direction, facts.peer, facts.parts()),
         };
         full.map_or(Because::Nothing, |(cap, most)| Because::Cap(cap, most))
@@ -174,6 +174,7 @@ macro_rules! reasons {
 
 // Ready, for a flood is refused with these.
 reasons! {
+    MALFORMED = "malformed_address": "the address can be read in two ways";
     NO_KNOCK_EVERYBODY = "require_knock": "nobody may connect without a knock";
     NO_KNOCK_PEER = "require_knock": "this peer may not connect without a knock";
     BLOCKED_PEER = "block_peer": "the peer is blocked";
@@ -201,6 +202,7 @@ pub(super) fn verdict(because: Because<'_>) -> Verdict {
             let reason = Reason::new("rate").with_detail("too often from the IP's neighbourhood");
             return Verdict::Deny(reason.with_retry_after(wait));
         }
+        Because::Malformed => &MALFORMED,
         Because::NoKnock { everybody: true } => &NO_KNOCK_EVERYBODY,
         Because::NoKnock { everybody: false } => &NO_KNOCK_PEER,
         Because::Name => &NAME,

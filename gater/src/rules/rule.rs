@@ -119,13 +119,15 @@ impl Rule {
         self
     }
 
-    /// Holds until then, to the second. A rule that has expired is as good as absent, and is dropped at a later change.
+    /// Holds until then, to the second. A rule that has expired is as good as absent, and is dropped at a later change. What an
+    /// allow has let in is judged anew at that change, and stays until then.
     pub fn until(mut self, until: SystemTime) -> Self {
         self.until = Some(seconds(until).min(super::text::LAST_SECOND));
         self
     }
 
-    /// A note for people: who asked for it, and why. One line: line breaks become spaces. An empty one is none.
+    /// A note for people: who asked for it, and why. One line: line breaks become spaces. An empty one is none. The rule as a
+    /// line may have 4096 bytes.
     pub fn note(mut self, note: impl AsRef<str>) -> Self {
         let note = note.as_ref().replace(char::is_control, " ");
         let note = note.trim();

@@ -66,6 +66,8 @@ pub(super) struct Snapshot {
 /// What decided, and what of it is known.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Because<'s> {
+    /// The address can be read in two ways.
+    Malformed,
     /// The connection does not knock, and must.
     NoKnock {
         everybody: bool,
@@ -261,6 +263,10 @@ impl Snapshot {
         outright: Outright<'s>,
         now: &impl Fn() -> SystemTime,
     ) -> Result<bool, Because<'s>> {
+        let parts = facts.parts();
+        if parts.is_some_and(|parts| parts.malformed) {
+            return Err(Because::Malformed);
+        }
         if self.knock_everybody || !self.knock_peers.is_empty() {
             self.knocks(facts)?;
         }
@@ -268,13 +274,15 @@ impl Snapshot {
         if let Some(found) = listed.allowed {
             return Err(Because::Allowed(found));
         }
-        if listed.perhaps.is_some() {
+        // Of a connection that is ready, nothing more will be known: an allow that cannot be told by then is none.
+        let ready = matches!(facts.stage, Stage::Upgraded | Stage::Live) && parts.is_some() && facts.peer.is_some();
+        if listed.perhaps.is_some() && !ready {
             return Ok(true);
         }
         if let Some(found) = listed.blocked {
             return Err(Because::Blocked(found));
         }
-        if self.refuse_names && facts.parts().is_some_and(|parts| parts.named) && facts.stage != Stage::PeerDial {
+        if self.refuse_names && parts.is_some_and(|parts| parts.named) && facts.stage != Stage::PeerDial {
             return Err(Because::Name);
         }
         if self.admission != Admission::Everyone {
@@ -283,7 +291,7 @@ impl Snapshot {
             }
             let at_known = self.admission == Admission::KnownAddresses && facts.direction == Direction::Inbound;
             // At a later stage a wrapped upgrade may not know the address; the accept stage did.
-            if at_known && facts.parts().is_some() && !listed.known_there {
+            if at_known && parts.is_some() && !listed.known_there {
                 return Err(Because::NotKnownThere);
             }
         }

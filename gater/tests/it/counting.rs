@@ -2,6 +2,7 @@
 
 use crate::common::soon;
 use crate::nodes::{Node, Parts, Stack, connect, connected, next_of};
+use libp2p::PeerId;
 use libp2p::swarm::SwarmEvent;
 use libp2p_gater::{Caps, Stage};
 
@@ -127,4 +128,23 @@ async fn every_decision_is_counted_by_stage_verdict_and_rule() {
         "{text}"
     );
     assert!(line("pass").ends_with(" 1"), "{text}");
+}
+
+#[tokio::test]
+async fn what_a_swarm_had_is_given_back_when_it_is_dropped() {
+    let (mut dialer, mut listener) = (
+        Node::new(Stack::Tcp, Parts::default()),
+        Node::new(Stack::Tcp, Parts::default()),
+    );
+    connect(&mut dialer, &mut listener).await;
+    // One more that is still under way.
+    dialer
+        .dial(&"/ip4/127.0.0.1/tcp/9".parse().unwrap(), PeerId::random())
+        .unwrap();
+    let policy = dialer.policy.clone();
+    drop(dialer);
+    assert_eq!(
+        policy.observed()[2..],
+        ["pending outbound", "failed outbound", "closed outbound"]
+    );
 }

@@ -277,6 +277,44 @@ async fn a_relay_hides_neither_its_own_address_nor_the_peer_behind_it() {
     }
 }
 
+/// libp2p's relay client takes what stands behind the circuit for a part of the target's address, and speaks Noise.
+#[tokio::test]
+async fn a_mark_behind_a_circuit_is_no_knock() {
+    for hooks in [false, true] {
+        let parts = Parts {
+            hooks,
+            ..Parts::default()
+        };
+        let (mut dialer, mut listener) = (
+            Node::new(Stack::Relay, parts),
+            Node::new(Stack::Relay, Parts::default()),
+        );
+        let mut relay = Node::relay();
+        let at = relay.listen().await;
+        relay.swarm.add_external_address(at.clone());
+        let circuit = listener.reserve(&mut relay, &at).await;
+        let them = listener.peer;
+        dialer.change(|change| change.require_knock(them, true));
+        dialer.dial(&circuit.with(Protocol::Tls), them).unwrap();
+        let error = soon("a denial", async {
+            loop {
+                tokio::select! {
+                    event = dialer.next() => match event {
+                        SwarmEvent::OutgoingConnectionError { error, .. } => return error,
+                        SwarmEvent::ConnectionEstablished { peer_id, .. } => assert_ne!(peer_id, them, "connected"),
+                        _ => {}
+                    },
+                    _ = listener.next() => {}
+                    _ = relay.next() => {}
+                }
+            }
+        })
+        .await;
+        let denied = Denied::in_dial(&error).unwrap_or_else(|| panic!("{error:?}"));
+        assert_eq!(denied.reason.rule(), "require_knock");
+    }
+}
+
 /// What is said about a peer is what would be answered.
 #[tokio::test]
 async fn a_gate_explains_what_it_would_say() {

@@ -7,8 +7,9 @@ use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::upgrade::Version;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, Swarm, SwarmBuilder, Transport as _, noise, tcp, yamux};
-use libp2p_gater::{Behaviour, Cidr, Denied, FirstWins, Gate, Rules, Stage};
+use libp2p_gater::{Behaviour, Caps, Cidr, Denied, FirstWins, Gate, RuleError, Rules, Stage};
 use std::time::Duration;
 
 use crate::recorder::Recorder;
@@ -94,4 +95,45 @@ async fn an_address_is_asked_about_once_though_the_swarm_knows_it_by_another_nam
         !dials.is_empty() && dials.iter().all(|dial| !dial.in_swarm),
         "{dials:?}"
     );
+}
+
+#[tokio::test]
+async fn what_was_dialled_by_name_is_counted_and_judged_by_what_the_name_stood_for() {
+    let mut listener = Node::new(Stack::Tcp, Parts::default());
+    let at = by_name(&listener.listen().await);
+    let rules = Rules::new();
+    rules
+        .change(|change| {
+            change.caps(Caps::new().with_per_ip(1));
+            Ok::<_, RuleError>(())
+        })
+        .unwrap();
+    let mut dialer = resolving(&Gate::new(rules.clone()));
+    let at = at.with_p2p(listener.peer).unwrap();
+    let mut dials = 0;
+    let mut closed = false;
+    soon("one, a second that is refused, and the end of the first", async {
+        dialer.dial(at.clone()).unwrap();
+        while !closed {
+            tokio::select! {
+                event = dialer.select_next_some() => match event {
+                    SwarmEvent::ConnectionEstablished { .. } => {
+                        dials += 1;
+                        let again = DialOpts::peer_id(listener.peer).addresses(vec![at.clone()]);
+                        dialer.dial(again.condition(PeerCondition::Always).build()).unwrap();
+                    }
+                    SwarmEvent::OutgoingConnectionError { error, .. } => {
+                        let denied = Denied::in_dial(&error).unwrap_or_else(|| panic!("{error:?}"));
+                        assert_eq!(denied.reason.rule(), "cap_per_ip");
+                        rules.change(|change| change.block("127.0.0.0/8".parse::<Cidr>().unwrap())).unwrap();
+                    }
+                    SwarmEvent::ConnectionClosed { .. } => closed = true,
+                    _ => {}
+                },
+                _ = listener.next() => {}
+            }
+        }
+    })
+    .await;
+    assert_eq!(dials, 1);
 }

@@ -131,6 +131,15 @@ fn attempts_are_counted_until_they_come_to_something_or_nothing() {
     assert_eq!(rules.dial(&peer), "pass");
     pending(2, Link::outbound(&remote, libp2p_core::Endpoint::Dialer));
     assert_eq!(rules.dial(&peer), "cap_pending_outbound");
+    // A dial that names nobody is first asked about here, and is among them by then.
+    assert_eq!(rules.dial_at(None, "/ip4/203.0.113.1/tcp/1"), "pass");
+    assert_eq!(rules.dial_at(Some(&peer), "/ip4/203.0.113.1/tcp/1"), "pass");
+    pending(3, Link::outbound(&remote, libp2p_core::Endpoint::Dialer));
+    assert_eq!(rules.dial_at(None, "/ip4/203.0.113.1/tcp/1"), "cap_pending_outbound");
+    rules.observe(&Observation::Failed {
+        connection: ConnectionId::new_unchecked(3),
+        direction: Direction::Outbound,
+    });
     rules.established(1, &peer, Direction::Inbound, "/ip4/192.0.2.7/tcp/1");
     assert_eq!(rules.accept("/ip4/203.0.113.1/tcp/1"), "pass");
     rules.observe(&Observation::Failed {

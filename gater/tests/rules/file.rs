@@ -244,3 +244,47 @@ fn reloading_replaces_everything_or_nothing() {
         ("pass".into(), "block_peer".into())
     );
 }
+
+#[test]
+fn a_rule_that_could_not_be_read_again_is_not_taken() {
+    let rules = Rules::new();
+    let insert = |rule: Rule| rules.change(|change| change.insert(rule));
+    let about = || Rule::block().peer(peer(0));
+    let long = "x".repeat(5000);
+    let refused = insert(about().note(&long)).expect_err("too long");
+    assert!(
+        matches!(refused, RuleError::TooLong(bytes) if bytes > 5000),
+        "{refused}"
+    );
+    let nowhere = libp2p_core::Multiaddr::empty();
+    let refused = insert(Rule::block().listener(nowhere)).expect_err("no address");
+    assert!(matches!(refused, RuleError::Listener(_)), "{refused}");
+    // The longest that fits is read again.
+    let shorter = insert(about().note(&long[..4096 - about().note("x").to_string().len() + 1]));
+    shorter.expect("short enough");
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("rules");
+    rules.save(&path).expect("saved");
+    assert_eq!(Rules::load(&path).expect("loaded").list(), rules.list());
+}
+
+#[test]
+fn a_member_that_is_known_at_many_addresses_is_read_again() {
+    let rules = Rules::new();
+    let ips = (0..500_u16).map(|n| std::net::Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, n));
+    let member = Member::at(peer(1), ips.map(Into::into));
+    let changed = rules.change(|change| {
+        change.admit(Admission::KnownAddresses);
+        change.set("validators", Standing::Member, [member])
+    });
+    changed.expect("changed");
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("rules");
+    rules.save(&path).expect("saved");
+    let read = Rules::load(&path).expect("loaded");
+    assert_eq!(read.sets(), rules.sets());
+    let last = "/ip6/2001:db8:ffff:ffff:ffff:ffff:ffff:1f3/tcp/1";
+    assert_eq!(read.accept(last), "pass");
+    read.save(directory.path().join("again")).expect("saved");
+    assert_eq!(self::read(&path), self::read(&directory.path().join("again")));
+}

@@ -1,7 +1,7 @@
 //! Both lists. GT-01 to GT-08 are the phases of go-libp2p's test of its BasicConnectionGater.
 
 use crate::asking::{Asking as _, Time, address, cidr};
-use libp2p_gater::{Direction, Rule, RuleError, Rules, TransportKind};
+use libp2p_gater::{ConnectionGater as _, Direction, Rule, RuleError, Rules, TransportKind};
 use libp2p_identity::PeerId;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -371,4 +371,56 @@ fn what_can_be_no_rule_is_refused() {
         );
     }
     assert_eq!(rules.list(), [], "all or nothing");
+}
+
+#[test]
+fn an_address_that_can_be_read_in_two_ways_is_denied_whatever_the_rules_say() {
+    let (rules, peer) = (Rules::new(), PeerId::random());
+    rules
+        .change(|change| {
+            change.insert(Rule::allow())?;
+            change.insert(Rule::allow().peer(peer))
+        })
+        .expect("changed");
+    for at in [
+        // libp2p's TCP would dial the second of them.
+        "/ip4/198.51.100.7/ip4/192.0.2.7/tcp/1",
+        // It would dial this one without a knock.
+        "/tls/ip4/192.0.2.7/tcp/1",
+    ] {
+        assert_eq!(rules.dial_at(Some(&peer), at), "malformed_address", "{at}");
+        assert_eq!(rules.secured_out(&peer, at), "malformed_address", "{at}");
+        let explained = rules.explain(Some(&peer), Some(&address(at)));
+        let why: Vec<String> = explained.iter().map(ToString::to_string).collect();
+        assert!(
+            why.iter()
+                .any(|line| line.contains("addr_dial") && line.contains("read in two ways")),
+            "{why:?}"
+        );
+    }
+    assert_eq!(rules.dial_at(Some(&peer), "/ip4/192.0.2.7/tcp/1"), "allow");
+}
+
+#[test]
+fn what_has_expired_takes_no_place_from_what_comes() {
+    let (time, peer) = (Time::default(), PeerId::random());
+    let rules = time.rules();
+    // More than there may be at once: about the peer, about the network and about everybody.
+    for port in 1..400 {
+        let until = time.now() + Duration::from_secs(60);
+        let rule = || Rule::block().port(port).until(until);
+        let inserted = rules.change(|change| {
+            change.insert(rule().peer(peer))?;
+            change.insert(rule().network(cidr("192.0.2.0/24")))?;
+            change.insert(rule())
+        });
+        inserted.unwrap_or_else(|error| panic!("port {port}: {error}"));
+        time.pass(Duration::from_secs(if port % 60 == 0 { 61 } else { 0 }));
+    }
+    time.pass(Duration::from_secs(61));
+    rules.change(|change| change.block(peer)).expect("changed");
+    assert_eq!(
+        format!("{rules:?}"),
+        "Rules { blocked_peers: 1, networks: 0, sets: 0, .. }"
+    );
 }

@@ -10,6 +10,9 @@ use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// A member that is known at more has more lines: none may be longer than [`LONGEST_LINE`](super::LONGEST_LINE).
+const IPS_IN_A_LINE: usize = 64;
+
 /// What of `now` has not expired, into the file at `path`.
 pub(super) fn replace(path: &Path, now: &Snapshot, time: u64) -> Result<(), FileError> {
     let failed = |what| {
@@ -20,6 +23,8 @@ pub(super) fn replace(path: &Path, now: &Snapshot, time: u64) -> Result<(), File
         }
     };
     let target = target(path);
+    // Now, for after the file has been replaced it is too late to say no.
+    let directory = Directory::open(&target).map_err(failed("open its directory"))?;
     let beside = beside(&target).map_err(failed("write it"))?;
     let written = write(&beside, &target, now, time);
     let renamed = written.and_then(|()| fs::rename(&beside, &target).map_err(|error| ("replace it", error)));
@@ -28,7 +33,10 @@ pub(super) fn replace(path: &Path, now: &Snapshot, time: u64) -> Result<(), File
         let _ = fs::remove_file(&beside);
         return Err(failed(what)(error));
     }
-    sync_directory(&target).map_err(failed("make its directory durable"))
+    if let Err(error) = directory.sync() {
+        tracing::warn!(path = %path.display(), %error, "the directory of a file of rules could not be made durable");
+    }
+    Ok(())
 }
 
 /// Where a symbolic link leads: it is the file that is to be replaced.
@@ -84,11 +92,15 @@ fn lines(to: &mut impl io::Write, now: &Snapshot, time: u64) -> io::Result<()> {
         let mut members: Vec<_> = set.peers.iter().collect();
         members.sort_unstable();
         for (key, ips) in members {
-            write!(to, "member {name} {}", key.peer())?;
-            for ip in ips.iter() {
-                write!(to, " {ip}")?;
+            // A line of no IPs as well, for who has none.
+            let (first, more) = ips.split_at(ips.len().min(IPS_IN_A_LINE));
+            for ips in std::iter::once(first).chain(more.chunks(IPS_IN_A_LINE)) {
+                write!(to, "member {name} {}", key.peer())?;
+                for ip in ips {
+                    write!(to, " {ip}")?;
+                }
+                writeln!(to)?;
             }
-            writeln!(to)?;
         }
     }
     let live = |rule: &Rule| rule.until.is_none_or(|until| until > time);
@@ -173,13 +185,31 @@ pub(super) fn remove_leftovers(path: &Path) {
     }
 }
 
-#[cfg(unix)]
-fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(directory(path))?.sync_all()
+/// Where names of files are kept. Elsewhere than on Unix it is no file that could be opened.
+struct Directory {
+    #[cfg(unix)]
+    file: File,
 }
 
-/// Elsewhere a directory is no file that could be opened.
-#[cfg(not(unix))]
-fn sync_directory(_: &Path) -> io::Result<()> {
-    Ok(())
+impl Directory {
+    #[cfg(unix)]
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(directory(path))?;
+        Ok(Self { file })
+    }
+
+    #[cfg(unix)]
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    #[cfg(not(unix))]
+    fn open(_: &Path) -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(not(unix))]
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
