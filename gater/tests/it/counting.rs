@@ -95,7 +95,7 @@ async fn every_decision_is_counted_by_stage_verdict_and_rule() {
     let mut registry = Registry::default();
     let rules = Rules::new();
     let gate = Gate::new(rules.clone()).with_metrics(&mut registry);
-    let peer = libp2p::PeerId::random();
+    let peer = PeerId::random();
     rules.change(|change| change.block(peer)).unwrap();
     let mut swarm = libp2p::SwarmBuilder::with_new_identity()
         .with_tokio()
@@ -111,7 +111,7 @@ async fn every_decision_is_counted_by_stage_verdict_and_rule() {
     swarm.dial(peer).unwrap_err();
     swarm.dial(peer).unwrap_err();
     // Nobody is blocked there; it fails for want of an address.
-    swarm.dial(libp2p::PeerId::random()).unwrap_err();
+    swarm.dial(PeerId::random()).unwrap_err();
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
     let line = |verdict: &str| {
