@@ -424,3 +424,20 @@ fn what_has_expired_takes_no_place_from_what_comes() {
         "Rules { blocked_peers: 1, networks: 0, sets: 0, .. }"
     );
 }
+
+#[test]
+fn an_allow_that_cannot_be_told_when_all_is_known_is_none() {
+    let (rules, peer) = (Rules::new(), PeerId::random());
+    rules
+        .change(|change| {
+            change.insert(Rule::allow().peer(peer).network(cidr("192.0.2.0/24")))?;
+            change.block(peer)
+        })
+        .expect("changed");
+    // Where it is nobody has found out.
+    let named = "/dns4/example.org/tcp/1";
+    assert_eq!(rules.dial_at(Some(&peer), named), "pass", "it may be resolved yet");
+    assert_eq!(rules.upgraded_in(&peer, named), "block_peer");
+    assert_eq!(rules.live_in(&peer, named), "block_peer");
+    assert_eq!(rules.upgraded_in(&peer, "/ip4/192.0.2.7/tcp/1"), "allow");
+}
