@@ -357,7 +357,8 @@ impl Config {
     /// and 2 handshakes for a peer from one prefix.
     ///
     /// Only somebody who knows our PeerID can spend it. The memory of what was answered, which no replay outlives, grows
-    /// with it: 242 s of it are kept, some 10 MB by default if ever used up.
+    /// with it: 242 s of it are kept, some 10 MB by default if ever used up. It begins empty here, so set this before the
+    /// [`Config`] is used or cloned.
     pub fn with_max_openings(mut self, per_second: NonZeroU32) -> Self {
         self.openings_per_second = per_second;
         self.renew_guard();

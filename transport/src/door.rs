@@ -76,7 +76,7 @@ where
         let Self::Here(_) = self else { return };
         let (sender, events) = mpsc::unbounded();
         let waker = Arc::new(AtomicWaker::new());
-        // What is in flight to the Swarm is bounded by the callers that are answered at once, and by its own listeners.
+        // What is in flight to the Swarm is bounded by the lobby, and by its own listeners.
         let registered = waker.clone();
         let (abort, registration) = AbortHandle::new_pair();
         let there = Self::There(Task { events, waker, abort });
@@ -194,7 +194,7 @@ where
         if accepted == 0 {
             return Poll::Pending;
         }
-        self.lobby.poll(cx).map(|knocked| self.incoming(knocked))
+        self.lobby.go_on(cx).map(|knocked| self.incoming(knocked))
     }
 
     /// Hands a caller to the Swarm. TLS runs in the upgrade, on a task of the Swarm's.

@@ -75,8 +75,8 @@ impl Guard {
     pub(crate) fn open_head(&self, gate: &Gate, head: &[u8; HEAD], prefix: Prefix) -> Result<Opened, Refusal> {
         let boxed = gate.open_box(head)?;
         let now = self.clock.now();
-        let not_before = self.state().may_open(&boxed.ephemeral(), now, prefix)?;
-        boxed.open(gate, now.wall, not_before).map_err(|refused| {
+        self.state().may_open(&boxed.ephemeral(), now, prefix)?;
+        let opened = boxed.open(gate, now.wall, now.boot).map_err(|refused| {
             if let Some(late) = refused.late {
                 let seconds = late.skew_ms / 1000;
                 if let Ok(key) = Key::of_peer(&late.peer)
@@ -93,7 +93,10 @@ impl Guard {
                 }
             }
             refused.refusal
-        })
+        })?;
+        // Of a time that is forgotten, as after a clock was set back: asked again when its flight is there.
+        self.state().replays.check_time(opened.time_ms(), now)?;
+        Ok(opened)
     }
 
     /// Takes a knock whose flight is in order too, once and never again.
@@ -111,12 +114,7 @@ impl Guard {
         if refused == replay::Refused::Replayed {
             state.replayed(now.monotonic, Some(caller));
         }
-        Err(match refused {
-            replay::Refused::Replayed => Refusal::Replayed,
-            replay::Refused::TooOld => Refusal::Floor,
-            replay::Refused::TooNew => Refusal::Time,
-            replay::Refused::OverBudget => Refusal::Budget,
-        })
+        Err(refused.into())
     }
 
     /// Opens a v2 knock. One that was verified before, byte for byte, costs no signature check.
@@ -178,8 +176,8 @@ impl Guard {
 }
 
 impl State {
-    /// Whether the Noise message with this ephemeral is worth the key work; the time that its own has to lie after.
-    fn may_open(&mut self, ephemeral: &[u8; 32], now: Moment, prefix: Prefix) -> Result<u64, Refusal> {
+    /// Whether the Noise message with this ephemeral is worth the key work.
+    fn may_open(&mut self, ephemeral: &[u8; 32], now: Moment, prefix: Prefix) -> Result<(), Refusal> {
         if self.replays.contains(ephemeral) {
             // By whom it was made is not known before it is opened, and it is not opened.
             self.replayed(now.monotonic, None);
@@ -189,7 +187,7 @@ impl State {
         if !self.openings.charge(now.monotonic, prefix, known) {
             return Err(Refusal::Budget);
         }
-        Ok(self.replays.not_before(now))
+        Ok(())
     }
 
     fn replayed(&mut self, now: Instant, caller: Option<Caller>) {
@@ -204,6 +202,17 @@ impl State {
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Guard")
+    }
+}
+
+impl From<replay::Refused> for Refusal {
+    fn from(refused: replay::Refused) -> Self {
+        match refused {
+            replay::Refused::Replayed => Self::Replayed,
+            replay::Refused::TooOld => Self::Floor,
+            replay::Refused::TooNew => Self::Time,
+            replay::Refused::OverBudget => Self::Budget,
+        }
     }
 }
 

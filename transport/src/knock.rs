@@ -10,11 +10,20 @@
 //!
 //! A knock is a filter against strangers, not authentication: who the peer is gets proven by TLS right after it.
 
-#[cfg_attr(not(feature = "internals"), allow(unreachable_pub))]
+#[cfg_attr(
+    not(feature = "internals"),
+    allow(unreachable_pub, reason = "reachable through `internals` alone")
+)]
 pub(crate) mod reader;
 pub mod v2;
-// Reachable from outside only through `internals`.
-#[cfg_attr(not(feature = "internals"), allow(unreachable_pub, unused_imports))]
+#[cfg_attr(
+    not(feature = "internals"),
+    allow(
+        unreachable_pub,
+        unused_imports,
+        reason = "reachable through `internals` alone, which names more than the crate needs"
+    )
+)]
 pub(crate) mod v3;
 
 use crate::identity::Key;
@@ -123,7 +132,8 @@ pub enum Refusal {
     /// The knock's time is more than 120 s from our clock: one of the clocks is wrong, or the knock is old.
     #[error("the knock's time is more than 120 s from ours")]
     Time,
-    /// The knock's time is not above the lowest that can still be told from a replay.
+    /// The knock is from before this process began, or of a time of which knocks were answered that are not remembered any more: it
+    /// cannot be told from a replay.
     #[error("the knock may have been seen before")]
     Floor,
     /// The knock carries our own key: we dialled ourselves. (v2 and v3; in v3 checked after [`Refusal::Key`].)

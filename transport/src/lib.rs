@@ -35,7 +35,10 @@ mod guard;
 mod identity;
 mod metrics;
 mod network_file;
-#[cfg_attr(not(feature = "internals"), allow(unreachable_pub))]
+#[cfg_attr(
+    not(feature = "internals"),
+    allow(unreachable_pub, reason = "reachable through `internals` alone")
+)]
 mod random;
 mod recent;
 mod timer;

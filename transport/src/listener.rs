@@ -3,6 +3,7 @@
 //! A socket comes in from the inner transport, waits for its knock, and leaves as a [`Knocked`] or not at all. Who fails,
 //! at whatever step, stays until its deadline and is read from. No byte is written here.
 
+use crate::knock::Refusal;
 use crate::knock::reader::Reader;
 use crate::knock::v3::Opened;
 use crate::metrics::KnockOutcome;
@@ -107,9 +108,17 @@ pub(crate) struct Lobby<S> {
     lots: SystemRandom,
     /// For the first deadline, or for an earlier one whose socket has left in time.
     timer: Option<(Instant, Deadline)>,
+    /// Callers that are the Swarm's and of which nothing has been heard yet, those among them that had to go.
+    outstanding: usize,
+    /// Heads opened in this turn.
+    openings: usize,
     /// Whether the last turn ended with its share used up.
     busy: bool,
 }
+
+/// How many times as many callers as may be answered at once wait for a Swarm, at most: one that is held up takes none, and those
+/// that had to go stay with it.
+const OUTSTANDING: usize = 2;
 
 impl<S> Lobby<S>
 where
@@ -125,6 +134,8 @@ where
             ticket,
             lots: SystemRandom::new(),
             timer: None,
+            outstanding: 0,
+            openings: 0,
             busy: false,
             shared,
         }
@@ -181,10 +192,15 @@ where
 
     /// The next caller that may come in.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Knocked<S>> {
+        self.openings = 0;
+        self.go_on(cx)
+    }
+
+    /// The same once more in the same turn, when sockets have been let in meanwhile.
+    pub(crate) fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Knocked<S>> {
         self.busy = false;
         self.poll_outcomes(cx);
         self.poll_deadlines(cx);
-        let mut openings = 0;
         for _ in 0..STEPS_PER_TURN {
             let step = match self.sockets.poll_next_unpin(cx) {
                 Poll::Ready(Some(step)) => step,
@@ -199,7 +215,7 @@ where
                     continue;
                 }
                 Step::Head(slot, io, reader) => {
-                    openings += 1;
+                    self.openings += 1;
                     let judged = self.judge_head(slot, &reader);
                     (io, slot, judged.map(|judged| (judged, Some(reader))))
                 }
@@ -218,7 +234,7 @@ where
                 }
                 Err(turned) => self.turn_away(slot, io, turned),
             }
-            if openings == OPENINGS_PER_TURN {
+            if self.openings >= OPENINGS_PER_TURN {
                 break;
             }
         }
@@ -272,6 +288,10 @@ where
     }
 
     fn answer(&mut self, slot: Slot, io: S, invited: Invited) -> Option<Knocked<S>> {
+        if self.outstanding >= OUTSTANDING * self.answering.most() {
+            self.turn_away(slot, io, Refusal::Budget.into());
+            return None;
+        }
         let Action::Answer = self.pool.on_event(slot, Event::Knocked) else {
             return None;
         };
@@ -279,6 +299,7 @@ where
         let place = self.pool.get_mut(slot)?;
         place.counted = true;
         let known = self.shared.config.guard.is_known(place.prefix);
+        self.outstanding += 1;
         let (displace, displaced) = oneshot::channel();
         if let Some(other) = self.answering.start(slot, place.prefix, known, displace) {
             // It may be through already, and its word of that on the way.
@@ -307,9 +328,6 @@ where
         }
         if let Some(place) = self.pool.get_mut(slot) {
             place.counted = true;
-            if let Turned::Refused(refusal) = &turned {
-                tracing::trace!(remote = %place.send_back_addr, %refusal, stage = "knock", "refused");
-            }
         }
         self.shared.count(Err(&turned));
         self.drain(slot, io);
@@ -327,6 +345,7 @@ where
     /// Hears what became of those that were answered.
     fn poll_outcomes(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some((slot, outcome))) = self.outcomes.poll_next_unpin(cx) {
+            self.outstanding -= 1;
             self.answering.end(slot);
             match outcome {
                 Outcome::In => {

@@ -354,7 +354,14 @@ pub(crate) fn alert_for(error: &Error) -> AlertDescription {
 }
 
 #[cfg(any(test, feature = "internals"))]
-#[cfg_attr(not(feature = "internals"), allow(unreachable_pub, dead_code))]
+#[cfg_attr(
+    not(feature = "internals"),
+    allow(
+        unreachable_pub,
+        dead_code,
+        reason = "reachable through `internals` alone, and the fuzzer uses more of it than the tests"
+    )
+)]
 pub(crate) mod line;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@
 //! | file | what it decides |
 //! | --- | --- |
 //! | `pool` on `places` | which sockets are held, until when, and who goes when there is no room |
-//! | `replay` on `memory` | whether a knock has been answered before |
+//! | `replay` on `memory` and `forgotten` | whether a knock has been answered before |
 //! | `budget` | how much key work is done, and for whom first |
 //! | `known` | which prefixes have authenticated lately, which v2 knocks are known to be good |
 //! | `summary` | what the operator hears of all this |
@@ -16,6 +16,7 @@
 
 pub(crate) mod answering;
 pub(crate) mod budget;
+mod forgotten;
 pub(crate) mod known;
 pub(crate) mod limits;
 mod memory;

@@ -18,6 +18,10 @@ use std::task::{Context, Poll};
 /// heard.
 const READS: usize = 16;
 
+/// Turns in which what has come is read from a socket that is to be closed, at most: 1 MB, more than the system keeps of one that
+/// nobody has read from.
+const CLOSING_TURNS: u8 = 16;
+
 /// What the pool has decided about a socket, which it does not hold itself.
 #[derive(Default)]
 pub(crate) struct Signal {
@@ -37,6 +41,10 @@ impl Signal {
     /// Its time is over.
     pub(crate) fn close(&self) {
         self.say(CLOSE);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.verdict.load(Ordering::Acquire) == CLOSE
     }
 
     fn say(&self, verdict: u8) {
@@ -60,8 +68,9 @@ enum State<S> {
     /// The flight, as far as it has come.
     Flight(S, Box<Opened>, Vec<u8>, usize),
     Draining(S),
-    /// Nothing that came in may stay unread: a socket closed with bytes unread answers with a reset.
-    Closing(S),
+    /// Nothing that came in may stay unread: a socket closed with bytes unread answers with a reset. So many turns are left for
+    /// that.
+    Closing(S, u8),
     Resolved,
 }
 
@@ -122,9 +131,9 @@ impl<S> Socket<S> {
             return;
         }
         self.state = match (std::mem::replace(&mut self.state, State::Resolved), verdict) {
-            // Not ours yet: dropped, it is the inner transport's to close.
-            (State::Connecting(_), CLOSE) => State::Resolved,
-            (State::Head(io, _) | State::Flight(io, ..) | State::Draining(io), CLOSE) => State::Closing(io),
+            (State::Head(io, _) | State::Flight(io, ..) | State::Draining(io), CLOSE) => {
+                State::Closing(io, CLOSING_TURNS)
+            }
             (State::Head(io, _) | State::Flight(io, ..), _) => State::Draining(io),
             (state, _) => state,
         };
@@ -145,9 +154,13 @@ where
         for _ in 0..READS {
             match &mut this.state {
                 State::Connecting(socket) => {
-                    this.state = match ready!(socket.as_mut().poll(cx)) {
-                        Some(io) => State::Head(io, this.shared.reader()),
-                        None => State::Resolved,
+                    this.state = match socket.as_mut().poll(cx) {
+                        // Even if its time is over already: bytes may have come with it.
+                        Poll::Ready(Some(io)) => State::Head(io, this.shared.reader()),
+                        Poll::Ready(None) => State::Resolved,
+                        // Not ours yet: dropped, it is the inner transport's to close.
+                        Poll::Pending if this.signal.is_closed() => State::Resolved,
+                        Poll::Pending => return Poll::Pending,
                     };
                     this.obey();
                 }
@@ -182,9 +195,8 @@ where
                         this.state = State::Resolved;
                     }
                 }
-                State::Closing(io) => {
-                    let mut sink = [0; 4096];
-                    match poll_read(io, cx, &mut sink) {
+                State::Closing(io, _) => {
+                    match poll_rest(io, cx) {
                         Poll::Ready(Some(_)) => continue,
                         Poll::Ready(None) => {}
                         // Whoever does not let it be closed has it dropped.
@@ -197,13 +209,25 @@ where
                 State::Resolved => return Poll::Ready(Step::Ended(slot)),
             }
         }
-        if let State::Closing(_) = this.state {
-            // It sends faster than it can be read, and its time is over.
-            this.state = State::Resolved;
+        if let State::Closing(_, turns) = &mut this.state {
+            *turns -= 1;
+            if *turns == 0 {
+                // It sends faster than it can be read, and its time is over.
+                this.state = State::Resolved;
+            }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+/// Reads what is there. Tokio, when a task has done much in a turn, says of every socket that there is nothing.
+fn poll_rest<S: AsyncRead + Unpin>(io: &mut S, cx: &mut Context<'_>) -> Poll<Option<usize>> {
+    let mut sink = [0; 4096];
+    let read = std::future::poll_fn(|cx| poll_read(io, cx, &mut sink));
+    #[cfg(feature = "tokio")]
+    let read = tokio::task::unconstrained(read);
+    std::pin::pin!(read).poll(cx)
 }
 
 /// `None` at the end, and when it has broken: both end it, and nobody is told which it was.
@@ -211,5 +235,113 @@ fn poll_read<S: AsyncRead + Unpin>(io: &mut S, cx: &mut Context<'_>, room: &mut 
     match ready!(Pin::new(io).poll_read(cx, room)) {
         Ok(n @ 1..) => Poll::Ready(Some(n)),
         Ok(0) | Err(_) => Poll::Ready(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+    use crate::silence::pool::Pool;
+    use crate::silence::prefix::Prefix;
+    use futures::task::noop_waker_ref;
+    use libp2p_identity::Keypair;
+    use std::num::NonZeroUsize;
+    use std::sync::Mutex;
+    use std::time::Duration;
+    use web_time::Instant;
+
+    /// Bytes that have come, and whether there is an end behind them.
+    struct Peer {
+        left: Arc<Mutex<usize>>,
+        ended: bool,
+    }
+
+    impl AsyncRead for Peer {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+            let mut left = self.left.lock().expect("nobody panics");
+            let n = room.len().min(*left);
+            *left -= n;
+            match (n, self.ended) {
+                (0, false) => Poll::Pending,
+                (n, _) => Poll::Ready(Ok(n)),
+            }
+        }
+    }
+
+    impl AsyncWrite for Peer {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            panic!("a byte to a stranger")
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn slot() -> Slot {
+        let mut pool = Pool::new(NonZeroUsize::MIN, Duration::from_secs(120));
+        pool.on_accept(Instant::now(), Prefix::V4([0; 3]), false, (), 0).0
+    }
+
+    #[test]
+    fn a_socket_that_is_closed_leaves_nothing_unread_at_whatever_step_it_is() {
+        let shared = Shared::new(Config::new(&Keypair::generate_ed25519()).expect("an Ed25519 key"));
+        let slot = slot();
+        for bytes in [0, 1, 100, 300, 5000, 70_000] {
+            for polls_before in 0..3 {
+                for (drained, ended) in [(false, false), (false, true), (true, false), (true, true)] {
+                    let (signal, left) = (Arc::<Signal>::default(), Arc::new(Mutex::new(bytes)));
+                    let peer = Peer {
+                        left: left.clone(),
+                        ended,
+                    };
+                    let through = async { Some(peer) };
+                    let mut socket = Socket::connecting(slot, signal.clone(), shared.clone(), Box::pin(through));
+                    let mut cx = Context::from_waker(noop_waker_ref());
+                    if drained {
+                        signal.drain();
+                    }
+                    let mut step = Poll::Pending;
+                    for _ in 0..polls_before {
+                        if step.is_pending() {
+                            step = Pin::new(&mut socket).poll(&mut cx);
+                        }
+                    }
+                    signal.close();
+                    for _ in 0..16 {
+                        if step.is_pending() {
+                            step = Pin::new(&mut socket).poll(&mut cx);
+                        }
+                    }
+                    let at = format!("{bytes} bytes, {polls_before} polls, drained {drained}, ended {ended}");
+                    match step {
+                        Poll::Ready(Step::Ended(_)) => assert_eq!(*left.lock().expect("nobody panics"), 0, "{at}"),
+                        // It was heard before it was closed, and is the listener's to drain.
+                        Poll::Ready(Step::Head(..)) => assert!(polls_before > 0 && !drained, "{at}"),
+                        _ => panic!("{at}"),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_socket_that_never_comes_is_dropped_when_its_time_is_over() {
+        let shared = Shared::new(Config::new(&Keypair::generate_ed25519()).expect("an Ed25519 key"));
+        let slot = slot();
+        let signal = Arc::<Signal>::default();
+        let never = Box::pin(futures::future::pending::<Option<Peer>>());
+        let mut socket = Socket::connecting(slot, signal.clone(), shared, never);
+        let mut cx = Context::from_waker(noop_waker_ref());
+        assert!(Pin::new(&mut socket).poll(&mut cx).is_pending());
+        signal.drain();
+        assert!(Pin::new(&mut socket).poll(&mut cx).is_pending());
+        signal.close();
+        assert!(Pin::new(&mut socket).poll(&mut cx).is_ready());
     }
 }

@@ -7,7 +7,7 @@
 
 use super::places::Slot;
 use super::prefix::Prefix;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 /// How many there may be at once, at least. Each has some 10 kB for its handshake.
 const MAX_HANDSHAKES: usize = 256;
@@ -60,16 +60,24 @@ impl<T> Answering<T> {
         self.callers.retain(|answered| answered.slot != slot);
     }
 
+    /// How many there may be.
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
     /// Who goes: a stranger if there is one, of the prefix that has the most, the longest here.
     fn victim(&self) -> Option<usize> {
         let strangers = self.callers.iter().any(|answered| !answered.known);
-        let held = |prefix| self.callers.iter().filter(|other| other.prefix == prefix).count();
+        let mut held = HashMap::<Prefix, usize>::new();
+        for answered in &self.callers {
+            *held.entry(answered.prefix).or_default() += 1;
+        }
         let candidates = self.callers.iter().enumerate();
         candidates
             .filter(|(_, answered)| !(strangers && answered.known))
             // The last of equals is what `max_by_key` takes.
             .rev()
-            .max_by_key(|(_, answered)| held(answered.prefix))
+            .max_by_key(|(_, answered)| held.get(&answered.prefix))
             .map(|(n, _)| n)
     }
 }

@@ -9,8 +9,10 @@
 //!              └──Refused─────┴────────► Draining ◄──Refused, displaced───┘  │
 //!                                            └──────Refused: TLS failed──────┘
 //!
-//! in every state: FIN or RST ─► closed at once; accept + T ─► closed; evicted ─► closed
+//! in every state but Answering: FIN or RST ─► closed at once; accept + T ─► closed; evicted ─► closed
 //! ```
+//!
+//! Who is being answered is the Swarm's, and its handshake has a time limit of its own.
 //!
 //! From HeadIn a socket goes back to Waiting when its head turns out to be longer than it looked.
 //!

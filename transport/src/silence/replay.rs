@@ -3,15 +3,16 @@
 //! A knock is known by its Noise ephemeral. Its outer nonce would not do, as whoever knows our PeerID can wrap what is inside anew.
 //!
 //! **Nothing is forgotten that could still be answered.** An entry goes only when its own time lies more than
-//! [`WINDOW`] back, and from then on no knock of that time or an earlier one is taken, whatever the clock says later. The
-//! floor so made is a time that a knock had, never one that a clock showed: a clock that leaps ahead and comes
-//! back would keep everybody out until the world has caught up with it.
+//! [`WINDOW`] back, and from then on no knock of that time is taken, whatever the clock says later. What is kept of it are times
+//! that knocks had, never one that a clock showed, and in ranges: a clock that was ahead, for however long, and comes back keeps
+//! nobody out.
 //!
 //! **It cannot overflow.** What is remembered is charged to a budget, on a clock that cannot be set, and a second's
 //! worth of budget is kept for at most [`KEPT`] seconds. Only a wall clock that was set back holds entries longer. Should
 //! that fill it, new knocks are refused until the clock has caught up; no old one is ever pushed out.
 
 use super::budget::Budget;
+use super::forgotten::Forgotten;
 use super::memory::{Digest, Memory};
 use super::prefix::Prefix;
 use blake2::Blake2sMac;
@@ -58,7 +59,7 @@ impl Moment {
 pub(crate) enum Refused {
     /// It was answered before.
     Replayed,
-    /// Its time lies too far back, or not after the floor, or not after the start of this process.
+    /// Its time lies too far back, or among those that are forgotten, or not after the start of this process.
     TooOld,
     /// Its time lies too far ahead.
     TooNew,
@@ -70,7 +71,7 @@ pub(crate) enum Refused {
 pub(crate) struct ReplaySet {
     key: [u8; 32],
     memory: Memory,
-    floor: u64,
+    forgotten: Forgotten,
     budget: Budget,
 }
 
@@ -80,7 +81,7 @@ impl ReplaySet {
         Self {
             key,
             memory: Memory::new((per_second as usize).saturating_mul(KEPT)),
-            floor: 0,
+            forgotten: Forgotten::default(),
             budget: Budget::new(per_second, now),
         }
     }
@@ -91,11 +92,6 @@ impl ReplaySet {
         self.memory.contains(&self.digest(ephemeral))
     }
 
-    /// A knock's time must lie after this one.
-    pub(crate) fn not_before(&self, at: Moment) -> u64 {
-        self.floor.max(at.boot)
-    }
-
     /// Whether a knock of this time may come in at this moment.
     ///
     /// # Errors
@@ -104,7 +100,7 @@ impl ReplaySet {
     pub(crate) fn check_time(&self, time: u64, at: Moment) -> Result<(), Refused> {
         if time > at.wall.saturating_add(WINDOW) {
             Err(Refused::TooNew)
-        } else if time < at.wall.saturating_sub(WINDOW) || time <= self.not_before(at) {
+        } else if time < at.wall.saturating_sub(WINDOW) || time <= at.boot || self.is_forgotten(time) {
             Err(Refused::TooOld)
         } else {
             Ok(())
@@ -138,6 +134,11 @@ impl ReplaySet {
         Ok(())
     }
 
+    /// Whether a knock of this time may have been answered, and is not remembered.
+    pub(crate) fn is_forgotten(&self, time: u64) -> bool {
+        self.forgotten.contains(time)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.memory.len()
     }
@@ -147,7 +148,7 @@ impl ReplaySet {
             let Some(time) = self.memory.forget_before(wall.saturating_sub(WINDOW)) else {
                 return;
             };
-            self.floor = self.floor.max(time);
+            self.forgotten.insert(time);
         }
     }
 
@@ -161,7 +162,7 @@ impl fmt::Debug for ReplaySet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplaySet")
             .field("len", &self.len())
-            .field("floor", &self.floor)
+            .field("forgotten", &self.forgotten)
             .finish_non_exhaustive()
     }
 }

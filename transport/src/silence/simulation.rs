@@ -10,7 +10,7 @@ use super::known::KnownPrefixes;
 use super::pool::{Action, Event, Pool};
 use super::prefix::Prefix;
 use super::replay::{Moment, Refused, ReplaySet, WINDOW};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 use web_time::Instant;
@@ -75,9 +75,7 @@ struct Process {
     inside: HashMap<u64, (Duration, Prefix)>,
     /// The model's: all that was ever answered by this process.
     answered: HashMap<u64, u64>,
-    times: HashSet<u64>,
-    floor: u64,
-    latest_wall: u64,
+    times: BTreeSet<u64>,
     /// Whether the clock has been left alone since the start.
     calm: bool,
 }
@@ -187,7 +185,11 @@ impl World {
         let knock = self.knock(time);
         let moment = self.moment();
         let known = self.process.known.contains(self.now(), prefix);
-        let in_time = self.process.calm
+        // Among times of which knocks were answered it may be refused, after a clock has leapt.
+        let (apart, times) = (2 * WINDOW, &self.process.times);
+        let among = times.range(time.saturating_sub(apart)..=time).next().is_some()
+            && times.range(time..=time.saturating_add(apart)).next().is_some();
+        let in_time = (self.process.calm || !among)
             && time > moment.boot
             // The flight may take three seconds.
             && time.saturating_add(WINDOW - 3000) > moment.wall
@@ -348,9 +350,7 @@ impl Process {
             known: KnownPrefixes::new(),
             inside: HashMap::new(),
             answered: HashMap::new(),
-            times: HashSet::new(),
-            floor: 0,
-            latest_wall: 0,
+            times: BTreeSet::new(),
             calm: true,
         }
     }

@@ -21,9 +21,6 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_tfo::{TfoListener, TfoStream};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 
-/// Connections that the kernel queues for `accept`, as in `libp2p-tcp`.
-const BACKLOG: i32 = 1024;
-
 /// How long a listener rests after `accept` has failed, which is mostly for want of descriptors.
 const REST: Duration = Duration::from_millis(100);
 
@@ -34,9 +31,13 @@ const REST: Duration = Duration::from_millis(100);
 /// # fn main() -> Result<(), libp2p_knock::ConfigError> {
 /// # let key = libp2p_identity::Keypair::generate_ed25519();
 /// let config = libp2p_knock::Config::new(&key)?;
-/// let transport = libp2p_knock::Transport::new(libp2p_knock::tokio::FastOpen::default(), config);
+/// let transport = libp2p_knock::Transport::new(libp2p_knock::tokio::FastOpen::default(), config)
+///     .with_executor(|task| drop(tokio::spawn(task)));
 /// # let _ = transport; Ok(()) }
 /// ```
+///
+/// Without the executor, which [`tokio::Transport`](super::Transport) has of itself, knocks are judged only while the
+/// Swarm polls the transport, and a busy Swarm keeps dialers waiting.
 ///
 /// **What it needs.** Linux on both ends, and on the listener's `sysctl net.ipv4.tcp_fastopen=3` (the usual value, 1,
 /// lets a host dial this way and not be dialled). The first dial to a host fetches a cookie and saves nothing, later
@@ -187,7 +188,7 @@ impl Listener {
     fn new(id: ListenerId, address: SocketAddr) -> io::Result<Self> {
         let socket = new_socket(address, true)?;
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
+        socket.listen(super::BACKLOG.cast_signed())?;
         let socket: std::net::TcpListener = socket.into();
         // The option belongs to the socket and not to the descriptor, so a copy of that will do.
         if let Err(error) = TfoListener::from_std(socket.try_clone()?) {

@@ -1,10 +1,12 @@
 //! One end of a connection: streams, windows, and what to say about them. Pure: headers and bytes come in, headers go out,
 //! and whoever waits is named in [`Session::woken`].
 
+mod receive;
+
+use super::Config;
 use super::chunks::Chunks;
-use super::frame::{ACK, FIN, HEADER, Header, Kind, NORMAL, PROTOCOL_ERROR, RST, SYN};
+use super::frame::{FIN, Header, NORMAL, RST, SYN};
 use super::window::{Allowance, INITIAL, Window};
-use super::{Config, ProtocolError};
 use libp2p_core::Endpoint;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -19,12 +21,13 @@ pub(crate) const BACKLOG: usize = 256;
 /// The most that one frame of ours carries: the other streams wait for it.
 pub(crate) const MAX_FRAME: u32 = 64 * 1024;
 
-/// Answers that may wait before we stop to listen: what a peer makes us say, it has to hear. Far more than an honest one
-/// ever asks for at once, as two that wait for each other would do so for ever.
+/// Answers that may wait before we stop to listen, beyond one for each stream there may be: what a peer makes us say, it
+/// has to hear. Far more than an honest one ever asks for at once, as two that wait for each other would do so for ever.
 const MAX_ANSWERS: usize = 1024;
 
-/// Dead streams that were told of their death, so that each hears of it once.
-const MOURNED: usize = 64;
+/// The least and the most dead streams that are remembered as told of their death, so that each hears of it once; between
+/// them, as many as may be alive.
+const MOURNED: [usize; 2] = [64, 1024];
 
 /// How long a measured round trip is good for.
 const ROUND_TRIP_AGE: Duration = Duration::from_secs(10);
@@ -43,8 +46,11 @@ pub(crate) struct Session {
     accepting: VecDeque<u32>,
     /// Headers that have to be said, one behind the other.
     unsaid: Vec<u8>,
-    /// How many of those, and of those that were taken and not sent, the other end provoked.
+    /// How many of those the other end provoked.
     answers: usize,
+    /// How many it provoked of those that were taken and have not gone out.
+    answers_taken: usize,
+    /// Dead streams that were told, the last first.
     mourned: VecDeque<u32>,
     round_trip: RoundTrip,
     pings: u32,
@@ -127,6 +133,7 @@ impl Session {
             accepting: VecDeque::new(),
             unsaid: Vec::new(),
             answers: 0,
+            answers_taken: 0,
             mourned: VecDeque::new(),
             round_trip: RoundTrip::Unknown,
             pings: 0,
@@ -143,6 +150,7 @@ impl Session {
 
     /// Headers to say before anything else; taking them is promising to. [`Session::said`] when it is done.
     pub(crate) fn take_unsaid(&mut self) -> Vec<u8> {
+        self.answers_taken += std::mem::take(&mut self.answers);
         std::mem::take(&mut self.unsaid)
     }
 
@@ -152,12 +160,12 @@ impl Session {
 
     /// Everything that was taken has gone out.
     pub(crate) fn said(&mut self) {
-        self.answers = self.unsaid.len() / HEADER;
+        self.answers_taken = 0;
     }
 
     /// Whether more may be read: not while the other end leaves unheard what it made us say.
     pub(crate) fn listens(&self) -> bool {
-        self.answers < MAX_ANSWERS
+        self.answers + self.answers_taken < MAX_ANSWERS.saturating_add(self.max_streams)
     }
 
     fn say(&mut self, header: Header) {
@@ -167,6 +175,31 @@ impl Session {
     fn answer(&mut self, header: Header) {
         self.answers += 1;
         self.say(header);
+    }
+
+    /// The end of a stream. Of one that the other end opened it is an answer: else whoever opens and never hears would
+    /// make us remember without end.
+    fn say_end(&mut self, header: Header) {
+        if self.is_ours(header.id) {
+            self.say(header);
+        } else {
+            self.answer(header);
+        }
+    }
+
+    fn is_ours(&self, id: u32) -> bool {
+        let ours = match self.side {
+            Endpoint::Dialer => 1,
+            Endpoint::Listener => 0,
+        };
+        id % 2 == ours
+    }
+
+    /// This stream is dead here, and the other end is told so.
+    fn mourn(&mut self, id: u32) {
+        let [least, most] = MOURNED;
+        self.mourned.truncate(self.max_streams.clamp(least, most) - 1);
+        self.mourned.push_front(id);
     }
 
     // What the connection's owner does.
@@ -223,155 +256,6 @@ impl Session {
         for stream in self.streams.values_mut() {
             stream.wake(&mut self.woken);
         }
-    }
-
-    // What comes.
-
-    /// A header has come, and says where the bytes behind it go. On an error the connection has ended, and the other
-    /// end is to be told.
-    pub(crate) fn header(&mut self, header: Header, now: Instant) -> Result<Body, ProtocolError> {
-        match header.kind {
-            Kind::Data | Kind::WindowUpdate => self.stream_header(header, now).map_err(|error| self.refuse(error)),
-            Kind::Ping => {
-                self.ping(header, now);
-                Ok(Body::None)
-            }
-            Kind::GoAway => {
-                self.end(Ended::There);
-                Ok(Body::None)
-            }
-        }
-    }
-
-    /// The other end does not keep to the protocol, and is told so.
-    pub(crate) fn refuse(&mut self, error: ProtocolError) -> ProtocolError {
-        if self.ended.is_none() {
-            self.say(Header::go_away(PROTOCOL_ERROR));
-            self.end(Ended::Broken(io::ErrorKind::InvalidData));
-        }
-        error
-    }
-
-    fn stream_header(&mut self, header: Header, now: Instant) -> Result<Body, ProtocolError> {
-        let id = header.id;
-        if header.has(SYN) {
-            self.opened(header, now)?;
-        }
-        let data = if header.kind == Kind::Data { header.length } else { 0 };
-        let Some(stream) = self.streams.get_mut(&id) else {
-            // Refused, or closed and forgotten here, which the other end cannot know yet. Who goes on sending is told:
-            // he would wait for a window that nobody opens.
-            if data > 0 && !header.has(RST) {
-                if data > self.allowance.each.max(INITIAL) {
-                    return Err(ProtocolError::WindowExceeded { stream: id });
-                }
-                if !self.mourned.contains(&id) {
-                    self.mourned.truncate(MOURNED - 1);
-                    self.mourned.push_front(id);
-                    self.answer(Header::data(id, RST, 0));
-                }
-            }
-            return Ok(if data > 0 { Body::Skip } else { Body::None });
-        };
-        if header.has(ACK) && !stream.acknowledged {
-            stream.acknowledged = true;
-            self.unacknowledged -= 1;
-            self.woken.extend(self.opener.take());
-        }
-        if header.has(RST) {
-            stream.reset = true;
-            if !stream.acknowledged {
-                stream.acknowledged = true;
-                self.unacknowledged -= 1;
-                self.woken.extend(self.opener.take());
-            }
-            stream.wake(&mut self.woken);
-            return Ok(if data > 0 { Body::Skip } else { Body::None });
-        }
-        match header.kind {
-            Kind::Data => {
-                if data > 0 && stream.they_finished {
-                    return Err(ProtocolError::DataAfterEnd { stream: id });
-                }
-                if !stream.window.take(data) {
-                    return Err(ProtocolError::WindowExceeded { stream: id });
-                }
-            }
-            // On a stream's first frame it says how much more than usual may be sent.
-            _ => {
-                stream.credit = stream
-                    .credit
-                    .checked_add(header.length)
-                    .ok_or(ProtocolError::WindowOverflow { stream: id })?;
-                self.woken.extend(stream.writer.take());
-            }
-        }
-        if header.has(FIN) {
-            stream.they_finished = true;
-            // Behind the data of this very frame the reader is woken anyhow.
-            self.woken.extend(stream.reader.take());
-        }
-        Ok(if data > 0 { Body::Of(id) } else { Body::None })
-    }
-
-    /// The other end opens a stream.
-    fn opened(&mut self, header: Header, now: Instant) -> Result<(), ProtocolError> {
-        let id = header.id;
-        let ours = match self.side {
-            Endpoint::Dialer => 1,
-            Endpoint::Listener => 0,
-        };
-        if id % 2 == ours {
-            return Err(ProtocolError::NotYours { stream: id });
-        }
-        if self.streams.contains_key(&id) {
-            return Err(ProtocolError::Reopened { stream: id });
-        }
-        if self.streams.len() >= self.max_streams || self.accepting.len() >= BACKLOG {
-            // One with data is answered where that is found to be of no stream.
-            if !(header.kind == Kind::Data && header.length > 0) {
-                self.answer(Header::data(id, RST, 0));
-            }
-            return Ok(());
-        }
-        if header.has(RST) {
-            return Ok(());
-        }
-        let mut stream = Stream::new(ACK, INITIAL, now);
-        stream.acknowledged = true;
-        self.streams.insert(id, stream);
-        self.accepting.push_back(id);
-        self.woken.extend(self.acceptor.take());
-        Ok(())
-    }
-
-    fn ping(&mut self, header: Header, now: Instant) {
-        if header.has(ACK) {
-            // Any other answer is one to a question that we did not ask, and tells us nothing.
-            if let RoundTrip::Asked { value, at, .. } = self.round_trip
-                && header.length == value
-            {
-                self.round_trip = RoundTrip::Known {
-                    round_trip: now.saturating_duration_since(at),
-                    at: now,
-                };
-            }
-        } else {
-            self.answer(Header::ping(ACK, header.length));
-        }
-    }
-
-    /// The first `n` bytes of `chunk` have come for a stream. A chunk that is not kept comes back.
-    pub(crate) fn body(&mut self, id: u32, chunk: Vec<u8>, n: usize) -> Option<Vec<u8>> {
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return Some(chunk);
-        };
-        if stream.reset {
-            return Some(chunk);
-        }
-        let back = stream.received.push(chunk, n);
-        self.woken.extend(stream.reader.take());
-        back
     }
 
     // What a stream's owner does.
@@ -491,12 +375,13 @@ impl Session {
         }
         stream.finished = true;
         let flag = std::mem::take(&mut stream.flag);
-        self.say(Header::data(id, FIN | flag, 0));
+        self.say_end(Header::data(id, FIN | flag, 0));
         Ok(())
     }
 
     /// Nobody will read or write this stream any more. One that was not closed is reset, or closed where the other end
-    /// has closed it already. One that the other end never heard of is forgotten without a word.
+    /// has closed it already. One that was closed is reset if the other end may wait to write: it would do so for ever.
+    /// One that the other end never heard of is forgotten without a word.
     pub(crate) fn forget(&mut self, id: u32) {
         let Some(mut stream) = self.streams.remove(&id) else {
             return;
@@ -506,9 +391,18 @@ impl Session {
             self.unacknowledged -= 1;
         }
         self.woken.extend(self.opener.take());
-        if self.ended.is_none() && !stream.reset && !stream.finished && stream.flag != SYN {
-            let last = if stream.they_finished { FIN } else { RST };
-            self.say(Header::data(id, last | stream.flag, 0));
+        if self.ended.is_some() || stream.reset || stream.flag == SYN {
+            return;
+        }
+        match (stream.finished, stream.they_finished) {
+            (false, true) => self.say_end(Header::data(id, FIN | stream.flag, 0)),
+            // Who has some of the window left is told when the next of it comes.
+            (true, false) if !stream.window.is_spent() => {}
+            (_, false) => {
+                self.mourn(id);
+                self.say_end(Header::data(id, RST | stream.flag, 0));
+            }
+            (true, true) => {}
         }
     }
 }

@@ -346,6 +346,149 @@ fn a_dropped_stream_is_reset_closed_or_forgotten_as_the_case_may_be() {
     assert_eq!(two.open(), id + 2, "and its number is not used again");
 }
 
+/// What the listener sends on a stream until it has to wait: whole frames, which nobody has heard yet.
+fn fill(two: &mut Two, id: u32) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    while let Poll::Ready(header) = two.listener.may_send(id, usize::MAX, &waker()) {
+        let header = header.expect("open");
+        two.listener.sent(header);
+        let mut frame = header.encode().to_vec();
+        frame.resize(HEADER + header.length as usize, 7);
+        frames.push(frame);
+    }
+    frames
+}
+
+#[test]
+fn who_has_filled_the_window_of_a_stream_that_is_closed_and_dropped_learns_of_it_and_both_have_its_place_back() {
+    let mut two = Two::with(&Config::default().with_max_substreams(1));
+    for _ in 0..3 {
+        let id = two.opened();
+        for frame in fill(&mut two, id) {
+            hear(&mut two.dialer, &frame, two.now).expect("honest");
+        }
+        two.dialer.finish(id).expect("open");
+        two.dialer.forget(id);
+        two.listener.woken.clear();
+        assert_eq!(two.dialer_says(), [Header::data(id, FIN, 0), Header::data(id, RST, 0)]);
+        assert_eq!(two.listener.woken.len(), 1, "the writer");
+        assert_eq!(
+            kind(two.listener.may_send(id, 1, &waker())),
+            io::ErrorKind::ConnectionReset
+        );
+        assert_eq!(ready(read(&mut two.listener, id, two.now)).expect("data"), b"?");
+        assert_eq!(
+            ready(read(&mut two.listener, id, two.now)).expect("closed before it was reset"),
+            b""
+        );
+        two.listener.forget(id);
+        assert!(two.listener_says().is_empty(), "both know");
+    }
+}
+
+#[test]
+fn who_fills_the_window_with_what_is_under_way_when_the_stream_is_dropped_learns_of_it_once() {
+    for arrived in 0..4 {
+        let mut two = Two::new();
+        let id = two.opened();
+        let frames = fill(&mut two, id);
+        let (before, behind) = frames.split_at(arrived);
+        assert!(!behind.is_empty());
+        for frame in before {
+            hear(&mut two.dialer, frame, two.now).expect("honest");
+        }
+        two.dialer.finish(id).expect("open");
+        two.dialer.forget(id);
+        two.listener.woken.clear();
+        assert_eq!(
+            two.dialer_says(),
+            [Header::data(id, FIN, 0)],
+            "there is something left that may be sent"
+        );
+        for frame in behind {
+            hear(&mut two.dialer, frame, two.now).expect("honest");
+        }
+        assert_eq!(two.dialer_says(), [Header::data(id, RST, 0)]);
+        assert_eq!(two.listener.woken.len(), 1, "the writer");
+    }
+
+    // Between the last header and its bytes: they were counted, and nothing that could be answered follows.
+    let mut two = Two::new();
+    let id = two.opened();
+    let mut wire = fill(&mut two, id).concat();
+    let last = wire.split_off(wire.len() - 10);
+    let first = wire.len() - (MAX_FRAME as usize - 11) - HEADER;
+    hear(&mut two.dialer, &wire[..first], two.now).expect("honest");
+    let header = Header::decode(wire[first..].first_chunk().expect("a header")).expect("a header");
+    assert_eq!(two.dialer.header(header, two.now), Ok(Body::Of(id)));
+    two.dialer.finish(id).expect("open");
+    two.dialer.forget(id);
+    assert_eq!(two.dialer_says(), [Header::data(id, FIN, 0), Header::data(id, RST, 0)]);
+    assert!(two.dialer.body(id, last, 10).is_some(), "nobody wants them");
+    assert!(!two.dialer.has_unsaid());
+}
+
+#[test]
+fn each_dead_stream_hears_of_it_once_whatever_is_under_way() {
+    let too_late = |two: &mut Two, ids: &[u32]| {
+        for id in ids {
+            let mut frame = Header::data(*id, 0, 1).encode().to_vec();
+            frame.push(b'x');
+            hear(&mut two.dialer, &frame, two.now).expect("honest");
+        }
+        two.dialer_says().len()
+    };
+
+    // Open: told when it is dropped.
+    let mut two = Two::new();
+    let ids: Vec<_> = (0..500).map(|_| two.opened()).collect();
+    ids.iter().for_each(|id| two.dialer.forget(*id));
+    assert_eq!(two.dialer_says().len(), ids.len());
+    assert_eq!(too_late(&mut two, &ids), 0);
+
+    // Closed: told when something comes.
+    let mut two = Two::new();
+    let ids: Vec<_> = (0..500).map(|_| two.opened()).collect();
+    for id in &ids {
+        two.dialer.finish(*id).expect("open");
+        two.dialer.forget(*id);
+    }
+    assert_eq!(two.dialer_says().len(), ids.len());
+    assert_eq!(too_late(&mut two, &ids), ids.len());
+    assert_eq!(too_late(&mut two, &ids), 0);
+
+    // Refused: told at once.
+    let mut two = Two::with(&Config::default().with_max_substreams(0));
+    hear(&mut two.dialer, &Header::window_update(2, SYN, 0).encode(), two.now).expect("is no fault");
+    assert_eq!(two.dialer_says(), [Header::data(2, RST, 0)]);
+    assert_eq!(too_late(&mut two, &[2]), 0);
+}
+
+#[test]
+fn streams_that_we_drop_do_not_stop_us_from_listening() {
+    // Ours, however many: the other end has not provoked that. Taken is not sent.
+    let mut two = Two::new();
+    for _ in 0..5000 {
+        let id = two.open();
+        let header = ready(two.dialer.may_send(id, 1, &waker())).expect("open");
+        two.dialer.sent(header);
+        two.dialer.finish(id).expect("open");
+        two.dialer.forget(id);
+        let taken = two.dialer.take_unsaid();
+        assert_eq!(taken, Header::data(id, FIN, 0).encode());
+        assert!(two.dialer.listens());
+    }
+
+    // Theirs, as many as there may be at once.
+    const STREAMS: usize = 5000;
+    let mut two = Two::with(&Config::default().with_max_substreams(STREAMS));
+    let ids: Vec<_> = (0..STREAMS).map(|_| two.opened()).collect();
+    ids.iter().for_each(|id| two.listener.forget(*id));
+    assert!(two.listener.listens());
+    assert_eq!(two.listener.take_unsaid().len(), STREAMS * HEADER);
+    assert!(two.listener.listens());
+}
+
 #[test]
 fn the_257th_stream_that_nobody_has_acknowledged_waits() {
     let mut two = Two::new();

@@ -87,6 +87,11 @@ impl Window {
         self.max - (self.left + self.waiting) >= self.max / 2
     }
 
+    /// Whether the other end has sent all that it may.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+
     /// Gives back what the window took from the allowance.
     pub(crate) fn end(&mut self, allowance: &mut Allowance) {
         allowance.rest += self.max - INITIAL;

@@ -83,22 +83,45 @@ fn what_was_sent_before_this_process_began_is_too_old_and_what_was_sent_after_it
     let now = Instant::now();
     let mut set = ReplaySet::new([5; 32], 10, now);
     let at = Moment::new(DAY, Duration::from_secs(3), now);
-    assert_eq!(set.not_before(at), DAY - 3000);
     assert_eq!(set.insert(&id(1), DAY - 3000, at, NET, false), Err(Refused::TooOld));
     assert_eq!(set.insert(&id(2), DAY - 2999, at, NET, false), Ok(()));
 }
 
 #[test]
-fn the_floor_rises_to_the_time_of_what_is_forgotten_and_not_to_the_clock() {
+fn what_is_forgotten_is_the_time_of_a_knock_and_not_one_of_the_clock() {
     let (mut set, clock) = set(10);
     set.insert(&id(1), DAY + 5, clock.at(0), NET, true).expect("new");
     // The clock leaps ahead by an hour, something is taken then, and the clock comes back.
     let ahead = clock.at_wall(1000, DAY + 3_600_000);
     set.insert(&id(2), ahead.wall, ahead, NET, true).expect("new");
-    assert_eq!(set.floor, DAY + 5);
+    assert!(set.is_forgotten(DAY + 5) && !set.is_forgotten(DAY + 6));
     let back = clock.at(2000);
     assert_eq!(set.insert(&id(1), DAY + 5, back, NET, true), Err(Refused::TooOld));
     assert_eq!(set.insert(&id(3), DAY + 6, back, NET, true), Ok(()));
+}
+
+/// A node that starts with a clock that is an hour ahead, talks to others of which the same is true, and is put right.
+#[test]
+fn a_clock_that_was_ahead_for_long_and_is_put_right_keeps_nobody_out() {
+    let (mut set, clock) = set(10);
+    let hour = 3_600_000;
+    for second in 0..600 {
+        let ahead = clock.at_wall(second * 1000, DAY + hour + second * 1000);
+        set.insert(&id(second), ahead.wall, ahead, NET, true).expect("new");
+    }
+    assert!(set.is_forgotten(DAY + hour));
+    for second in 600..1200 {
+        let right = clock.at(second * 1000);
+        assert_eq!(set.insert(&id(second), right.wall, right, NET, true), Ok(()));
+    }
+    // When the world gets to that hour, what was answered then is refused still.
+    let then = clock.at(hour);
+    for second in 0..600 {
+        let time = DAY + hour + second * 1000;
+        let again = set.insert(&id(second), time, clock.at_wall(hour + second * 1000, time), NET, true);
+        assert!(matches!(again, Err(Refused::TooOld | Refused::Replayed)), "{again:?}");
+    }
+    assert_eq!(set.insert(&id(5000), then.wall - 1, then, NET, true), Ok(()));
 }
 
 #[test]
@@ -124,7 +147,7 @@ fn the_most_that_the_budget_allows_with_the_times_that_stay_longest_never_fills_
         let _ = set.insert(&id(ms), at.wall + WINDOW, at, net(ms), true);
         most = most.max(set.len());
         assert!(!set.memory.is_full());
-        assert!(set.floor < at.wall - WINDOW);
+        assert!(!set.is_forgotten(at.wall - WINDOW));
     }
     assert!(most >= 50 * 240, "{most}");
 }
@@ -188,7 +211,7 @@ proptest! {
     #[test]
     fn nothing_is_taken_twice_however_the_clock_is_set(ops in prop::collection::vec(op(), 1..200)) {
         let (mut set, clock) = set(20);
-        let (mut passed, mut shift, mut floor) = (0, 0i64, 0);
+        let (mut passed, mut shift) = (0, 0i64);
         let mut taken = HashMap::new();
         let mut tried = Vec::new();
         for op in ops {
@@ -206,14 +229,11 @@ proptest! {
                 Ok(()) => prop_assert!(taken.insert(id_, time).is_none(), "taken twice"),
                 Err(Refused::Replayed) => prop_assert!(taken.contains_key(&id_)),
                 Err(Refused::TooOld) if time >= at.wall.saturating_sub(WINDOW) && time > at.boot => {
-                    prop_assert!(time <= set.floor);
+                    prop_assert!(set.is_forgotten(time));
                 }
                 Err(_) => {}
             }
-            prop_assert!(set.floor >= floor);
-            floor = set.floor;
-            prop_assert!(floor == 0 || taken.values().any(|time| *time == floor), "a floor that no knock had");
-            prop_assert!(taken.iter().all(|(n, time)| *time <= floor || set.contains(&id(*n))));
+            prop_assert!(taken.iter().all(|(n, time)| set.is_forgotten(*time) || set.contains(&id(*n))));
         }
     }
 }

@@ -86,6 +86,65 @@ fn who_makes_us_talk_and_does_not_listen_is_not_listened_to() {
 }
 
 #[test]
+fn what_was_taken_and_not_sent_counts_with_what_came_behind_it() {
+    let mut session = Session::new(Endpoint::Listener, &Config::default());
+    let now = Instant::now();
+    let mut pings = 0_u32;
+    while session.listens() {
+        session.header(Header::ping(SYN, pings), now).expect("is allowed");
+        session.take_unsaid();
+        pings += 1;
+        assert!(pings < 10_000, "and this has an end");
+    }
+    session.header(Header::ping(SYN, pings), now).expect("is allowed");
+    session.said();
+    assert!(session.listens(), "what was sent does not count any more");
+    for more in 1..pings {
+        assert!(session.listens());
+        session.header(Header::ping(SYN, more), now).expect("is allowed");
+    }
+    assert!(!session.listens(), "and what was not taken yet still does");
+}
+
+#[test]
+fn who_opens_streams_and_does_not_hear_that_they_end_is_not_listened_to() {
+    // Closed by us, closed by our dropping it, and reset by that.
+    for (flags, finishes) in [(super::FIN, true), (super::FIN, false), (0, false)] {
+        let mut session = Session::new(Endpoint::Listener, &Config::default());
+        let now = Instant::now();
+        for id in (1..).step_by(2) {
+            if !session.listens() {
+                break;
+            }
+            session
+                .header(Header::data(id, SYN | flags, 0), now)
+                .expect("is allowed");
+            assert_eq!(ready(session.accept(&waker())).expect("accepts"), id);
+            if finishes {
+                session.finish(id).expect("open");
+            }
+            session.forget(id);
+            session.take_unsaid();
+            assert!(id < 10_000, "and this has an end");
+        }
+    }
+}
+
+#[test]
+fn dead_streams_are_remembered_in_a_bounded_amount_of_memory() {
+    let mut session = Session::new(Endpoint::Listener, &Config::default().with_max_substreams(usize::MAX));
+    let now = Instant::now();
+    let told = |session: &mut Session, id| {
+        assert_eq!(session.header(Header::data(id, 0, 1), now), Ok(Body::Skip));
+        session.said();
+        !session.take_unsaid().is_empty()
+    };
+    assert!((1..100_001).all(|id| told(&mut session, id)));
+    assert!(!told(&mut session, 100_000), "it was told");
+    assert!(told(&mut session, 1), "that is forgotten");
+}
+
+#[test]
 fn streams_opened_and_reset_at_once_take_a_bounded_amount_of_memory() {
     let mut session = Session::new(Endpoint::Listener, &Config::default());
     let now = Instant::now();

@@ -76,14 +76,22 @@ proptest! {
                     let Some(&id) = end.held.get(stream) else { continue };
                     let from = end.sent.entry(id).or_default();
                     let bytes: Vec<u8> = (*from..*from + n as u64).map(|at| byte(dialer, id, at)).collect();
+                    let mut bytes = &bytes[..];
                     let now = two.now;
                     let (from_session, to) = both(&mut two, dialer);
-                    match tell(from_session, to, now, Some((id, &bytes))) {
-                        Ok((_, sent)) => {
-                            prop_assert!(!end.finished.contains(&id), "nothing goes out after the end");
-                            *from += sent as u64;
+                    while !bytes.is_empty() {
+                        match tell(from_session, to, now, Some((id, bytes))) {
+                            Ok((_, sent)) => {
+                                prop_assert!(!end.finished.contains(&id), "nothing goes out after the end");
+                                *from += sent as u64;
+                                bytes = &bytes[sent..];
+                                if sent == 0 { break }
+                            }
+                            Err(_) => {
+                                prop_assert!(end.finished.contains(&id) || other.dropped.contains(&id));
+                                break;
+                            }
                         }
-                        Err(_) => prop_assert!(end.finished.contains(&id) || other.dropped.contains(&id)),
                     }
                 }
                 Step::Read { dialer, stream } => {
@@ -135,6 +143,14 @@ proptest! {
             }
             prop_assert_eq!(two.dialer.ended(), None);
             prop_assert_eq!(two.listener.ended(), None);
+        }
+        // When all has been said, nobody waits to write for one who is gone.
+        while !(two.dialer_says().is_empty() && two.listener_says().is_empty()) {}
+        for dialer in [true, false] {
+            let [other, end] = pick(&mut ends, dialer);
+            for id in end.held.iter().filter(|id| other.dropped.contains(id)) {
+                prop_assert!(session(&mut two, dialer).may_send(*id, 1, &waker()).is_ready(), "it waits for ever");
+            }
         }
     }
 }

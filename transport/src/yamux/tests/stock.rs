@@ -1,6 +1,6 @@
 //! The muxer of rust-libp2p at the other end.
 
-use super::live::{Driven, Pipe, full_house, ours, within};
+use super::live::{Driven, Pipe, full_house, ours, pass, within};
 use futures::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use libp2p_core::Endpoint;
 use libp2p_core::upgrade::{InboundConnectionUpgrade as _, OutboundConnectionUpgrade as _};
@@ -76,6 +76,37 @@ async fn a_stream_that_either_drops_is_gone_for_the_other_behind_its_data() {
     let error = within(ours.read_to_end(&mut got)).await.expect_err("a reset");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     assert_eq!(got, b"last");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_filled_the_window_of_a_stream_that_is_closed_and_dropped_learns_of_it() {
+    // The pipe holds everything: theirs then sends all it has before it looks for more.
+    let (one, other) = tokio::io::duplex(1 << 20);
+    let (one, mut other) = (ours(one, Endpoint::Dialer), stock(other, Endpoint::Listener));
+    let (mut asking, mut beside) = (one.open().await, one.open().await);
+    asking.write_all(b"question").await.expect("writes");
+    asking.close().await.expect("closes");
+    let mut answering = other.accept().await;
+    within(answering.write_all(&vec![0; 256 << 10]))
+        .await
+        .expect("a window");
+    let mut waiting = Box::pin(answering.write_all(b"more"));
+    assert!(futures::poll!(&mut waiting).is_pending());
+
+    // The first answer may come before all of the window has, the second one cannot.
+    beside.write_all(b"?").await.expect("writes");
+    beside.flush().await.expect("flushes");
+    let mut echoing = other.accept().await;
+    within(echoing.read_exact(&mut [0])).await.expect("reads");
+    pass(&mut echoing, &mut beside).await;
+    pass(&mut beside, &mut echoing).await;
+    pass(&mut echoing, &mut beside).await;
+    assert!(futures::poll!(&mut waiting).is_pending());
+    drop(asking);
+    within(waiting).await.expect_err("there is nobody to read it");
+    let mut got = Vec::new();
+    within(answering.read_to_end(&mut got)).await.expect("reads");
+    assert_eq!(got, b"question");
 }
 
 /// Keeps the connection alive for as long as the test goes on.
