@@ -1,7 +1,7 @@
 //! A distributed key-value store: `put KEY VALUE` and `get KEY` on stdin, Kademlia between the nodes.
 //!
-//! The same program twice: `stock.rs` before it adopts the knock, `knock.rs` while its network moves. They differ in
-//! the same lines as the smaller program in the directory above.
+//! The same program three times: `stock.rs` before it adopts the knock, `knock.rs` while its network moves, and
+//! `knock_only.rs` afterwards. They differ in the same lines as the smaller program in the directory above.
 
 #[path = "../../src/bin/node/key.rs"]
 mod key;

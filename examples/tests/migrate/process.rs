@@ -58,6 +58,7 @@ pub(crate) const KV_STOCK: Program = program(env!("CARGO_BIN_EXE_kv-stock"), &[]
 pub(crate) const KV_BACK: Program = program(KV_KNOCK, &["--stage", "stock"], (true, false));
 pub(crate) const KV_PREFER: Program = program(KV_KNOCK, &["--stage", "prefer"], (true, true));
 pub(crate) const KV_REQUIRE: Program = program(KV_KNOCK, &["--stage", "require"], (false, true));
+pub(crate) const KV_REMOVED: Program = program(env!("CARGO_BIN_EXE_kv-knock-only"), &[], (false, true));
 
 /// A directory of the test's own, removed when the test is done.
 pub(crate) struct Dir(PathBuf);
