@@ -1,10 +1,12 @@
-//! The pure parts of the transport: what each knock costs before any TLS, and what a wrong one costs.
+//! The pure parts of the transport: what each knock costs before any TLS, what a wrong one costs, and what TLS records and
+//! the muxer cost for what is sent afterwards.
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use libp2p_identity::{Keypair, ed25519};
-use libp2p_knock::internals::{self, Boxed, Callee, Fresh, Gate, HEAD, Hedged, Reader, StaticKey};
+use libp2p_knock::internals::{self, Boxed, Callee, End, Fresh, Gate, HEAD, Heard, Hedged, Line, Reader, StaticKey};
 use libp2p_knock::knock::v2;
-use libp2p_knock::{Identity, Mode, Network, Refusal, SignError};
+use libp2p_knock::{Config, Identity, Mode, Network, Refusal, SignError};
+use std::cell::RefCell;
 use std::hint::black_box;
 
 struct Local(ed25519::Keypair);
@@ -153,11 +155,105 @@ fn read_in_pieces(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// One direction of a connection through its handshake.
+fn line() -> Line {
+    let config = || Config::new(&Keypair::generate_ed25519()).expect("Ed25519");
+    let [line, _] = Line::both(&config(), &config());
+    line
+}
+
+/// The largest record, and one that holds little.
+fn records(criterion: &mut Criterion) {
+    const DATA: u8 = 23;
+    let mut group = criterion.benchmark_group("record");
+    for size in [16, 16 * 1024] {
+        let payload = vec![7; size];
+        let mut speaking = line();
+        group.bench_function(format!("seal {size}"), |b| {
+            b.iter(|| speaking.say(DATA, black_box(&payload)))
+        });
+        // What is opened has to be sealed in its turn, and that is not timed.
+        let line = RefCell::new(line());
+        group.bench_function(format!("open {size}"), |b| {
+            b.iter_batched_ref(
+                || line.borrow_mut().say(DATA, &payload),
+                |record| {
+                    let heard = line.borrow_mut().hear(record);
+                    assert!(matches!(heard, Ok(Heard::Data(_, data)) if data.len() == size));
+                },
+                BatchSize::NumIterations(64),
+            );
+        });
+    }
+    group.finish();
+}
+
+/// A data frame as it goes on the wire.
+fn frame(flags: u8, stream: u32, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).expect("short");
+    let header = [[0, 0, 0, flags], stream.to_be_bytes(), length.to_be_bytes()];
+    [&header.concat(), body].concat()
+}
+
+const SYN: u8 = 1;
+const ACK: u8 = 2;
+
+/// The muxer without records and sockets.
+fn muxer(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("yamux");
+    for size in [16, 16 * 1024] {
+        let (mut sender, mut receiver) = (End::new(true), End::new(false));
+        let id = sender.open().expect("the first");
+        let body = vec![7; size];
+        let give = |flags, sender: &mut End, receiver: &mut End| {
+            assert_eq!(sender.send(id, size), Some(size), "the window is granted anew");
+            receiver.hear(&frame(flags, id, &body)).expect("as it should be");
+            assert_eq!(receiver.read(id), Some(size));
+            sender.hear(&receiver.talk()).expect("as it should be");
+        };
+        give(SYN, &mut sender, &mut receiver);
+        assert_eq!(receiver.accept(), Some(id));
+        // What a window takes of it is heard as well.
+        group.bench_function(format!("send and receive {size}"), |b| {
+            b.iter(|| give(0, &mut sender, &mut receiver));
+        });
+    }
+    let (mut dialer, mut listener) = (End::new(true), End::new(false));
+    group.bench_function("a stream from its opening to its end", |b| {
+        b.iter(|| {
+            let id = dialer.open().expect("the one before is gone");
+            assert_eq!(dialer.send(id, 1), Some(1));
+            listener.hear(&frame(SYN, id, b"q")).expect("as it should be");
+            assert_eq!(listener.accept(), Some(id));
+            assert_eq!(listener.read(id), Some(1));
+            assert_eq!(listener.send(id, 1), Some(1));
+            dialer.hear(&frame(ACK, id, b"a")).expect("as it should be");
+            assert_eq!(dialer.read(id), Some(1));
+            dialer.finish(id);
+            listener.hear(&dialer.talk()).expect("as it should be");
+            listener.finish(id);
+            dialer.hear(&listener.talk()).expect("as it should be");
+            dialer.forget(id);
+            listener.forget(id);
+        });
+    });
+    group.finish();
+}
+
 /// What a node pays once, when it starts.
 fn configure(criterion: &mut Criterion) {
     let key = Keypair::generate_ed25519();
-    criterion.bench_function("Config::new", |b| b.iter(|| libp2p_knock::Config::new(black_box(&key))));
+    criterion.bench_function("Config::new", |b| b.iter(|| Config::new(black_box(&key))));
 }
 
-criterion_group!(pure, seal_and_open, refuse, sealed, read_in_pieces, configure);
+criterion_group!(
+    pure,
+    seal_and_open,
+    refuse,
+    sealed,
+    read_in_pieces,
+    records,
+    muxer,
+    configure
+);
 criterion_main!(pure);

@@ -80,19 +80,19 @@ fn results(report: &mut Report, times: &Times, bare: &Times, go: Option<&go::Mea
     let stages = times.iter().filter(|((name, _), _)| !name.ends_with("_parsed"));
     let slowest = stages.map(|(_, rounds)| median(rounds)).reduce(f64::max);
     report.result("gater_decision_ns", slowest);
-    // The worst of the two address stages and the two answers, each beside the same look-ups of the same round.
-    let ratios = [
-        ("accept", true),
-        ("accept", false),
-        ("addr_dial_no_peer", true),
-        ("addr_dial_no_peer", false),
-    ];
-    let worst = ratios.iter().filter_map(|key| {
-        let (ours, theirs) = (times.get(key)?, bare.get(&("trie", key.1))?);
-        let each: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
-        Some(median(&each))
-    });
-    report.result("gater_vs_bare_trie", worst.reduce(f64::max));
+    // The worst of some stages and of both answers, each beside the same look-ups of the same round.
+    let worst = |names: &[&'static str]| {
+        let keys = names.iter().flat_map(|name| [(*name, true), (*name, false)]);
+        let ratios = keys.filter_map(|key| {
+            let (ours, theirs) = (times.get(&key)?, bare.get(&("trie", key.1))?);
+            let each: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
+            Some(median(&each))
+        });
+        ratios.reduce(f64::max)
+    };
+    report.result("gater_vs_bare_trie", worst(&["accept", "addr_dial_no_peer"]));
+    // Asks the list of peers as well, which the trie knows nothing of.
+    report.result("gater_dial_of_peer_vs_bare_trie", worst(&["addr_dial_with_peer"]));
     let speedup = go.and_then(|go| {
         let of = |hit| Some(go.decision("accept", hit)? / median(times.get(&("accept", hit))?));
         Some(of(true)?.min(of(false)?))

@@ -1,8 +1,7 @@
 //! A listener that holds thousands of idle connections. The dialers live in another process.
 
-use crate::report::Report;
-use crate::report::markdown;
-use crate::samples::Samples;
+use crate::report::{Report, markdown};
+use crate::samples::{Samples, median};
 use crate::service::{Counters, echo};
 use crate::stacks::{Kind, Target};
 use crate::{Options, sys};
@@ -22,6 +21,8 @@ const SPARE_FILES: u64 = 64;
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let wanted: [usize; 2] = if options.smoke { [20, 100] } else { [1_000, 10_000] };
     let idle = Duration::from_secs_f64(if options.smoke { 0.3 } else { 10.0 });
+    // One takes half a minute for each size, and memory hardly varies.
+    let rounds = options.rounds(1, 1);
     let fits = usize::try_from(sys::raise_open_files().saturating_sub(SPARE_FILES))?;
     let kinds: Vec<Kind> = options
         .kinds()
@@ -45,17 +46,28 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
             println!("\nonly {connections} of {wanted} connections fit the limit of open files (`ulimit -Hn`)");
         }
         let mut samples = Samples::default();
+        for _ in 0..rounds {
+            for kind in &kinds {
+                let cost = measure(*kind, connections, idle).await.with_context(|| kind.label())?;
+                let each = connections as f64;
+                samples.push(*kind, "kib", cost.bytes / 1024.0 / each);
+                samples.push(*kind, "mib", cost.bytes / 1024.0 / 1024.0);
+                samples.push(*kind, "accept_ms", cost.accepting.as_secs_f64() * 1e3 / each);
+                samples.push(*kind, "idle_ms_s", cost.idling.as_secs_f64() * 1e3 / idle.as_secs_f64());
+            }
+        }
         for kind in &kinds {
-            let cost = measure(*kind, connections, idle).await.with_context(|| kind.label())?;
-            samples.push(*kind, "kib", cost.bytes / 1024.0 / connections as f64);
-            let cell = |value: f64, digits: usize| format!("{value:.digits$}");
+            let cell = |metric, digits: usize| {
+                let values = samples.of(*kind, metric).unwrap_or_default();
+                format!("{:.digits$}", median(values))
+            };
             rows.push(vec![
                 kind.about().to_owned(),
                 connections.to_string(),
-                cell(cost.bytes / 1024.0 / connections as f64, 1),
-                cell(cost.bytes / 1024.0 / 1024.0, 1),
-                cell(cost.accepting.as_secs_f64() * 1e3 / connections as f64, 3),
-                cell(cost.idling.as_secs_f64() * 1e3 / idle.as_secs_f64(), 2),
+                cell("kib", 1),
+                cell("mib", 1),
+                cell("accept_ms", 3),
+                cell("idle_ms_s", 2),
             ]);
         }
         for (name, theirs) in [("noise", Kind::Noise), ("tls", Kind::Tls)] {
@@ -69,7 +81,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         }
     }
     println!(
-        "\nOne listener process; the dialers in another; {:.1} s idle\n\n{}",
+        "\nOne listener process; the dialers in another; {rounds} round(s), {:.1} s idle\n\n{}",
         idle.as_secs_f64(),
         markdown(&rows)
     );

@@ -246,7 +246,11 @@ mod tests {
     #[test]
     fn nothing_is_said_over_a_connection_that_is_not_there() {
         let mut goodbye = Behaviour::default();
-        goodbye.close(PeerId::random(), ConnectionId::new_unchecked(7), Goodbye::new(Code::Trimmed));
+        goodbye.close(
+            PeerId::random(),
+            ConnectionId::new_unchecked(7),
+            Goodbye::new(Code::Trimmed),
+        );
         assert!(goodbye.saying.is_empty() && goodbye.actions.is_empty());
     }
 }
