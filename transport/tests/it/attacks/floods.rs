@@ -182,3 +182,56 @@ async fn a_flood_of_noise_from_the_honest_dialers_own_prefix_costs_him_nothing()
     assert_eq!(target.knocks("refused_budget"), 0);
     assert_eq!(target.knocks("evicted"), 0);
 }
+
+/// A behaviour that takes its time holds the whole Swarm up, and with it those whose handshakes are to begin.
+#[tokio::test]
+async fn callers_that_a_swarm_does_not_take_are_bounded_and_when_it_does_the_next_ones_come_in() {
+    const KNOCKS: usize = 1100;
+    /// Twice as many as may be answered at once.
+    const MOST: usize = 2 * 8192 / 16;
+    let mut registry = Registry::default();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let config = patient(5000).dangerous().with_close_time(Duration::from_secs(60));
+    let mut transport = libp2p_knock::Authenticated::new(
+        libp2p::tcp::tokio::Transport::default(),
+        config.with_metrics(&mut registry),
+    )
+    .with_executor(|task| drop(tokio::spawn(task)));
+    transport
+        .listen_on(ListenerId::next(), "/ip4/127.0.0.1/tcp/0/tls".parse().unwrap())
+        .unwrap();
+    let event = soon("an address", next(&mut transport)).await;
+    let to = event.into_new_address().and_then(|at| socket_of(&at)).unwrap();
+    let knocks = |outcome: &str| {
+        value(
+            &registry,
+            &format!("libp2p_knock_knocks_total{{outcome=\"{outcome}\"}}"),
+        ) as usize
+    };
+    // From now on nobody asks what has come.
+    let hello = client_hello();
+    let mut sockets = Vec::new();
+    for n in 0..KNOCKS {
+        let mut socket = TcpStream::connect(to).await.unwrap();
+        let knock = sealed_at(20 + (n % 200) as u8, 2, SystemTime::now(), &hello);
+        socket.write_all(&knock).await.unwrap();
+        sockets.push(socket);
+    }
+    until("all of them", || {
+        knocks("accepted") + knocks("refused_budget") == KNOCKS
+    })
+    .await;
+    assert_eq!(knocks("accepted"), MOST);
+    for _ in 0..MOST {
+        // Dropped, as by a Swarm that wants nobody.
+        assert!(soon("a caller", next(&mut transport)).await.is_upgrade());
+    }
+    let knock = sealed_at(9, 2, SystemTime::now(), &hello);
+    let mut socket = TcpStream::connect(to).await.unwrap();
+    socket.write_all(&knock).await.unwrap();
+    assert!(soon("one more", next(&mut transport)).await.is_upgrade());
+}
+
+async fn next<T: Transport + Unpin>(transport: &mut T) -> TransportEvent<T::ListenerUpgrade, T::Error> {
+    futures::future::poll_fn(|cx| Pin::new(&mut *transport).poll(cx)).await
+}
