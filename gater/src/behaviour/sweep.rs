@@ -39,10 +39,9 @@ impl Behaviour {
             left = self.judge_attempts(&mut sweep, left);
         }
         if left > 0 {
-            (sweep.connections, sweep.last) = match sweep.connections {
-                true => (true, sweep.last),
-                false => (true, None),
-            };
+            if !sweep.connections {
+                (sweep.connections, sweep.last) = (true, None);
+            }
             left = self.judge_connections(&mut sweep, left);
         }
         if left == 0 {
