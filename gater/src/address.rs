@@ -1,5 +1,10 @@
 //! What an address says, read once and without allocating: over which transport, from or to which IP, behind which relay.
 
+mod embedded;
+
+pub use embedded::embedded_ipv4;
+pub(crate) use embedded::{each_embedded, host, may_embed};
+
 use libp2p_core::Multiaddr;
 use libp2p_core::multiaddr::Protocol;
 use libp2p_identity::PeerId;
@@ -9,7 +14,8 @@ use std::net::IpAddr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum TransportKind {
-    /// `/tcp/N/tls`: a knock, then TLS.
+    /// A knock, then TLS: what libp2p-knock's transport claims outside of circuits. `/tls` is the last component but for
+    /// `/p2p/<peer>`, and something stands before it.
     Knock,
     /// `/tcp/N`: stock TCP, whatever security is negotiated on it.
     Tcp,
@@ -76,7 +82,7 @@ pub fn canonical(ip: IpAddr) -> IpAddr {
 pub struct Parts {
     /// What it is reached over.
     pub kind: TransportKind,
-    /// Whether somebody knocks there: `/tls` with no WebSocket behind it, over whatever the transport is.
+    /// Whether it is a knock's address: exactly if libp2p-knock's transport claims it, over whatever it stands on.
     pub knocks: bool,
     /// The host that packets are exchanged with: of a relayed address the relay, if it says where that is. IPv4-mapped
     /// IPv6 is IPv4.
@@ -87,6 +93,10 @@ pub struct Parts {
     pub named: bool,
     /// The relay, in a relayed address that names it.
     pub relay: Option<PeerId>,
+    /// The second relay, where the way goes through two, or where the two addresses of an inbound connection name one each.
+    pub second_relay: Option<PeerId>,
+    /// Where the second relay is said to be.
+    pub second_ip: Option<IpAddr>,
     /// In a relayed address, the IP that is said to be behind the relay. Nobody has proven it.
     pub target_ip: Option<IpAddr>,
     /// The port that goes with it.
@@ -94,8 +104,35 @@ pub struct Parts {
     /// The peer: the last `/p2p`, but for the relay.
     pub peer: Option<PeerId>,
     /// Whether two transports could read it as two addresses: it has a second host, a second port, or something before its
-    /// host. libp2p's TCP reads from the end and takes no notice of what is in front, its WebSocket from the start.
+    /// host. libp2p's TCP reads from the end and takes no notice of what is in front, its WebSocket from the start. Or whether it
+    /// goes through more than two relays: there would be one that no rule sees.
     pub malformed: bool,
+}
+
+/// What libp2p-knock's transport looks at: whether `/tls` is the last component but for a peer.
+#[derive(Clone, Copy, PartialEq)]
+enum Mark {
+    /// Nothing was read yet.
+    Start,
+    /// Something else came last.
+    No,
+    /// `/tls` came last, and something before it.
+    Tls,
+    /// A peer came last, named once or more, and `/tls` before it.
+    Peer,
+}
+
+impl Mark {
+    /// Reads on. `last` is the peer that was named last.
+    fn read(self, protocol: &Protocol<'_>, last: Option<&PeerId>) -> Self {
+        match (self, protocol) {
+            (Self::Start, _) => Self::No,
+            (_, Protocol::Tls) => Self::Tls,
+            (Self::Tls, Protocol::P2p(_)) => Self::Peer,
+            (Self::Peer, Protocol::P2p(peer)) if last == Some(peer) => Self::Peer,
+            _ => Self::No,
+        }
+    }
 }
 
 /// What has been read since the address began, or since the last relay.
@@ -121,6 +158,7 @@ impl Hop {
             | Protocol::Dns4(_)
             | Protocol::Dns6(_)
             | Protocol::Dnsaddr(_)
+            | Protocol::Unix(_)
             | Protocol::Memory(_) => !std::mem::replace(&mut self.begun, true),
             Protocol::Tcp(_) | Protocol::Udp(_) => {
                 self.begun = true;
@@ -143,6 +181,8 @@ impl Parts {
         port: None,
         named: false,
         relay: None,
+        second_relay: None,
+        second_ip: None,
         target_ip: None,
         target_port: None,
         peer: None,
@@ -153,9 +193,10 @@ impl Parts {
     pub fn of(address: &Multiaddr) -> Self {
         let mut this = Self::EMPTY;
         let (mut tcp, mut udp, mut quic, mut tls, mut ws, mut other) = (false, false, false, false, false, false);
-        let (mut kind, mut hop) = (None, Hop::default());
+        let (mut kind, mut hop, mut mark) = (None, Hop::default(), Mark::Start);
         for protocol in address {
             this.malformed |= !hop.read(&protocol);
+            mark = mark.read(&protocol, this.peer.as_ref());
             match protocol {
                 Protocol::Ip4(ip) => this.see(ip.into()),
                 Protocol::Ip6(ip) => this.see(ip.into()),
@@ -179,28 +220,23 @@ impl Parts {
                 }
                 Protocol::Memory(_) => kind = kind.or(Some(TransportKind::Memory)),
                 Protocol::P2pCircuit => {
-                    // A second relay behind the first: the first is the one packets go to.
-                    this.relay = this.relay.or(this.peer);
-                    this.peer = None;
-                    // How the relay is reached says nothing about what is spoken through it.
-                    (tls, ws, other) = (false, false, false);
+                    this.pass_relay();
                     kind = Some(TransportKind::Relayed);
                 }
                 Protocol::P2p(peer) => this.peer = Some(peer),
                 Protocol::Certhash(_) | Protocol::Ip6zone(_) | Protocol::Sni(_) => {}
                 _ => other = true,
             }
-            if kind == Some(TransportKind::Relayed) {
-                this.kind = TransportKind::Relayed;
-            }
         }
-        this.knocks = tls && !ws && !other;
+        this.knocks = matches!(mark, Mark::Tls | Mark::Peer);
         this.kind = match kind {
-            Some(TransportKind::Memory) if this.knocks => TransportKind::Knock,
+            Some(TransportKind::Relayed) => TransportKind::Relayed,
+            _ if this.knocks => TransportKind::Knock,
             Some(kind) => kind,
             None if other => TransportKind::Other,
             None if tcp && ws => TransportKind::WebSocket,
-            None if tcp && tls => TransportKind::Knock,
+            // TLS, and no knock: no transport of libp2p's.
+            None if tcp && tls => TransportKind::Other,
             None if tcp => TransportKind::Tcp,
             None if udp && quic => TransportKind::Quic,
             None => TransportKind::Other,
@@ -209,22 +245,17 @@ impl Parts {
     }
 
     /// Of the remote end of an inbound connection, whose two addresses are as the transport gives them. Through a relay
-    /// the remote one is a bare `/p2p/<source>`, and the relay is found in the local one.
+    /// the remote one is mostly a bare `/p2p/<source>`, and the relay is found in the local one. Whatever either names, the relays
+    /// and the addresses of both, is kept for rules to look at; that it knocks only the local one can say, which is ours.
     pub fn of_inbound(local: &Multiaddr, remote: &Multiaddr) -> Self {
         let mut there = Self::of(remote);
-        if there.ip.is_some() && there.kind != TransportKind::Other && there.kind != TransportKind::Relayed {
+        let direct = there.ip.is_some() && !matches!(there.kind, TransportKind::Other | TransportKind::Relayed);
+        if direct && !may_be_circuit(local) {
             return there;
         }
         let here = Self::of(local);
         if here.kind == TransportKind::Relayed {
-            return Self {
-                peer: there.peer,
-                target_ip: there.target_ip.or(there.ip),
-                target_port: there.target_port.or(there.port),
-                knocks: here.knocks || there.knocks,
-                malformed: here.malformed || there.malformed,
-                ..here
-            };
+            return here.with_remote(&there);
         }
         if there.kind == TransportKind::Other {
             there.kind = here.kind;
@@ -232,14 +263,66 @@ impl Parts {
         there
     }
 
-    /// Every IP that a rule has to look at: that of the host or relay, and the one behind the relay.
+    /// Of what comes through the relay of this local address from `there`.
+    fn with_remote(self, there: &Self) -> Self {
+        let mut this = Self {
+            peer: there.peer,
+            target_ip: there.target_ip,
+            target_port: there.target_port,
+            malformed: self.malformed || there.malformed,
+            ..self
+        };
+        if there.kind != TransportKind::Relayed {
+            this.target_ip = there.ip;
+            this.target_port = there.port;
+            return this;
+        }
+        for (relay, ip) in [(there.relay, there.ip), (there.second_relay, there.second_ip)] {
+            let nothing = relay.is_none() && ip.is_none();
+            let ours = relay == self.relay && (ip.is_none() || ip == self.ip);
+            if nothing || ours {
+                continue;
+            }
+            this.malformed |= this.second_relay.is_some() || this.second_ip.is_some();
+            (this.second_relay, this.second_ip) = (relay, ip);
+        }
+        this
+    }
+
+    /// Every IP that a rule that denies has to look at: that of the host or relay, those that are said to be behind it, and the IPv4
+    /// addresses that any of them leads to ([`embedded_ipv4`]).
     pub fn ips(&self) -> impl Iterator<Item = IpAddr> + use<> {
-        self.ip.into_iter().chain(self.target_ip)
+        self.written_ips().flat_map(|ip| {
+            let leads_to = match ip {
+                IpAddr::V6(six) => Some(embedded_ipv4(six)),
+                IpAddr::V4(_) => None,
+            };
+            std::iter::once(ip).chain(leads_to.into_iter().flatten().map(IpAddr::V4))
+        })
+    }
+
+    /// Those of them that the address names.
+    fn written_ips(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        self.ip.into_iter().chain(self.second_ip).chain(self.target_ip)
     }
 
     /// Whether packets go through a relay.
     pub fn is_relayed(&self) -> bool {
         self.kind == TransportKind::Relayed
+    }
+
+    /// What was read is a relay, and what follows stands behind it.
+    fn pass_relay(&mut self) {
+        if self.kind != TransportKind::Relayed {
+            self.kind = TransportKind::Relayed;
+            self.relay = self.peer.take();
+            return;
+        }
+        // Behind another: that is the one packets go to.
+        self.malformed |= self.second_relay.is_some() || self.second_ip.is_some();
+        self.second_relay = self.peer.take();
+        self.second_ip = self.target_ip.take();
+        self.target_port = None;
     }
 
     fn see(&mut self, ip: IpAddr) {
@@ -258,134 +341,12 @@ impl Parts {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parts(text: &str) -> Parts {
-        Parts::of(&text.parse().expect(text))
-    }
-
-    const ONE: &str = "12D3KooWRdMLPQGLUgdmpocSxFgNKVRBhVpXetFJiTL2wfNjkZep";
-    const TWO: &str = "12D3KooWEUomVBMFkQDVnsF6ca4RUVMMN3NxfCWUjr9teyFv57eg";
-
-    #[test]
-    fn each_transport_is_told_by_what_stands_behind_the_port() {
-        for (address, kind, knocks) in [
-            ("/ip4/192.0.2.1/tcp/1/tls", TransportKind::Knock, true),
-            ("/ip4/192.0.2.1/tcp/1", TransportKind::Tcp, false),
-            ("/ip4/192.0.2.1/tcp/1/ws", TransportKind::WebSocket, false),
-            ("/ip4/192.0.2.1/tcp/1/wss", TransportKind::WebSocket, false),
-            ("/ip4/192.0.2.1/tcp/1/tls/ws", TransportKind::WebSocket, false),
-            (
-                "/ip4/192.0.2.1/tcp/1/tls/sni/example.org/ws",
-                TransportKind::WebSocket,
-                false,
-            ),
-            ("/ip4/192.0.2.1/udp/1/quic-v1", TransportKind::Quic, false),
-            ("/ip4/192.0.2.1/udp/1/quic", TransportKind::Quic, false),
-            (
-                "/ip4/192.0.2.1/udp/1/quic-v1/webtransport",
-                TransportKind::WebTransport,
-                false,
-            ),
-            ("/ip4/192.0.2.1/udp/1/webrtc-direct", TransportKind::WebRtc, false),
-            ("/ip4/192.0.2.1/udp/1", TransportKind::Other, false),
-            ("/ip4/192.0.2.1/tcp/1/http", TransportKind::Other, false),
-            ("/dns4/example.org/tcp/1/tls", TransportKind::Knock, true),
-            ("/memory/7", TransportKind::Memory, false),
-            ("/memory/7/tls", TransportKind::Knock, true),
-            ("/ip4/192.0.2.1", TransportKind::Other, false),
-        ] {
-            for address in [address.to_owned(), format!("{address}/p2p/{ONE}")] {
-                let parts = parts(&address);
-                assert_eq!((parts.kind, parts.knocks), (kind, knocks), "{address}");
-            }
-        }
-    }
-
-    #[test]
-    fn an_ip_is_the_same_however_it_is_written() {
-        let plain = parts("/ip4/192.0.2.1/tcp/1");
-        assert_eq!(parts("/ip6/::ffff:192.0.2.1/tcp/1"), plain);
-        let zoned = parts("/ip6zone/eth0/ip6/fe80::1/tcp/1");
-        assert_eq!(zoned.ip, "fe80::1".parse().ok());
-        assert_eq!((zoned.kind, zoned.port), (TransportKind::Tcp, Some(1)));
-    }
-
-    #[test]
-    fn what_two_transports_would_read_as_two_addresses_is_malformed() {
-        for address in [
-            "/ip4/192.0.2.1/ip4/10.0.0.1/tcp/22".to_owned(),
-            "/dns4/example.org/ip4/10.0.0.1/tcp/22".to_owned(),
-            "/tls/ip4/192.0.2.1/tcp/1".to_owned(),
-            "/memory/7/ip4/192.0.2.1/tcp/1".to_owned(),
-            "/ip4/192.0.2.1/ip6zone/eth0/ip6/fe80::1/tcp/1".to_owned(),
-            "/tcp/1/ip4/192.0.2.1/tcp/2".to_owned(),
-            "/ip4/192.0.2.1/tcp/1/tcp/2".to_owned(),
-            "/ip4/192.0.2.1/udp/1/tcp/2".to_owned(),
-            "/ip4/192.0.2.1/tcp/1/ws/ip4/10.0.0.1/tcp/22".to_owned(),
-            format!("/p2p/{ONE}/ip4/192.0.2.1/tcp/1"),
-            format!("/ip4/192.0.2.1/ip4/10.0.0.1/tcp/1/p2p/{ONE}/p2p-circuit"),
-            format!("/ip4/192.0.2.1/tcp/1/p2p/{ONE}/p2p-circuit/tls/ip4/10.0.0.1/tcp/22"),
-        ] {
-            assert!(parts(&address).malformed, "{address}");
-        }
-        for address in [
-            "/ip4/192.0.2.1/tcp/1/tls".to_owned(),
-            "/ip6zone/eth0/ip6/fe80::1/tcp/1".to_owned(),
-            "/dns4/example.org/tcp/443/tls/sni/example.org/ws".to_owned(),
-            "/ip4/192.0.2.1/udp/1/quic-v1/webtransport".to_owned(),
-            "/memory/7/tls".to_owned(),
-            format!("/p2p/{ONE}"),
-            format!("/p2p/{ONE}/p2p-circuit/p2p/{TWO}"),
-            format!("/ip4/192.0.2.1/tcp/1/tls/p2p/{ONE}/p2p-circuit/ip4/198.51.100.2/tcp/2/p2p/{TWO}"),
-        ] {
-            assert!(!parts(&address).malformed, "{address}");
-        }
-    }
-
-    #[test]
-    fn a_name_is_no_address_and_says_so() {
-        let named = parts("/dns6/example.org/tcp/1");
-        assert!(named.named && named.ip.is_none());
-    }
-
-    #[test]
-    fn a_relayed_address_has_two_ends() {
-        let circuit = parts(&format!(
-            "/ip4/192.0.2.1/tcp/1/tls/p2p/{ONE}/p2p-circuit/ip4/198.51.100.2/tcp/2/p2p/{TWO}"
-        ));
-        assert_eq!((circuit.kind, circuit.knocks), (TransportKind::Relayed, false));
-        assert_eq!((circuit.ip, circuit.port), ("192.0.2.1".parse().ok(), Some(1)));
-        assert_eq!(
-            (circuit.target_ip, circuit.target_port),
-            ("198.51.100.2".parse().ok(), Some(2))
-        );
-        assert_eq!((circuit.relay, circuit.peer), (ONE.parse().ok(), TWO.parse().ok()));
-        assert_eq!(circuit.ips().count(), 2);
-        let knocking = parts(&format!("/ip4/192.0.2.1/tcp/1/p2p/{ONE}/p2p-circuit/tls/p2p/{TWO}"));
-        assert_eq!((knocking.kind, knocking.knocks), (TransportKind::Relayed, true));
-    }
-
-    #[test]
-    fn behind_two_relays_packets_go_to_the_first() {
-        let circuits = parts(&format!(
-            "/ip4/192.0.2.1/tcp/1/p2p/{ONE}/p2p-circuit/p2p/{TWO}/p2p-circuit"
-        ));
-        assert_eq!(circuits.relay, ONE.parse().ok());
-        assert_eq!(circuits.ip, "192.0.2.1".parse().ok());
-    }
-
-    #[test]
-    fn what_comes_through_a_relay_is_found_in_the_local_address() {
-        let local = format!("/ip4/192.0.2.1/tcp/1/p2p/{ONE}/p2p-circuit");
-        let inbound = Parts::of_inbound(
-            &local.parse().expect("local"),
-            &format!("/p2p/{TWO}").parse().expect("remote"),
-        );
-        assert_eq!(inbound.kind, TransportKind::Relayed);
-        assert_eq!((inbound.relay, inbound.peer), (ONE.parse().ok(), TWO.parse().ok()));
-        assert_eq!(inbound.ip, "192.0.2.1".parse().ok());
-    }
+/// Whether the bytes of a `/p2p-circuit` are in it. Other bytes may look like them: it has to be read then.
+fn may_be_circuit(address: &Multiaddr) -> bool {
+    /// 290 as a varint.
+    const CIRCUIT: [u8; 2] = [0xa2, 0x02];
+    address.as_ref().windows(2).any(|two| two == CIRCUIT)
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,7 @@ mod verdict;
 // Pure: what an address says.
 mod address;
 
-pub use address::{Parts, TransportKind, canonical};
+pub use address::{Parts, TransportKind, canonical, embedded_ipv4};
 pub use behaviour::Behaviour;
 pub use changes::Changes;
 pub use compose::{AllMustAllow, FirstWins};

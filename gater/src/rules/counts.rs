@@ -2,7 +2,7 @@
 
 use super::limits::{Caps, Prefixes, index};
 use super::rates::{Block, block};
-use crate::address::{Parts, TransportKind};
+use crate::address::{Parts, TransportKind, host};
 use crate::context::Direction;
 use crate::verdict::Stage;
 use libp2p_identity::PeerId;
@@ -66,7 +66,7 @@ impl Counts {
             direction,
             peer: *peer,
             kind: parts.kind,
-            ip: source(parts),
+            ip: counted(parts),
         };
         let Entry::Vacant(place) = self.established.entry(id) else {
             return;
@@ -140,7 +140,7 @@ impl Counts {
             if let Some(most) = reached(cap, count.copied().unwrap_or_default()) {
                 return Some((Cap::Transport(parts.kind), most));
             }
-            if let Some(ip) = source(parts) {
+            if let Some(ip) = counted(parts) {
                 if let Some(most) = reached(caps.per_ip, of(&self.ips, &ip)) {
                     return Some((Cap::PerIp, most));
                 }
@@ -170,9 +170,14 @@ impl Counts {
     }
 }
 
-/// The IP that answers for a connection.
+/// The IP that a connection comes from or goes to, as its address is written.
 pub(super) fn source(parts: &Parts) -> Option<IpAddr> {
     parts.ip.filter(|_| !parts.is_relayed())
+}
+
+/// The IP that a connection counts for: one host of IPv4 is one, whether or not a translator or a tunnel is in between.
+pub(super) fn counted(parts: &Parts) -> Option<IpAddr> {
+    source(parts).map(host)
 }
 
 fn of<K: Eq + Hash>(counts: &HashMap<K, u32>, key: &K) -> u32 {

@@ -6,7 +6,6 @@ use crate::context::{Direction, Link};
 use crate::verdict::Stage;
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
-use std::net::IpAddr;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Facts<'a> {
@@ -24,26 +23,30 @@ impl<'a> Facts<'a> {
         self.link.filter(|link| link.remote.is_some()).map(|link| &link.parts)
     }
 
-    /// The IPs that packets go to or are said to go to; `None` while that cannot be said.
-    pub(super) fn ips(&self) -> Option<impl Iterator<Item = IpAddr>> {
-        self.parts().filter(|parts| !parts.named).map(Parts::ips)
-    }
-
+    /// Whether packets go, or are said to go, to `network`, by whatever form of an address; `None` while that cannot be said.
     pub(super) fn touches(&self, network: Cidr) -> Option<bool> {
-        Some(self.ips()?.any(|ip| network.contains(ip)))
+        let parts = self.parts()?;
+        match parts.ips().any(|ip| network.contains(ip)) {
+            true => Some(true),
+            // What a name stands for may be.
+            false => (!parts.named).then_some(false),
+        }
     }
 
-    /// Whether the remote itself is in `network`: what a relay says about what is behind it is no proof.
+    /// Whether the remote itself is in `network`, as its address is written: what a relay says about what is behind it is no proof,
+    /// nor is an IPv4 address inside an IPv6 one, behind which a translator or a whole site can be.
     pub(super) fn comes_from(&self, network: Cidr) -> Option<bool> {
         let parts = self.parts().filter(|parts| !parts.named)?;
         Some(!parts.is_relayed() && parts.ip.is_some_and(|ip| network.contains(ip)))
     }
 
-    /// The peers that the address names: its end and its relay. Nobody has proven them.
+    /// The peers that the address names: its end and its relays. Nobody has proven them.
     pub(super) fn named(&self) -> impl Iterator<Item = &'a PeerId> {
         let parts = self.parts();
         let end = parts.and_then(|parts| parts.peer.as_ref());
-        end.into_iter().chain(parts.and_then(|parts| parts.relay.as_ref()))
+        let relay = parts.and_then(|parts| parts.relay.as_ref());
+        let second = parts.and_then(|parts| parts.second_relay.as_ref());
+        end.into_iter().chain(relay).chain(second)
     }
 
     /// Those of them that are not the peer itself.

@@ -1,6 +1,6 @@
 //! The rules as a policy: facts of each stage in, a verdict out.
 
-use super::counts::{Cap, source};
+use super::counts::{Cap, counted};
 use super::facts::Facts;
 use super::limits::Rate;
 use super::rates::Buckets;
@@ -159,7 +159,7 @@ fn rated(
     tokens: Tokens,
 ) -> Result<(), (u8, Duration)> {
     let these = (0..).zip(rates).filter(|(_, rate)| rate.direction == facts.direction);
-    let ip = facts.parts().and_then(source);
+    let ip = facts.parts().and_then(counted);
     match tokens {
         Tokens::Look => buckets.look(these, ip, now),
         Tokens::Take => buckets.take(these, ip, now),

@@ -10,12 +10,12 @@ use super::peers::Peers;
 use super::rule::{Holds, Rule};
 use super::sets::{Admission, PeerSet, Standing};
 use super::sharded::Sharded;
-use crate::address::TransportKind;
+use crate::address::{Parts, TransportKind, each_embedded, may_embed};
 use crate::context::Direction;
 use crate::verdict::Stage;
 use libp2p_identity::PeerId;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -156,21 +156,48 @@ impl Snapshot {
             && self.networks.len() > 0
             && let Some(parts) = facts.parts()
         {
-            let mut look = |ip: IpAddr| {
-                self.networks.around(ip, |_, entry| {
-                    outright.network |= entry.blocked;
-                    outright.ruled |= entry.rules.is_some();
-                });
-            };
             // One by one: an address that goes through an iterator is written and read again.
             if let Some(ip) = parts.ip {
-                look(ip);
+                self.look(ip, &mut outright);
             }
-            if let Some(ip) = parts.target_ip {
-                look(ip);
+            if parts.target_ip.is_some() || parts.second_ip.is_some() {
+                self.look_behind(parts, &mut outright);
             }
         }
         outright
+    }
+
+    /// What the list of ranges says of an address.
+    #[inline]
+    fn look(&self, ip: IpAddr, outright: &mut Outright<'_>) {
+        self.look_at(ip, outright);
+        if let IpAddr::V6(six) = ip
+            && may_embed(six)
+        {
+            self.look_into(six, outright);
+        }
+    }
+
+    #[inline]
+    fn look_at(&self, ip: IpAddr, outright: &mut Outright<'_>) {
+        self.networks.around(ip, |_, entry| {
+            outright.network |= entry.blocked;
+            outright.ruled |= entry.rules.is_some();
+        });
+    }
+
+    /// What it says of the IPv4 addresses that an IPv6 address leads to.
+    #[inline(never)]
+    fn look_into(&self, six: Ipv6Addr, outright: &mut Outright<'_>) {
+        each_embedded(six, |four| self.look_at(four.into(), outright));
+    }
+
+    /// What it says of what stands behind a relay.
+    #[inline(never)]
+    fn look_behind(&self, parts: &Parts, outright: &mut Outright<'_>) {
+        for ip in parts.second_ip.into_iter().chain(parts.target_ip) {
+            self.look(ip, outright);
+        }
     }
 
     /// What the lists say of a connection. `now` is asked where an entry that holds may have expired.

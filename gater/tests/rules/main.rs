@@ -3,8 +3,10 @@
 mod asking;
 mod caps;
 mod damaged;
+mod embedded;
 mod file;
 mod killed;
+mod knocking;
 mod lists;
 mod membership;
 mod precedence;
