@@ -9,7 +9,9 @@ use crate::gate::Gate;
 use crate::gater::Observation;
 use crate::goodbye::{self, Goodbye};
 use crate::joins::Asker;
+use crate::user_code::Hook;
 use crate::verdict::{Denied, Reason, Stage};
+use crate::wakers::Seat;
 use libp2p_core::transport::PortUse;
 use libp2p_core::{ConnectedPoint, Endpoint, Multiaddr};
 use libp2p_identity::PeerId;
@@ -18,7 +20,7 @@ use libp2p_swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use sweep::{Sweep, judge_live};
 
 /// The gate's behaviour. Made by [`Gate::behaviour`].
@@ -31,9 +33,8 @@ use sweep::{Sweep, judge_live};
 /// in a turn until all have been.
 pub struct Behaviour {
     gate: Gate,
-    key: u64,
-    /// What a tightened rule wakes: kept, so that nothing is locked in most turns.
-    waker: Option<Waker>,
+    /// What a tightened rule wakes.
+    seat: Seat,
     pending: BTreeMap<ConnectionId, Pending>,
     live: BTreeMap<ConnectionId, Live>,
     /// Connections of each peer.
@@ -75,8 +76,7 @@ impl Behaviour {
     pub(crate) fn new(gate: Gate) -> Self {
         gate.0.behaviour_comes();
         Self {
-            key: gate.0.wakers.key(),
-            waker: None,
+            seat: gate.0.behaviours_wait.seat(),
             judged: gate.0.version(),
             gate,
             pending: BTreeMap::new(),
@@ -113,7 +113,7 @@ impl Behaviour {
             parts: None,
         };
         self.pending.insert(id, pending);
-        self.gate.0.policy.observe(&Observation::Pending {
+        self.gate.0.tell(&Observation::Pending {
             connection: id,
             peer: peer.as_ref(),
             link: *link,
@@ -128,7 +128,7 @@ impl Behaviour {
 
     fn failed(&mut self, id: ConnectionId) {
         if let Some(pending) = self.ends(id) {
-            self.gate.0.policy.observe(&Observation::Failed {
+            self.gate.0.tell(&Observation::Failed {
                 connection: id,
                 direction: pending.direction,
             });
@@ -153,7 +153,9 @@ impl Behaviour {
                 continue;
             }
             let target = peer.or(link.parts.peer.as_ref());
-            let verdict = shared.policy.intercept_addr_dial(&AddrDial::new(target, link));
+            let verdict = shared.ask(Hook::AddrDial, |policy| {
+                policy.intercept_addr_dial(&AddrDial::new(target, link))
+            });
             let denied = shared.settle(Stage::AddrDial, target, &link, verdict).err();
             if let Some(denied) = &denied {
                 denials += 1;
@@ -191,7 +193,9 @@ impl Behaviour {
             }
             return Ok(());
         }
-        let verdict = shared.policy.intercept_addr_dial(&AddrDial::new(Some(peer), *link));
+        let verdict = shared.ask(Hook::AddrDial, |policy| {
+            policy.intercept_addr_dial(&AddrDial::new(Some(peer), *link))
+        });
         shared.settle(Stage::AddrDial, Some(peer), link, verdict)
     }
 
@@ -205,10 +209,14 @@ impl Behaviour {
             link.parts.knocks = false;
         }
         if asked.is_none() {
-            let verdict = shared.policy.intercept_secured(&Secured::new(peer, link));
+            let verdict = shared.ask(Hook::Secured, |policy| {
+                policy.intercept_secured(&Secured::new(peer, link))
+            });
             shared.settle(Stage::Secured, Some(peer), &link, verdict)?;
         }
-        let verdict = shared.policy.intercept_upgraded(&Upgraded::new(peer, link));
+        let verdict = shared.ask(Hook::Upgraded, |policy| {
+            policy.intercept_upgraded(&Upgraded::new(peer, link))
+        });
         shared.settle(Stage::Upgraded, Some(peer), &link, verdict)?;
         if let Some(pending) = self.pending.get_mut(&id) {
             pending.parts = Some(link.parts);
@@ -226,7 +234,7 @@ impl Behaviour {
             parts: known.unwrap_or_else(|| Link::of(established.endpoint).parts),
             closing: false,
         };
-        self.gate.0.policy.observe(&Observation::Established {
+        self.gate.0.tell(&Observation::Established {
             connection: id,
             peer: &peer,
             link: live.link(id),
@@ -243,7 +251,7 @@ impl Behaviour {
                 self.peers.remove(&peer);
             }
         }
-        self.gate.0.policy.observe(&Observation::Closed {
+        self.gate.0.tell(&Observation::Closed {
             connection: id,
             peer: &peer,
             link: live.link(id),
@@ -286,13 +294,13 @@ impl Drop for Behaviour {
             self.failed(*id);
         }
         for (id, live) in std::mem::take(&mut self.live) {
-            self.gate.0.policy.observe(&Observation::Closed {
+            self.gate.0.tell(&Observation::Closed {
                 connection: id,
                 peer: &live.peer,
                 link: live.link(id),
             });
         }
-        self.gate.0.wakers.leave(self.key);
+        self.gate.0.behaviours_wait.leave(&mut self.seat);
         self.gate.0.behaviour_goes();
     }
 }
@@ -320,7 +328,7 @@ impl NetworkBehaviour for Behaviour {
         let shared = &self.gate.0;
         let asked = shared.joins().was_accepted(shared.version(), local, remote);
         if !asked {
-            let verdict = self.gate.0.policy.intercept_accept(&Accept::new(link));
+            let verdict = shared.ask(Hook::Accept, |policy| policy.intercept_accept(&Accept::new(link)));
             self.gate
                 .0
                 .settle(Stage::Accept, None, &link, verdict)
@@ -347,7 +355,10 @@ impl NetworkBehaviour for Behaviour {
                 .with_addresses(addresses)
                 .with_role(role)
                 .with_connection(id);
-            let verdict = self.gate.0.policy.intercept_peer_dial(&dial);
+            let verdict = self
+                .gate
+                .0
+                .ask(Hook::PeerDial, |policy| policy.intercept_peer_dial(&dial));
             self.gate
                 .0
                 .settle(Stage::PeerDial, Some(peer), &link, verdict)
@@ -417,10 +428,7 @@ impl NetworkBehaviour for Behaviour {
             return Poll::Ready(action);
         }
         // First this, or a change in between would be missed.
-        if !self.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-            self.gate.0.wakers.wait(self.key, cx.waker());
-            self.waker = Some(cx.waker().clone());
-        }
+        self.gate.0.behaviours_wait.wait(&mut self.seat, cx.waker());
         for (peer, id, goodbye) in self.gate.0.take_wanted(|id| self.live.contains_key(id)) {
             if self.live.get(&id).is_some_and(|live| live.peer == peer) {
                 self.goodbye.close(peer, id, goodbye);

@@ -1,5 +1,6 @@
 //! How a policy says that it has been tightened.
 
+use crate::user_code::{Hook, HookPanics};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -15,6 +16,7 @@ pub struct Changes(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     rung: AtomicU64,
+    panics: HookPanics,
     listeners: Mutex<Vec<Weak<Listener>>>,
 }
 
@@ -24,7 +26,8 @@ impl Changes {
         Self::default()
     }
 
-    /// Rings: something that was allowed may be so no more.
+    /// Rings: something that was allowed may be so no more. Calls every listener, on this thread; a listener that panics is
+    /// logged, and the others are called.
     pub fn tightened(&self) {
         self.0.rung.fetch_add(1, Ordering::AcqRel);
         let mut listeners = self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner);
@@ -32,7 +35,7 @@ impl Changes {
         let called: Vec<_> = listeners.iter().filter_map(Weak::upgrade).collect();
         drop(listeners);
         for listener in called {
-            listener();
+            self.0.panics.call(Hook::Listener, || listener());
         }
     }
 

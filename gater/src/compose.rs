@@ -3,6 +3,7 @@
 use crate::changes::Changes;
 use crate::context::{Accept, AddrDial, Knock, LiveConnection, PeerDial, PendingConnection, Secured, Upgraded};
 use crate::gater::{ConnectionGater, Explanation, Observation};
+use crate::user_code::{Hook, HookPanics};
 use crate::verdict::Verdict;
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
@@ -10,12 +11,32 @@ use std::sync::Arc;
 
 /// Several policies in order: the first that does not pass decides, and those behind it are not asked.
 #[derive(Clone, Default)]
-pub struct FirstWins(Vec<Arc<dyn ConnectionGater>>);
+pub struct FirstWins(Several);
 
 /// Several policies in order: the first no decides, and those behind it are not asked. Whoever passes does not object;
 /// the answer is [`Verdict::Allow`] if nobody objects and somebody allows.
 #[derive(Clone, Default)]
-pub struct AllMustAllow(Vec<Arc<dyn ConnectionGater>>);
+pub struct AllMustAllow(Several);
+
+#[derive(Clone, Default)]
+struct Several {
+    gaters: Vec<Arc<dyn ConnectionGater>>,
+    /// One that panics has said no, and keeps no other from being told what happens.
+    panics: Arc<HookPanics>,
+}
+
+impl Several {
+    fn ask(
+        &self,
+        hook: Hook,
+        gater: &dyn ConnectionGater,
+        question: impl Fn(&dyn ConnectionGater) -> Verdict,
+    ) -> Verdict {
+        self.panics
+            .call(hook, || question(gater))
+            .unwrap_or_else(Verdict::panicked)
+    }
+}
 
 macro_rules! composition {
     ($name:ident, $decide:ident) => {
@@ -27,58 +48,64 @@ macro_rules! composition {
 
             /// With `gater` behind those that are there.
             pub fn with(mut self, gater: impl ConnectionGater) -> Self {
-                self.0.push(Arc::new(gater));
+                self.0.gaters.push(Arc::new(gater));
                 self
             }
         }
 
         impl FromIterator<Arc<dyn ConnectionGater>> for $name {
             fn from_iter<I: IntoIterator<Item = Arc<dyn ConnectionGater>>>(gaters: I) -> Self {
-                Self(gaters.into_iter().collect())
+                Self(Several {
+                    gaters: gaters.into_iter().collect(),
+                    panics: Arc::default(),
+                })
             }
         }
 
         impl std::fmt::Debug for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                write!(f, "{}({} gaters)", stringify!($name), self.0.len())
+                write!(f, "{}({} gaters)", stringify!($name), self.0.gaters.len())
             }
         }
 
         impl ConnectionGater for $name {
             fn intercept_peer_dial(&self, dial: &PeerDial<'_>) -> Verdict {
-                $decide(&self.0, |gater| gater.intercept_peer_dial(dial))
+                $decide(&self.0, Hook::PeerDial, |gater| gater.intercept_peer_dial(dial))
             }
             fn intercept_addr_dial(&self, dial: &AddrDial<'_>) -> Verdict {
-                $decide(&self.0, |gater| gater.intercept_addr_dial(dial))
+                $decide(&self.0, Hook::AddrDial, |gater| gater.intercept_addr_dial(dial))
             }
             fn intercept_accept(&self, accept: &Accept<'_>) -> Verdict {
-                $decide(&self.0, |gater| gater.intercept_accept(accept))
+                $decide(&self.0, Hook::Accept, |gater| gater.intercept_accept(accept))
             }
             fn intercept_knock(&self, knock: &Knock<'_>) -> Verdict {
-                $decide(&self.0, |gater| gater.intercept_knock(knock))
+                $decide(&self.0, Hook::Knock, |gater| gater.intercept_knock(knock))
             }
             fn intercept_secured(&self, secured: &Secured<'_>) -> Verdict {
-                $decide(&self.0, |gater| gater.intercept_secured(secured))
+                $decide(&self.0, Hook::Secured, |gater| gater.intercept_secured(secured))
             }
             fn intercept_upgraded(&self, upgraded: &Upgraded<'_>) -> Verdict {
-                $decide(&self.0, |gater| gater.intercept_upgraded(upgraded))
+                $decide(&self.0, Hook::Upgraded, |gater| {
+                    gater.intercept_upgraded(upgraded)
+                })
             }
             fn judge_live(&self, live: &LiveConnection<'_>) -> Verdict {
-                $decide(&self.0, |gater| gater.judge_live(live))
+                $decide(&self.0, Hook::JudgeLive, |gater| gater.judge_live(live))
             }
             fn judge_pending(&self, pending: &PendingConnection<'_>) -> Verdict {
-                $decide(&self.0, |gater| gater.judge_pending(pending))
+                $decide(&self.0, Hook::JudgePending, |gater| gater.judge_pending(pending))
             }
             fn observe(&self, observation: &Observation<'_>) {
-                for gater in &self.0 {
-                    gater.observe(observation);
+                for gater in &self.0.gaters {
+                    self.0.panics.call(Hook::Observe, || gater.observe(observation));
                 }
             }
             fn changes(&self) -> Vec<Changes> {
-                self.0.iter().flat_map(|gater| gater.changes()).collect()
+                self.0.gaters.iter().flat_map(|gater| gater.changes()).collect()
             }
             fn explain(&self, peer: Option<&PeerId>, address: Option<&Multiaddr>) -> Vec<Explanation> {
                 self.0
+                    .gaters
                     .iter()
                     .flat_map(|gater| gater.explain(peer, address))
                     .collect()
@@ -90,9 +117,9 @@ macro_rules! composition {
 composition!(FirstWins, first_wins);
 composition!(AllMustAllow, all_must_allow);
 
-fn first_wins(gaters: &[Arc<dyn ConnectionGater>], ask: impl Fn(&dyn ConnectionGater) -> Verdict) -> Verdict {
-    for gater in gaters {
-        match ask(&**gater) {
+fn first_wins(several: &Several, hook: Hook, question: impl Fn(&dyn ConnectionGater) -> Verdict) -> Verdict {
+    for gater in &several.gaters {
+        match several.ask(hook, &**gater, &question) {
             Verdict::Pass => {}
             decided => return decided,
         }
@@ -100,10 +127,10 @@ fn first_wins(gaters: &[Arc<dyn ConnectionGater>], ask: impl Fn(&dyn ConnectionG
     Verdict::Pass
 }
 
-fn all_must_allow(gaters: &[Arc<dyn ConnectionGater>], ask: impl Fn(&dyn ConnectionGater) -> Verdict) -> Verdict {
+fn all_must_allow(several: &Several, hook: Hook, question: impl Fn(&dyn ConnectionGater) -> Verdict) -> Verdict {
     let mut all = Verdict::Pass;
-    for gater in gaters {
-        match ask(&**gater) {
+    for gater in &several.gaters {
+        match several.ask(hook, &**gater, &question) {
             Verdict::Pass => {}
             Verdict::Allow => all = Verdict::Allow,
             denied @ Verdict::Deny(_) => return denied,

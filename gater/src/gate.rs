@@ -4,12 +4,13 @@ use crate::TransportKind;
 use crate::behaviour::Behaviour;
 use crate::changes::Changes;
 use crate::context::{Knock, Link, Secured};
-use crate::gater::{ConnectionGater, Explanation};
+use crate::gater::{ConnectionGater, Explanation, Observation};
 use crate::goodbye::{Code, Goodbye};
 use crate::joins::Joins;
 use crate::metrics::Metrics;
 use crate::transport::Transport;
 use crate::upgrade::Upgrade;
+use crate::user_code::{self, Hook, HookPanics};
 use crate::verdict::{Denied, Stage, Verdict};
 use crate::wakers::Wakers;
 use libp2p_core::{ConnectedPoint, Multiaddr};
@@ -44,11 +45,16 @@ struct Wish {
 }
 
 pub(crate) struct Shared {
-    pub(crate) policy: Box<dyn ConnectionGater>,
-    pub(crate) metrics: Metrics,
+    /// Asked through [`Self::ask`] and [`Self::tell`].
+    policy: Box<dyn ConnectionGater>,
+    metrics: Metrics,
+    panics: HookPanics,
     /// How often the policy, or somebody for it, has said that it was tightened.
     tightened: AtomicU64,
-    pub(crate) wakers: Wakers,
+    /// The tasks of the behaviours.
+    pub(crate) behaviours_wait: Wakers,
+    /// Those of dials and handshakes.
+    pub(crate) attempts_wait: Wakers,
     joins: Mutex<Joins>,
     /// Behaviours that take notes.
     behaviours: AtomicUsize,
@@ -67,8 +73,10 @@ impl Gate {
         let shared = Arc::new(Shared {
             policy: Box::new(policy),
             metrics: Metrics::none(),
+            panics: HookPanics::default(),
             tightened: AtomicU64::new(0),
-            wakers: Wakers::default(),
+            behaviours_wait: Wakers::default(),
+            attempts_wait: Wakers::default(),
             joins: Mutex::default(),
             behaviours: AtomicUsize::new(0),
             wanted_closed: Mutex::default(),
@@ -117,7 +125,7 @@ impl Gate {
         let shared = self.0.clone();
         move |peer, point| {
             let link = Link::of(point);
-            let verdict = shared.policy.intercept_knock(&Knock::new(peer, link));
+            let verdict = shared.ask(Hook::Knock, |policy| policy.intercept_knock(&Knock::new(peer, link)));
             Ok(shared.settle(Stage::Knock, Some(peer), &link, verdict)?)
         }
     }
@@ -205,6 +213,40 @@ impl fmt::Debug for Gate {
 }
 
 impl Shared {
+    /// What the policy answers. A panic is a denial.
+    #[inline]
+    pub(crate) fn ask(&self, hook: Hook, question: impl FnOnce(&dyn ConnectionGater) -> Verdict) -> Verdict {
+        self.call(hook, || question(&*self.policy))
+            .unwrap_or_else(Verdict::panicked)
+    }
+
+    /// Tells the policy what has happened.
+    pub(crate) fn tell(&self, observation: &Observation<'_>) {
+        self.call(Hook::Observe, || self.policy.observe(observation));
+    }
+
+    /// What the user's code returns; nothing if it panics.
+    #[inline]
+    fn call<T>(&self, hook: Hook, work: impl FnOnce() -> T) -> Option<T> {
+        self.counted(hook, || self.panics.call(hook, work))
+    }
+
+    /// Counts what panics meanwhile and is caught: a composition inside the policy catches it first.
+    #[inline]
+    fn counted<T>(&self, hook: Hook, work: impl FnOnce() -> T) -> T {
+        let before = user_code::caught();
+        let value = work();
+        let panics = user_code::caught().wrapping_sub(before);
+        if panics > 0 {
+            self.metrics.panicked(hook, panics);
+        }
+        value
+    }
+
+    fn wake(&self, wakers: &Wakers) {
+        self.counted(Hook::Waker, || wakers.wake(&self.panics));
+    }
+
     /// Turns an answer into what the caller needs, and counts and logs it on the way.
     pub(crate) fn settle(
         &self,
@@ -235,7 +277,9 @@ impl Shared {
     /// Asks at [`Stage::Secured`] for a part that is not the behaviour, and leaves a note for the behaviour.
     pub(crate) fn ask_secured(&self, peer: &PeerId, link: &Link<'_>) -> Result<(), Denied> {
         let version = self.version();
-        let verdict = self.policy.intercept_secured(&Secured::new(peer, *link));
+        let verdict = self.ask(Hook::Secured, |policy| {
+            policy.intercept_secured(&Secured::new(peer, *link))
+        });
         self.settle(Stage::Secured, Some(peer), link, verdict)?;
         self.note(|joins| joins.proven(version, peer, link));
         Ok(())
@@ -276,7 +320,8 @@ impl Shared {
 
     fn tighten(&self) {
         self.tightened.fetch_add(1, Ordering::AcqRel);
-        self.wakers.wake();
+        self.wake(&self.behaviours_wait);
+        self.wake(&self.attempts_wait);
     }
 
     fn want_closed(&self, peer: PeerId, connection: ConnectionId, goodbye: Goodbye) {
@@ -288,7 +333,8 @@ impl Shared {
         wanted.insert(connection, Wish { peer, goodbye, since });
         self.wanted.store(wanted.len(), Ordering::Release);
         drop(wanted);
-        self.wakers.wake();
+        // Handshakes have no part in it.
+        self.wake(&self.behaviours_wait);
     }
 
     /// Takes, out of the connections that somebody wants closed, those that `mine` knows. Costs nothing while there are

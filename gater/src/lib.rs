@@ -14,6 +14,7 @@ mod upgrade;
 mod error;
 mod joins;
 mod metrics;
+mod user_code;
 mod wakers;
 
 // Saying why, before a connection is closed.

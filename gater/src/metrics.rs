@@ -7,6 +7,7 @@ pub(crate) use present::Metrics;
 
 #[cfg(not(feature = "metrics"))]
 mod absent {
+    use crate::user_code::Hook;
     use crate::verdict::{Stage, Verdict};
 
     pub(crate) struct Metrics;
@@ -16,11 +17,13 @@ mod absent {
             Self
         }
         pub(crate) fn decided(&self, _: Stage, _: &Verdict) {}
+        pub(crate) fn panicked(&self, _: Hook, _: u64) {}
     }
 }
 
 #[cfg(feature = "metrics")]
 mod present {
+    use crate::user_code::Hook;
     use crate::verdict::{Stage, Verdict};
     use prometheus_client::encoding::EncodeLabelSet;
     use prometheus_client::metrics::counter::Counter;
@@ -35,6 +38,11 @@ mod present {
         rule: String,
     }
 
+    #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+    struct Panic {
+        hook: &'static str,
+    }
+
     /// Counts nothing until it is registered.
     #[derive(Default)]
     pub(crate) struct Metrics(OnceLock<Registered>);
@@ -43,6 +51,8 @@ mod present {
         /// Those with no rule to name, by stage and then allow and pass: no label is made for them.
         quick: [[Counter; 2]; Stage::ALL.len()],
         decisions: Family<Decision, Counter>,
+        /// By hook.
+        panics: Vec<Counter>,
     }
 
     impl Metrics {
@@ -61,16 +71,33 @@ mod present {
                 })
             };
             let quick = Stage::ALL.map(|stage| [counter(stage, &Verdict::Allow), counter(stage, &Verdict::Pass)]);
+            let hook_panics = Family::<Panic, Counter>::default();
+            // Every hook has its line from the start.
+            let counted = Hook::ALL.iter().filter(|hook| **hook != Hook::Listener);
+            let panics = counted.map(|hook| hook_panics.get_or_create_owned(&Panic { hook: hook.name() }));
             let registered = Registered {
                 quick,
                 decisions: decisions.clone(),
+                panics: panics.collect(),
             };
             if self.0.set(registered).is_ok() {
-                registry.sub_registry_with_prefix("libp2p_gater").register(
+                let registry = registry.sub_registry_with_prefix("libp2p_gater");
+                registry.register(
                     "decisions",
                     "Answers of the policy, by stage, verdict and the rule that said no",
                     decisions,
                 );
+                registry.register(
+                    "hook_panics",
+                    "Panics of user code that were caught, by what was called",
+                    hook_panics,
+                );
+            }
+        }
+
+        pub(crate) fn panicked(&self, hook: Hook, panics: u64) {
+            if let Some(counter) = self.0.get().and_then(|this| this.panics.get(hook as usize)) {
+                counter.inc_by(panics);
             }
         }
 

@@ -4,7 +4,9 @@ use crate::address::{Parts, TransportKind};
 use crate::context::{Accept, AddrDial, Direction, Link, PendingConnection};
 use crate::error::Error;
 use crate::gate::{Gate, Shared};
+use crate::user_code::Hook;
 use crate::verdict::Stage;
+use crate::wakers::Seat;
 use futures::FutureExt as _;
 use futures_timer::Delay;
 use libp2p_core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
@@ -92,7 +94,7 @@ impl<T> Transport<T> {
             return true;
         }
         let link = self.link(Link::inbound(local, remote)).with_listener(listener);
-        let verdict = shared.policy.intercept_accept(&Accept::new(link));
+        let verdict = shared.ask(Hook::Accept, |policy| policy.intercept_accept(&Accept::new(link)));
         if shared.settle(Stage::Accept, None, &link, verdict).is_err() {
             return false;
         }
@@ -177,7 +179,7 @@ where
             Some(Some(denied)) => return Err(TransportError::Other(denied.into())),
             None => {
                 let question = AddrDial::new(link.parts.peer.as_ref(), link);
-                let verdict = shared.policy.intercept_addr_dial(&question);
+                let verdict = shared.ask(Hook::AddrDial, |policy| policy.intercept_addr_dial(&question));
                 shared
                     .settle(Stage::AddrDial, link.parts.peer.as_ref(), &link, verdict)
                     .map_err(|denied| TransportError::Other(denied.into()))?;
@@ -324,20 +326,20 @@ impl Attempt {
 struct Waiting {
     attempt: Attempt,
     shared: Arc<Shared>,
-    key: u64,
+    seat: Seat,
 }
 
 impl Waiting {
     fn new(attempt: Attempt, gate: &Gate) -> Self {
         let shared = gate.0.clone();
-        let key = shared.wakers.key();
-        Self { attempt, shared, key }
+        let seat = shared.attempts_wait.seat();
+        Self { attempt, shared, seat }
     }
 
     /// Whether it is still allowed, if the policy may have changed its mind.
     fn judge<E>(&mut self, cx: &Context<'_>) -> Result<(), Error<E>> {
         // First this, or a change in between would be missed.
-        self.shared.wakers.wait(self.key, cx.waker());
+        self.shared.attempts_wait.wait(&mut self.seat, cx.waker());
         let version = self.shared.version();
         if version == self.attempt.version {
             return Ok(());
@@ -345,10 +347,10 @@ impl Waiting {
         self.attempt.version = version;
         let link = self.attempt.link();
         let peer = link.parts.peer;
+        let question = PendingConnection::new(peer.as_ref(), link);
         let verdict = self
             .shared
-            .policy
-            .judge_pending(&PendingConnection::new(peer.as_ref(), link));
+            .ask(Hook::JudgePending, |policy| policy.judge_pending(&question));
         if verdict.is_deny() {
             self.shared.settle(Stage::Live, peer.as_ref(), &link, verdict)?;
         }
@@ -370,7 +372,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.shared.wakers.leave(self.key);
+        self.shared.attempts_wait.leave(&mut self.seat);
     }
 }
 

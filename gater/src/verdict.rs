@@ -80,6 +80,13 @@ impl Verdict {
         matches!(self, Self::Deny(_))
     }
 
+    /// Of a policy that panicked.
+    #[cold]
+    pub(crate) fn panicked() -> Self {
+        static PANICKED: Said = Said::new("policy_panicked", "the policy panicked");
+        Self::Deny(Reason::fixed(&PANICKED))
+    }
+
     /// In lower case, for labels.
     pub const fn name(&self) -> &'static str {
         match self {

@@ -4,6 +4,7 @@ use super::{Behaviour, Live};
 use crate::context::{Direction, Link, LiveConnection, PendingConnection};
 use crate::event::Event;
 use crate::gate::Gate;
+use crate::user_code::Hook;
 use crate::verdict::{Denied, Stage};
 use libp2p_swarm::{CloseConnection, ConnectionId, ToSwarm};
 use std::ops::Bound;
@@ -70,7 +71,8 @@ impl Behaviour {
             };
             let mut link = Link::unknown(pending.role).with_connection(*id);
             link.direction = Direction::Outbound;
-            let verdict = shared.policy.judge_pending(&PendingConnection::new(Some(&peer), link));
+            let question = PendingConnection::new(Some(&peer), link);
+            let verdict = shared.ask(Hook::JudgePending, |policy| policy.judge_pending(&question));
             if verdict.is_deny()
                 && let Err(denied) = shared.settle(Stage::Live, Some(&peer), &link, verdict)
                 // It is all of a peer or nothing, and its connections may be allowed.
@@ -117,7 +119,8 @@ impl Behaviour {
 /// Only what is denied is counted, as nothing has been decided where nothing changes.
 pub(super) fn judge_live(gate: &Gate, id: ConnectionId, live: &Live) -> Result<(), Denied> {
     let link = live.link(id);
-    let verdict = gate.0.policy.judge_live(&LiveConnection::new(&live.peer, link));
+    let question = LiveConnection::new(&live.peer, link);
+    let verdict = gate.0.ask(Hook::JudgeLive, |policy| policy.judge_live(&question));
     match verdict.is_deny() {
         true => gate.0.settle(Stage::Live, Some(&live.peer), &link, verdict),
         false => Ok(()),

@@ -9,13 +9,19 @@ mod common;
 #[cfg(test)]
 mod counting;
 #[cfg(test)]
+mod faulty;
+#[cfg(test)]
 mod gating;
 #[cfg(test)]
 mod goodbyes;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod names;
 #[cfg(test)]
 mod nodes;
+#[cfg(test)]
+mod parts;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]
@@ -26,5 +32,7 @@ mod side_by_side;
 mod sweeps;
 #[cfg(test)]
 mod tightening;
+#[cfg(test)]
+mod user_code;
 #[cfg(test)]
 mod wire;

@@ -1,6 +1,7 @@
 //! Swarms with a gate in them, installed in one of the ways that the README's table has rows for.
 
 use crate::common::soon;
+use crate::faulty::Faulty;
 use crate::recorder::Recorder;
 use crate::wire::Wire;
 use futures::StreamExt as _;
@@ -49,12 +50,29 @@ pub(crate) type Event = SwarmEvent<BehaviourEvent>;
 
 pub(crate) struct Node {
     pub(crate) swarm: Swarm<Behaviour>,
-    /// Asked first. It passes what it is not told to deny.
+    /// Asked first. It passes while it is not armed.
+    pub(crate) faulty: Faulty,
+    /// Asked next. It passes what it is not told to deny.
     pub(crate) policy: Recorder,
     pub(crate) rules: Rules,
     pub(crate) gate: Gate,
     pub(crate) peer: PeerId,
     stack: Stack,
+}
+
+/// In the order in which they are asked.
+#[derive(Default)]
+struct Policies {
+    faulty: Faulty,
+    recorder: Recorder,
+    rules: Rules,
+}
+
+impl Policies {
+    fn gate(&self) -> Gate {
+        let policies = FirstWins::new().with(self.faulty.clone()).with(self.recorder.clone());
+        Gate::new(policies.with(self.rules.clone()))
+    }
 }
 
 type Stacked = Boxed<(PeerId, StreamMuxerBox)>;
@@ -116,8 +134,8 @@ impl Node {
 
     /// The same without the gate's behaviour, if so wanted.
     pub(crate) fn with(stack: Stack, parts: Parts, behaviour: bool) -> Self {
-        let (key, policy, rules) = (Keypair::generate_ed25519(), Recorder::default(), Rules::new());
-        let gate = Gate::new(FirstWins::new().with(policy.clone()).with(rules.clone()));
+        let (key, policies) = (Keypair::generate_ed25519(), Policies::default());
+        let gate = policies.gate();
         let peer = key.public().to_peer_id();
         let mut client = None;
         let inside = match stack {
@@ -153,13 +171,13 @@ impl Node {
             client: client.into(),
             relay: None.into(),
         };
-        Self::of(transport, behaviour, &key, (policy, rules), gate, stack)
+        Self::of(transport, behaviour, &key, policies, gate, stack)
     }
 
     /// A relay for others, with a gate that nobody asks.
     pub(crate) fn relay() -> Self {
-        let (key, policy, rules) = (Keypair::generate_ed25519(), Recorder::default(), Rules::new());
-        let gate = Gate::new(FirstWins::new().with(policy.clone()).with(rules.clone()));
+        let (key, policies) = (Keypair::generate_ed25519(), Policies::default());
+        let gate = policies.gate();
         let peer = key.public().to_peer_id();
         let behaviour = Behaviour {
             gate: None.into(),
@@ -168,14 +186,14 @@ impl Node {
             relay: Some(relay::Behaviour::new(peer, relay::Config::default())).into(),
         };
         let transport = secured!(tcp(), &key, gate, TransportKind::Tcp, false);
-        Self::of(transport, behaviour, &key, (policy, rules), gate, Stack::Tcp)
+        Self::of(transport, behaviour, &key, policies, gate, Stack::Tcp)
     }
 
     fn of(
         transport: Stacked,
         behaviour: Behaviour,
         key: &Keypair,
-        (policy, rules): (Recorder, Rules),
+        policies: Policies,
         gate: Gate,
         stack: Stack,
     ) -> Self {
@@ -184,8 +202,9 @@ impl Node {
             libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(3600));
         Self {
             swarm: Swarm::new(transport, behaviour, peer, config),
-            policy,
-            rules,
+            faulty: policies.faulty,
+            policy: policies.recorder,
+            rules: policies.rules,
             gate,
             peer,
             stack,

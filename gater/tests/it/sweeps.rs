@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use crate::common::soon;
+use crate::parts::{Endless, opts};
 use crate::recorder::Recorder;
 
 #[derive(Default)]
@@ -193,4 +194,67 @@ async fn a_flood_of_refusals_gives_way_to_others_after_two_and_goes_on() {
     )
     .await;
     assert_eq!(most, 2, "in {turns} turns");
+}
+
+/// A trim of many connections beside many handshakes.
+#[test]
+fn what_a_closer_closes_wakes_the_behaviour_and_none_of_the_handshakes() {
+    const MANY: usize = 100;
+    let gate = Gate::new(Recorder::default());
+    let mut behaviour = gate.behaviour();
+    let own = Arc::new(Woken::default());
+    let (own_waker, count) = (waker(own.clone()), |woken: &Arc<Woken>| woken.0.load(Ordering::SeqCst));
+    assert!(behaviour.poll(&mut Context::from_waker(&own_waker)).is_pending());
+
+    let inner = Endless::default();
+    let mut transport = gate.transport(inner.clone());
+    let (mut dials, mut upgrades, mut woken) = (Vec::new(), Vec::new(), Vec::new());
+    let nobody = futures::task::noop_waker();
+    for n in 0..MANY {
+        let (local, remote) = ("/ip4/192.0.2.1/tcp/1", format!("/ip4/198.51.100.1/tcp/{}", n + 1));
+        let remote: Multiaddr = remote.parse().unwrap();
+        dials.push(Box::pin(transport.dial(remote.clone(), opts()).unwrap()));
+        inner.comes_in(&local.parse().unwrap(), &remote);
+        let Poll::Ready(TransportEvent::Incoming { upgrade, .. }) =
+            Pin::new(&mut transport).poll(&mut Context::from_waker(&nobody))
+        else {
+            panic!("not let in");
+        };
+        upgrades.push(Box::pin(upgrade));
+    }
+    for (dial, upgrade) in dials.iter_mut().zip(&mut upgrades) {
+        let (out, inwards) = (Arc::new(Woken::default()), Arc::new(Woken::default()));
+        assert!(
+            dial.as_mut()
+                .poll(&mut Context::from_waker(&waker(out.clone())))
+                .is_pending()
+        );
+        assert!(
+            upgrade
+                .as_mut()
+                .poll(&mut Context::from_waker(&waker(inwards.clone())))
+                .is_pending()
+        );
+        woken.extend([out, inwards]);
+    }
+
+    let peers: Vec<_> = (0..MANY).map(|id| establish(&mut behaviour, id)).collect();
+    let closer = gate.closer();
+    for (id, peer) in peers.iter().enumerate() {
+        closer(*peer, ConnectionId::new_unchecked(id), "watermark");
+    }
+    assert_eq!(
+        woken.iter().map(count).sum::<usize>(),
+        0,
+        "handshakes have no part in it"
+    );
+    assert!((1..=MANY).contains(&count(&own)), "{}", count(&own));
+
+    let before = count(&own);
+    gate.recheck();
+    assert!(
+        woken.iter().all(|woken| count(woken) == 1),
+        "a tightened rule wakes each once"
+    );
+    assert_eq!(count(&own), before + 1);
 }
