@@ -1,5 +1,6 @@
 //! The part that sits in the Swarm: it asks what only it can, and what nobody has asked before.
 
+mod alarm;
 mod sweep;
 
 use crate::address::Parts;
@@ -12,6 +13,7 @@ use crate::joins::Asker;
 use crate::user_code::Hook;
 use crate::verdict::{Denied, Reason, Stage};
 use crate::wakers::Seat;
+use alarm::Alarm;
 use libp2p_core::transport::PortUse;
 use libp2p_core::{ConnectedPoint, Endpoint, Multiaddr};
 use libp2p_identity::PeerId;
@@ -29,7 +31,7 @@ use sweep::{Sweep, judge_live};
 /// [`ListenError::Denied`](libp2p_swarm::ListenError::Denied) can be downcast to [`Denied`], or to
 /// [`BackedOff`](goodbye::BackedOff) where the peer had asked not to be dialled.
 ///
-/// `poll` costs two atomic loads while nothing is to do. After a rule was tightened it judges 256 connections or attempts
+/// `poll` costs three atomic loads while nothing is to do. After a rule was tightened it judges 256 connections or attempts
 /// in a turn until all have been.
 pub struct Behaviour {
     gate: Gate,
@@ -43,6 +45,8 @@ pub struct Behaviour {
     judged: u64,
     /// How far that has got for a newer one.
     sweep: Option<Sweep>,
+    /// When the policy is called next, though nothing has happened.
+    alarm: Alarm,
     actions: VecDeque<ToSwarm<Event, THandlerInEvent<Self>>>,
     goodbye: goodbye::Behaviour,
 }
@@ -83,6 +87,7 @@ impl Behaviour {
             live: BTreeMap::new(),
             peers: HashMap::new(),
             sweep: None,
+            alarm: Alarm::default(),
             actions: VecDeque::new(),
             goodbye: goodbye::Behaviour::default(),
         }
@@ -300,6 +305,7 @@ impl Drop for Behaviour {
                 link: live.link(id),
             });
         }
+        self.alarm.stop(&self.gate.0);
         self.gate.0.behaviours_wait.leave(&mut self.seat);
         self.gate.0.behaviour_goes();
     }
@@ -429,6 +435,7 @@ impl NetworkBehaviour for Behaviour {
         }
         // First this, or a change in between would be missed.
         self.gate.0.behaviours_wait.wait(&mut self.seat, cx.waker());
+        self.alarm.poll(&self.gate.0, cx);
         for (peer, id, goodbye) in self.gate.0.take_wanted(|id| self.live.contains_key(id)) {
             if self.live.get(&id).is_some_and(|live| live.peer == peer) {
                 self.goodbye.close(peer, id, goodbye);

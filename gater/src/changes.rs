@@ -18,6 +18,8 @@ struct Shared {
     rung: AtomicU64,
     panics: HookPanics,
     listeners: Mutex<Vec<Weak<Listener>>>,
+    /// Those who look when to call the policy next.
+    clocks: Mutex<Vec<Weak<Listener>>>,
 }
 
 impl Changes {
@@ -30,7 +32,18 @@ impl Changes {
     /// logged, and the others are called.
     pub fn tightened(&self) {
         self.0.rung.fetch_add(1, Ordering::AcqRel);
-        let mut listeners = self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        self.call(&self.0.listeners);
+    }
+
+    /// Says that the policy wants to be called at another time than [`ConnectionGater::tick`](crate::ConnectionGater::tick) last
+    /// answered: each gate that listens calls it, soon, on the task of its Swarm.
+    pub fn rescheduled(&self) {
+        self.call(&self.0.clocks);
+    }
+
+    /// No lock is held meanwhile.
+    fn call(&self, listeners: &Mutex<Vec<Weak<Listener>>>) {
+        let mut listeners = listeners.lock().unwrap_or_else(PoisonError::into_inner);
         listeners.retain(|listener| listener.strong_count() > 0);
         let called: Vec<_> = listeners.iter().filter_map(Weak::upgrade).collect();
         drop(listeners);
@@ -44,10 +57,16 @@ impl Changes {
         self.0.rung.load(Ordering::Acquire)
     }
 
-    /// Has `listener` called at each ring from now on, for as long as somebody holds it.
+    /// Has `listener` called at each ring from now on, for as long as it is held anywhere. On the thread that rings.
     pub fn listen(&self, listener: &Arc<Listener>) {
         let mut listeners = self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         listeners.push(Arc::downgrade(listener));
+    }
+
+    /// The same at each [`Self::rescheduled`].
+    pub(crate) fn listen_to_schedule(&self, listener: &Arc<Listener>) {
+        let mut clocks = self.0.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        clocks.push(Arc::downgrade(listener));
     }
 }
 

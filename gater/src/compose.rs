@@ -3,11 +3,12 @@
 use crate::changes::Changes;
 use crate::context::{Accept, AddrDial, Knock, LiveConnection, PeerDial, PendingConnection, Secured, Upgraded};
 use crate::gater::{ConnectionGater, Explanation, Observation};
-use crate::user_code::{Hook, HookPanics};
+use crate::user_code::{AFTER_PANIC, Hook, HookPanics};
 use crate::verdict::Verdict;
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Several policies in order: the first that does not pass decides, and those behind it are not asked.
 #[derive(Clone, Default)]
@@ -35,6 +36,15 @@ impl Several {
         self.panics
             .call(hook, || question(gater))
             .unwrap_or_else(Verdict::panicked)
+    }
+
+    /// When the first of them wants to be called again; one that panics, in a minute.
+    fn tick(&self) -> Option<Duration> {
+        let after = |gater: &Arc<dyn ConnectionGater>| {
+            let ticked = self.panics.call(Hook::Tick, || gater.tick());
+            ticked.unwrap_or(Some(AFTER_PANIC))
+        };
+        self.gaters.iter().filter_map(after).min()
     }
 }
 
@@ -99,6 +109,9 @@ macro_rules! composition {
                 for gater in &self.0.gaters {
                     self.0.panics.call(Hook::Observe, || gater.observe(observation));
                 }
+            }
+            fn tick(&self) -> Option<Duration> {
+                self.0.tick()
             }
             fn changes(&self) -> Vec<Changes> {
                 self.0.gaters.iter().flat_map(|gater| gater.changes()).collect()

@@ -10,17 +10,20 @@ use crate::joins::Joins;
 use crate::metrics::Metrics;
 use crate::transport::Transport;
 use crate::upgrade::Upgrade;
-use crate::user_code::{self, Hook, HookPanics};
+use crate::user_code::{self, AFTER_PANIC, Hook, HookPanics};
 use crate::verdict::{Denied, Stage, Verdict};
 use crate::wakers::Wakers;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use libp2p_core::{ConnectedPoint, Multiaddr};
 use libp2p_identity::{Keypair, PeerId};
 use libp2p_swarm::ConnectionId;
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use web_time::Instant;
 
@@ -61,9 +64,18 @@ pub(crate) struct Shared {
     /// Connections that somebody wants closed.
     wanted_closed: Mutex<HashMap<ConnectionId, Wish>>,
     wanted: AtomicUsize,
-    /// Keeps the policy's bells ringing here.
-    listener: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
+    /// How often the policy has said that it wants to be called at another time.
+    schedule: AtomicU64,
+    timer: OnceLock<Box<MakeTimer>>,
+    /// Whether there has ever been a behaviour.
+    has_had_behaviour: AtomicBool,
+    /// Whether it has been said that there is none.
+    said_alone: AtomicBool,
+    /// Keep the policy's bells ringing here.
+    listeners: OnceLock<[Arc<dyn Fn() + Send + Sync>; 2]>,
 }
+
+type MakeTimer = dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync;
 
 impl Gate {
     /// A gate for `policy`, which may be a single one, [`FirstWins`](crate::FirstWins) or
@@ -81,19 +93,41 @@ impl Gate {
             behaviours: AtomicUsize::new(0),
             wanted_closed: Mutex::default(),
             wanted: AtomicUsize::new(0),
-            listener: Mutex::new(None),
+            schedule: AtomicU64::new(0),
+            timer: OnceLock::new(),
+            has_had_behaviour: AtomicBool::new(false),
+            said_alone: AtomicBool::new(false),
+            listeners: OnceLock::new(),
         });
-        let ringing = Arc::downgrade(&shared);
-        let listener: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
-            if let Some(shared) = ringing.upgrade() {
-                shared.tighten();
-            }
-        });
+        let listener = |heard: fn(&Shared)| -> Arc<dyn Fn() + Send + Sync> {
+            let shared = Arc::downgrade(&shared);
+            Arc::new(move || {
+                if let Some(shared) = shared.upgrade() {
+                    heard(&shared);
+                }
+            })
+        };
+        let listeners = [listener(Shared::tighten), listener(Shared::reschedule)];
         for bell in &bells {
-            bell.listen(&listener);
+            bell.listen(&listeners[0]);
+            bell.listen_to_schedule(&listeners[1]);
         }
-        *lock(&shared.listener) = Some(listener);
+        // Nothing else sets it.
+        let _ = shared.listeners.set(listeners);
         Self(shared)
+    }
+
+    /// Waits by `timer` until the policy has to be called again ([`ConnectionGater::tick`]), instead of by the crate's own timers,
+    /// which run on a thread of their own. For simulations, and for clocks that tests own. Only the first counts.
+    ///
+    /// `timer` and its futures run on the task of the Swarm. If one of them panics the crate's own takes over for that time.
+    pub fn with_timer<F>(self, timer: impl Fn(Duration) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        // A second one is dropped, as documented.
+        let _ = self.0.timer.set(Box::new(move |time| timer(time).boxed()));
+        self
     }
 
     /// Counts every decision in `registry`: `libp2p_gater_decisions_total`, by stage, verdict and rule. Only the first
@@ -125,6 +159,7 @@ impl Gate {
         let shared = self.0.clone();
         move |peer, point| {
             let link = Link::of(point);
+            shared.part_asks();
             let verdict = shared.ask(Hook::Knock, |policy| policy.intercept_knock(&Knock::new(peer, link)));
             Ok(shared.settle(Stage::Knock, Some(peer), &link, verdict)?)
         }
@@ -276,6 +311,7 @@ impl Shared {
 
     /// Asks at [`Stage::Secured`] for a part that is not the behaviour, and leaves a note for the behaviour.
     pub(crate) fn ask_secured(&self, peer: &PeerId, link: &Link<'_>) -> Result<(), Denied> {
+        self.part_asks();
         let version = self.version();
         let verdict = self.ask(Hook::Secured, |policy| {
             policy.intercept_secured(&Secured::new(peer, *link))
@@ -283,6 +319,57 @@ impl Shared {
         self.settle(Stage::Secured, Some(peer), link, verdict)?;
         self.note(|joins| joins.proven(version, peer, link));
         Ok(())
+    }
+
+    /// Calls the policy for time's sake; after how long to do so again.
+    pub(crate) fn tick(&self) -> Option<Duration> {
+        let ticked = self.call(Hook::Tick, || self.policy.tick());
+        ticked.unwrap_or(Some(AFTER_PANIC))
+    }
+
+    /// Which of its wishes the policy is called by.
+    pub(crate) fn schedule(&self) -> u64 {
+        self.schedule.load(Ordering::Acquire)
+    }
+
+    fn reschedule(&self) {
+        self.schedule.fetch_add(1, Ordering::AcqRel);
+        self.wake(&self.behaviours_wait);
+    }
+
+    /// The user's timer, if there is one and it does not panic.
+    pub(crate) fn given_timer(&self, time: Duration) -> Option<BoxFuture<'static, ()>> {
+        let timer = self.timer.get()?;
+        self.call(Hook::Timer, || timer(time))
+    }
+
+    /// Polls such a timer; nothing if it panics.
+    pub(crate) fn poll_timer(&self, timer: &mut BoxFuture<'static, ()>, cx: &mut Context<'_>) -> Option<Poll<()>> {
+        self.call(Hook::Timer, || timer.poll_unpin(cx))
+    }
+
+    /// Drops it, whatever that does.
+    pub(crate) fn drop_timer(&self, timer: BoxFuture<'static, ()>) {
+        self.call(Hook::Timer, || drop(timer));
+    }
+
+    /// A part asks that is not the behaviour. Says once that there is none, if there has never been one: the policy is then asked
+    /// at some stages, and what it says later changes nothing.
+    #[inline]
+    pub(crate) fn part_asks(&self) {
+        if !self.has_had_behaviour.load(Ordering::Relaxed) {
+            self.say_alone();
+        }
+    }
+
+    #[cold]
+    fn say_alone(&self) {
+        if !self.said_alone.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "the gate has no behaviour in any Swarm: a tightened rule and an expired allow close no connection, \
+                 a goodbye is not said, and caps count nothing; add `gate.behaviour()` to the Swarm"
+            );
+        }
     }
 
     /// Leaves a note, if anybody is there to take it.
@@ -301,6 +388,7 @@ impl Shared {
     }
 
     pub(crate) fn behaviour_comes(&self) {
+        self.has_had_behaviour.store(true, Ordering::Relaxed);
         self.behaviours.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -326,6 +414,7 @@ impl Shared {
 
     fn want_closed(&self, peer: PeerId, connection: ConnectionId, goodbye: Goodbye) {
         if !self.has_behaviour() {
+            self.part_asks();
             return;
         }
         let mut wanted = lock(&self.wanted_closed);

@@ -9,6 +9,7 @@ use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A policy, asked at every stage of a connection's life.
 ///
@@ -73,6 +74,17 @@ pub trait ConnectionGater: Send + Sync + 'static {
     /// Swarm. Only where the gate's behaviour is installed.
     fn observe(&self, observation: &Observation<'_>) {
         let _ = observation;
+    }
+
+    /// Does what time demands, and says after how long it has to be called again; `None` if never, until
+    /// [`Changes::rescheduled`] says otherwise. A policy in which an entry expires that allows rings [`Changes::tightened`] here, and
+    /// what only that entry let in is closed.
+    ///
+    /// Called by the gate's behaviour on the task of its Swarm: at its first poll, when that time is up, and after
+    /// [`Changes::rescheduled`]. The answer is taken as at least a millisecond and at most a day. Without the behaviour this is
+    /// never called. If it panics it is called again in a minute.
+    fn tick(&self) -> Option<Duration> {
+        None
     }
 
     /// Where this policy says that it has been tightened. Empty for one that never is. Asked once, by
@@ -199,6 +211,9 @@ macro_rules! forward {
             }
             fn observe(&self, observation: &Observation<'_>) {
                 (**self).observe(observation);
+            }
+            fn tick(&self) -> Option<Duration> {
+                (**self).tick()
             }
             fn changes(&self) -> Vec<Changes> {
                 (**self).changes()

@@ -45,8 +45,8 @@ pub use event::Event;
 pub use gate::Gate;
 pub use gater::{ConnectionGater, Explanation, Observation};
 pub use rules::{
-    Admission, Caps, Change, Cidr, CidrError, FileError, LineError, Member, Prefixes, Rate, Rule, RuleError, Rules,
-    SaveError, Standing, Subject,
+    Admission, Caps, Change, Cidr, CidrError, Edits, FileError, LineError, Member, Prefixes, Rate, Rule, RuleError,
+    Rules, SaveError, Standing, Subject, Warning,
 };
 pub use transport::{Gated, Transport};
 pub use upgrade::{Asking, Upgrade};

@@ -4,6 +4,7 @@ mod change;
 mod cidr;
 mod counts;
 mod current;
+mod expired;
 mod explain;
 mod facts;
 mod file;
@@ -18,24 +19,30 @@ mod sets;
 mod sharded;
 mod snapshot;
 mod text;
+mod time;
+mod turns;
+mod warning;
+mod writer;
 
 pub use change::{Change, RuleError};
 pub use cidr::{Cidr, CidrError};
-pub use file::{FileError, SaveError};
+pub use file::{Edits, FileError, SaveError};
 pub use limits::{Caps, Prefixes, Rate};
 pub use rule::{Rule, Subject};
 pub use sets::{Admission, Member, Standing};
 pub use text::LineError;
+pub use warning::Warning;
 
 use crate::changes::Changes;
 use counts::Counts;
 use current::Current;
 use rates::Buckets;
 use snapshot::Snapshot;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
+use turns::{Inside, Turns};
+use writer::{NEVER, Writer};
 
 /// The ready-made policy, and the handle by which it is changed while it runs. Clones are the same rules.
 ///
@@ -99,83 +106,15 @@ pub struct Rules(Arc<Shared>);
 
 struct Shared {
     current: Current,
-    /// Held while a change is made.
-    writer: Mutex<Writer>,
+    /// Whose turn it is to change the rules.
+    turns: Turns<Writer>,
+    /// The second in which an allow expires next, or [`NEVER`].
+    next_allow: AtomicU64,
     counts: Mutex<Counts>,
     buckets: Mutex<Buckets>,
     changes: Changes,
     clock: Clock,
 }
-
-#[derive(Default)]
-struct Writer {
-    /// What will expire, the first on top. What was replaced since is passed over.
-    expiring: BinaryHeap<Reverse<Expiring>>,
-    /// How many of them there were when those that had been replaced were last thrown out.
-    needed: usize,
-}
-
-/// What has been replaced by then, at most, is kept beside as much as is needed.
-const NEEDLESS: usize = 1024;
-
-impl Writer {
-    fn pop(&mut self, now: u64) -> Option<Reverse<Expiring>> {
-        self.expiring.peek().filter(|Reverse(first)| first.at <= now)?;
-        self.expiring.pop()
-    }
-
-    /// Takes what has expired by `now` out of `next`.
-    fn expire(&mut self, next: &mut Change, now: u64) {
-        let expired: Vec<_> = std::iter::from_fn(|| self.pop(now)).collect();
-        for Reverse(one) in &expired {
-            next.expire(&one.rule, now);
-        }
-        // Nobody knows yet whether the change will be made.
-        self.expiring.extend(expired);
-    }
-
-    /// The change has been made at `now`: `coming` was inserted, and the rules are these.
-    fn expect(&mut self, coming: Vec<(u64, Rule)>, cleared: bool, now: u64, rules: &Snapshot) {
-        if cleared {
-            self.expiring.clear();
-        }
-        while self.pop(now).is_some() {}
-        let reversed = |(at, rule)| Reverse(Expiring { at, rule });
-        self.expiring.extend(coming.into_iter().map(reversed));
-        // A rule that is put off every minute leaves one behind each time.
-        if self.expiring.len() > 2 * self.needed + NEEDLESS {
-            let left = rules.with_conditions();
-            let left = left.filter_map(|rule| Some((rule.until?, Rule::clone(rule))));
-            self.expiring = left.map(reversed).collect();
-            self.needed = self.expiring.len();
-        }
-    }
-}
-
-struct Expiring {
-    at: u64,
-    rule: Rule,
-}
-
-impl Ord for Expiring {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.at.cmp(&other.at)
-    }
-}
-
-impl PartialOrd for Expiring {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Expiring {
-    fn eq(&self, other: &Self) -> bool {
-        self.at == other.at
-    }
-}
-
-impl Eq for Expiring {}
 
 /// What time it is, for rates and for expiry.
 struct Clock {
@@ -204,7 +143,8 @@ impl Rules {
     ) -> Self {
         Self(Arc::new(Shared {
             current: Current::default(),
-            writer: Mutex::default(),
+            turns: Turns::default(),
+            next_allow: AtomicU64::new(NEVER),
             counts: Mutex::default(),
             buckets: Mutex::new(Buckets::new()),
             changes: Changes::new(),
@@ -216,58 +156,69 @@ impl Rules {
     }
 
     /// Changes the rules in one step: `change` is told what to do, and every decision sees either all of it or none of it.
-    /// None of it if it returns an error.
+    /// None of it if it returns an error, or panics.
     ///
     /// One change is made at a time, and others wait for it; decisions do not. When something may be refused now that was
-    /// not before, every gate that asks these rules judges its live connections and pending dials anew. What has expired is
-    /// dropped.
+    /// not before, every gate that asks these rules judges its live connections and pending dials anew. What has expired is put
+    /// aside; see [`Rule::until`].
     ///
     /// # Errors
     ///
-    /// Those of `change`, and [`RuleError::TooMany`] if there would be too many rules about one network.
+    /// Those of `change`; [`RuleError::TooMany`] if there would be too many rules about one network;
+    /// [`RuleError::InsideChange`] if `change`, on its own thread, changes, saves or reloads the same rules.
     ///
     /// # Panics
     ///
-    /// It does not, but it never returns where `change` itself calls this.
+    /// If `change` does, or the clock of [`Self::with_clock`]. The rules are then as they were. It never returns where `change` waits
+    /// for another thread that changes the same rules.
     pub fn change<T, E: From<RuleError>>(&self, change: impl FnOnce(&mut Change) -> Result<T, E>) -> Result<T, E> {
-        self.change_and(change, |_| Ok(()))
+        self.change_and(self.0.seconds(), change, |_| Ok(()))
     }
 
-    /// The same; `keep` has the last word, before anybody sees the change.
+    /// The same at the second `now`; `keep` has the last word, before any decision sees the change.
     fn change_and<T, E: From<RuleError>>(
         &self,
+        now: u64,
         change: impl FnOnce(&mut Change) -> Result<T, E>,
-        keep: impl FnOnce(&Snapshot) -> Result<(), E>,
+        keep: impl FnOnce(Kept<'_>) -> Result<(), E>,
     ) -> Result<T, E> {
-        let mut writer = lock(&self.0.writer);
-        let mut next = Change::of(Snapshot::clone(&self.0.current.load()));
-        let now = rule::seconds(self.0.now());
-        writer.expire(&mut next, now);
+        let mut turn = self.0.turns.take().map_err(RuleError::from)?;
+        let before = self.0.current.load();
+        let mut next = Change::of(Snapshot::clone(&before), now);
+        turn.expire(&mut next, now);
+        next.revive();
         let value = change(&mut next)?;
         let done = next.finish()?;
-        keep(&done.next)?;
-        writer.expect(done.expiring, done.cleared, now, &done.next);
-        if let Some((_, prefixes)) = done.next.caps.as_ref().and_then(|caps| caps.per_prefix) {
-            lock(&self.0.counts).resize(prefixes);
-        }
-        let mut buckets = lock(&self.0.buckets);
-        self.0.current.store(done.next);
-        if done.new_rates {
-            buckets.clear();
-        }
-        drop((buckets, writer));
-        if done.tightened {
-            self.0.changes.tightened();
-        }
+        let kept = Kept {
+            files: &mut turn.files,
+            before: &before,
+            next: &done.next,
+        };
+        keep(kept)?;
+        drop(before);
+        self.0.publish(turn, done, now);
         Ok(value)
     }
 
     /// All rules of both lists that have not expired, in no order. Copies them.
     pub fn list(&self) -> Vec<Rule> {
-        let now = rule::seconds(self.0.now());
+        let now = self.0.seconds();
         let mut all = self.0.current.load().rules();
         all.retain(|rule| rule.until.is_none_or(|until| until > now));
         all
+    }
+
+    /// The rules of both lists that have expired, in no order. They are out of force, and are kept in memory and in files, for the
+    /// clock may be wrong: see [`Rule::until`]. [`Change::forget_expired`] drops them.
+    pub fn expired(&self) -> Vec<Rule> {
+        let now = self.0.seconds();
+        let current = self.0.current.load();
+        let listed = current.with_conditions();
+        let listed = listed.filter(|rule| rule.until.is_some_and(|until| until <= now));
+        listed
+            .chain(current.expired.iter())
+            .map(|rule| Rule::clone(rule))
+            .collect()
     }
 
     /// The names of the sets, with their standing and the number of their members.
@@ -283,6 +234,24 @@ impl Shared {
     fn now(&self) -> SystemTime {
         (self.clock.wall)()
     }
+
+    /// Since 1970.
+    fn seconds(&self) -> u64 {
+        rule::seconds(self.now())
+    }
+}
+
+/// What a change that is to be kept in a file has come to.
+struct Kept<'c> {
+    files: &'c mut file::Files,
+    before: &'c Snapshot,
+    next: &'c Snapshot,
+}
+
+impl From<Inside> for RuleError {
+    fn from(_: Inside) -> Self {
+        Self::InsideChange
+    }
 }
 
 /// The wall clock; on the web it is another type than the standard library's.
@@ -292,7 +261,7 @@ fn wall() -> SystemTime {
     SystemTime::UNIX_EPOCH + since.unwrap_or_default()
 }
 
-/// Nothing is left half done where somebody may panic.
+/// Nothing is left half done where something may panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -93,6 +93,7 @@ impl<T> Transport<T> {
             shared.note(|joins| joins.accepted(version, local, remote));
             return true;
         }
+        shared.part_asks();
         let link = self.link(Link::inbound(local, remote)).with_listener(listener);
         let verdict = shared.ask(Hook::Accept, |policy| policy.intercept_accept(&Accept::new(link)));
         if shared.settle(Stage::Accept, None, &link, verdict).is_err() {
@@ -178,6 +179,7 @@ where
             Some(None) => {}
             Some(Some(denied)) => return Err(TransportError::Other(denied.into())),
             None => {
+                shared.part_asks();
                 let question = AddrDial::new(link.parts.peer.as_ref(), link);
                 let verdict = shared.ask(Hook::AddrDial, |policy| policy.intercept_addr_dial(&question));
                 shared

@@ -7,6 +7,10 @@ use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// After how long a policy whose `tick` panicked is called again.
+pub(crate) const AFTER_PANIC: Duration = Duration::from_secs(60);
 
 /// Where a gate calls code of its user's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,12 +1,18 @@
 //! A change of the rules, built aside and made visible in one step.
 
+mod expiry;
+mod finish;
+
+pub(super) use finish::Finished;
+
 use super::cidr::Cidr;
 use super::file::LONGEST_LINE;
 use super::key::PeerKey;
 use super::limits::{Caps, Rate};
 use super::rule::{Rule, Subject};
 use super::sets::{Admission, Member, PeerSet, Standing};
-use super::snapshot::{Entry, List, Snapshot};
+use super::snapshot::{List, Snapshot};
+use super::warning::Named;
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
 use std::sync::Arc;
@@ -51,6 +57,9 @@ pub enum RuleError {
     /// As a line of a file of rules it would be longer than such a line may be, 4096 bytes.
     #[error("the rule would be a line of {0} bytes, of at most {LONGEST_LINE}")]
     TooLong(usize),
+    /// The closure of a change changes, saves or reloads the same rules. They would wait for each other.
+    #[error("a change of the rules cannot begin inside another change of the same rules")]
+    InsideChange,
     /// No address that could be written down and read again.
     #[error("`{0}` is no address of a listener")]
     Listener(Multiaddr),
@@ -61,17 +70,21 @@ pub struct Change {
     pub(super) next: Snapshot,
     /// Applied at the end, each list of ranges once.
     networks: Vec<(Cidr, Edit)>,
+    /// By what the clock says, in seconds.
+    now: u64,
     /// Something may be refused now that was not before.
-    pub(super) tightened: bool,
+    tightened: bool,
     /// Rates mean other buckets now.
-    pub(super) new_rates: bool,
+    new_rates: bool,
     /// What has been inserted that will expire.
-    pub(super) expiring: Vec<(u64, Rule)>,
+    expiring: Vec<(u64, Rule)>,
     /// Nothing that was to expire is left of before.
-    pub(super) cleared: bool,
+    cleared: bool,
+    /// Of the peers that were named.
+    named: Named,
 }
 
-pub(super) enum Edit {
+enum Edit {
     Insert(Arc<Rule>),
     Remove(Arc<Rule>),
     Block,
@@ -79,18 +92,22 @@ pub(super) enum Edit {
 }
 
 impl Change {
-    pub(super) fn of(next: Snapshot) -> Self {
+    /// At the second `now`.
+    pub(super) fn of(next: Snapshot, now: u64) -> Self {
         Self {
             next,
             networks: Vec::new(),
+            now,
             tightened: false,
             new_rates: false,
             expiring: Vec::new(),
             cleared: false,
+            named: Named::default(),
         }
     }
 
-    /// Puts `rule` on its list, in place of the same rule with another expiry or note.
+    /// Puts `rule` on its list, in place of the same rule with another expiry or note. One that has expired already is out of
+    /// force, as any other: kept, see [`Rule::until`].
     ///
     /// # Errors
     ///
@@ -104,6 +121,19 @@ impl Change {
             None => None,
         };
         can_be_written(&rule)?;
+        if let Some(peer) = &rule.peer {
+            self.named.look_at(peer);
+        }
+        if rule.until.is_some_and(|until| until <= self.now) {
+            self.remove(rule.clone());
+            self.next.expired.put(Arc::new(rule));
+            return Ok(());
+        }
+        self.put(rule, key)
+    }
+
+    /// The same of a rule that is in force, and in order.
+    fn put(&mut self, rule: Rule, key: Option<PeerKey>) -> Result<(), RuleError> {
         if rule.is_plain() {
             // In place of one with an expiry, or a note.
             match (key, rule.network) {
@@ -115,6 +145,7 @@ impl Change {
                 (None, None) => {}
             }
             self.tightened = true;
+            self.next.expired.remove(&Arc::new(rule));
             return Ok(());
         }
         let rule = Arc::new(rule);
@@ -137,12 +168,14 @@ impl Change {
         if let Some(until) = rule.until {
             self.expiring.push((until, Rule::clone(&rule)));
         }
+        self.next.expired.remove(&rule);
         Ok(())
     }
 
-    /// Takes `rule` off its list, whatever its expiry and note there. What is not there is no error.
+    /// Takes `rule` off its list, whatever its expiry and note there, and out of what has expired. What is not there is no error.
     pub fn remove(&mut self, rule: Rule) {
         let rule = Arc::new(rule);
+        self.next.expired.remove(&rule);
         if let Some(key) = rule.peer_key() {
             self.forget_about_peer(key, &rule);
             if same_as_plain(&rule) {
@@ -162,7 +195,8 @@ impl Change {
         self.tightened |= rule.allow;
     }
 
-    /// Blocks a peer, an IP or a network: [`Self::insert`] of a [`Rule::block`] that says nothing else.
+    /// Blocks a peer, an IP or a network: [`Self::insert`] of a [`Rule::block`] that says nothing else. An IP and the network of that
+    /// one IP are one rule: `block(10.0.0.1)` is taken back by `unblock(10.0.0.1/32)`. go-libp2p's gater keeps a set of each.
     ///
     /// # Errors
     ///
@@ -201,6 +235,7 @@ impl Change {
         for member in members {
             let Member { peer, ips } = member.into();
             let key = PeerKey::of(&peer).ok_or(RuleError::NoSuchPeer(peer))?;
+            self.named.look_at(&peer);
             set.add(key, &ips);
         }
         Arc::make_mut(&mut self.next.sets).insert(name.to_owned(), Arc::new(set));
@@ -230,6 +265,9 @@ impl Change {
     /// [`RuleError::NoSuchPeer`].
     pub fn require_knock(&mut self, peer: PeerId, require: bool) -> Result<(), RuleError> {
         let key = PeerKey::of(&peer).ok_or(RuleError::NoSuchPeer(peer))?;
+        if require {
+            self.named.look_at(&peer);
+        }
         match require {
             true => _ = self.next.knock_peers.insert(key, ()),
             false => _ = self.next.knock_peers.remove(&key),
@@ -276,7 +314,7 @@ impl Change {
         Ok(())
     }
 
-    /// Removes everything: what follows in the same change is all there will be.
+    /// Removes everything, what has expired too: what follows in the same change is all there will be.
     pub fn clear(&mut self) {
         self.next = Snapshot::default();
         self.networks.clear();
@@ -284,89 +322,6 @@ impl Change {
         self.cleared = true;
         self.tightened = true;
         self.new_rates = true;
-    }
-
-    /// Takes away what has expired by `now`, if it has not been replaced since. Before anything else is done: what is out of
-    /// force takes no place from what comes.
-    pub(super) fn expire(&mut self, rule: &Rule, now: u64) {
-        let due = |list: &List| {
-            list.iter()
-                .any(|other| other.same(rule) && other.until.is_some_and(|at| at <= now))
-        };
-        let listed = match (rule.peer_key(), rule.network) {
-            (Some(key), _) => self.next.peers.get(&key).is_some_and(due),
-            (None, None) => due(&self.next.general),
-            (None, Some(network)) => {
-                let mut found = false;
-                self.next.networks.around(network.first(), |range, entry| {
-                    found |= range == network && entry.rules.as_ref().is_some_and(due);
-                });
-                found
-            }
-        };
-        if listed {
-            let tightened = self.tightened;
-            self.remove(rule.clone());
-            // It was said when the rule was inserted, or it has been out of force already.
-            self.tightened = tightened | rule.allow;
-        }
-    }
-
-    pub(super) fn finish(mut self) -> Result<Finished, RuleError> {
-        let edits = std::mem::take(&mut self.networks);
-        let mut error = None;
-        let (mut more, mut less) = (0, 0);
-        self.next.networks.apply(edits, |entry, edit| {
-            let mut entry: Entry = entry.unwrap_or_default();
-            let rules = entry.rules.take().unwrap_or_default();
-            less += allowing(&rules);
-            let rules = match edit {
-                Edit::Block => {
-                    entry.blocked = true;
-                    // In place of one with an expiry, or a note.
-                    match rules.iter().find(|rule| same_as_plain(rule)) {
-                        Some(rule) => without(&rules, rule),
-                        None => rules,
-                    }
-                }
-                Edit::Unblock => {
-                    entry.blocked = false;
-                    rules
-                }
-                Edit::Insert(rule) => {
-                    if same_as_plain(&rule) {
-                        entry.blocked = false;
-                    }
-                    match with(&rules, &rule, "rules about one network", MOST_ABOUT_ONE) {
-                        Ok(rules) => rules,
-                        Err(too_many) => {
-                            error = Some(too_many);
-                            rules
-                        }
-                    }
-                }
-                Edit::Remove(rule) => without(&rules, &rule),
-            };
-            more += allowing(&rules);
-            entry.rules = (!rules.is_empty()).then_some(rules);
-            (entry.blocked || entry.rules.is_some()).then_some(entry)
-        });
-        self.next.allowing = self.next.allowing + more - less;
-        self.next.allows = self.next.allowing > 0
-            || self.next.general.iter().any(|rule| rule.allow)
-            || self.next.sets.values().any(|set| set.standing == Standing::Allowed);
-        let knocks = self.next.knock_everybody || !self.next.knock_peers.is_empty();
-        self.next.short = !self.next.allows && !knocks && self.next.peers.is_empty();
-        match error {
-            Some(error) => Err(error),
-            None => Ok(Finished {
-                next: self.next,
-                tightened: self.tightened,
-                new_rates: self.new_rates,
-                expiring: self.expiring,
-                cleared: self.cleared,
-            }),
-        }
     }
 
     fn forget_about_peer(&mut self, key: PeerKey, rule: &Rule) {
@@ -384,15 +339,6 @@ impl Change {
         };
         self.next.allowing -= old.as_ref().map_or(0, allowing);
     }
-}
-
-/// What a change has come to.
-pub(super) struct Finished {
-    pub(super) next: Snapshot,
-    pub(super) tightened: bool,
-    pub(super) new_rates: bool,
-    pub(super) expiring: Vec<(u64, Rule)>,
-    pub(super) cleared: bool,
 }
 
 /// Whether a file of rules could be read that has the rule in it.

@@ -2,16 +2,23 @@
 //!
 //! A file is written beside the one it replaces, made durable, and renamed over it; then the directory is made durable.
 //! Whoever reads finds the old file or the new one, whenever the writer was killed. What a killed writer leaves
-//! behind (`.<name>.<process>-<n>.new`) is removed when the rules are next loaded.
+//! behind (`.<name>.<process>-<n>.new`) is removed when the rules are next loaded. Before it is renamed the old one is read: what was
+//! edited meanwhile is not replaced.
 
+mod known;
 mod write;
+
+pub use known::Edits;
+pub(super) use known::Files;
 
 use super::change::{Change, RuleError};
 use super::limits::{Caps, Rate};
 use super::rule::Rule;
 use super::sets::{Admission, Member, Standing};
+use super::snapshot::Snapshot;
 use super::text::{LineError, Words};
-use super::{Rules, rule};
+use super::{Kept, Rules};
+use known::{Hashing, Print};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
@@ -45,7 +52,16 @@ pub enum FileError {
         /// What is wrong with it.
         error: LineError,
     },
-    /// Every line can be understood, and all together are too much.
+    /// It says something else than what these rules last read from it or wrote to it: it has been edited, or another program has
+    /// written it. The file is left as it is, and so are the rules. [`Rules::reload`] takes what it says, [`Rules::overwrite`] does not.
+    #[error("{}: was changed since it was last read or written: {edits}", path.display())]
+    Edited {
+        /// Which file.
+        path: PathBuf,
+        /// What it says now that it did not say, and the other way round.
+        edits: Edits,
+    },
+    /// Every line can be understood, and all together are too much. Or the closure of a change of the same rules has asked for it.
     #[error("{}: {error}", path.display())]
     Rules {
         /// Which file.
@@ -100,59 +116,101 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// As [`Self::load`]; the rules stay what they are then.
+    /// As [`Self::load`]; the rules stay what they are then. [`FileError::Rules`] with [`RuleError::InsideChange`] in the closure of
+    /// a change.
     pub fn reload(&self, path: impl AsRef<Path>) -> Result<(), FileError> {
-        let path = path.as_ref();
-        let result = self.change(|change| {
-            change.clear();
-            let now = rule::seconds(self.0.now());
-            read(path, change, now).map_err(Failed::File)
-        });
-        result.map_err(|failed| match failed {
-            Failed::File(error) => error,
-            Failed::Rule(error) => FileError::Rules {
-                path: path.to_owned(),
-                error,
+        let (path, now) = (path.as_ref(), self.0.seconds());
+        let print = std::cell::Cell::new(None);
+        let result = self.change_and(
+            now,
+            |change| {
+                change.clear();
+                print.set(Some(read(path, change).map_err(Failed::File)?));
+                Ok(())
             },
-        })?;
+            |kept: Kept<'_>| {
+                if let Some(print) = print.get() {
+                    kept.files.remember(write::target(path), print, kept.next);
+                }
+                Ok(())
+            },
+        );
+        result.map_err(|failed: Failed| failed.at(path))?;
         write::remove_leftovers(path);
         Ok(())
     }
 
-    /// Writes the rules into the file at `path`, in place of what is there. What has expired is left out.
+    /// Writes the rules into the file at `path`, in place of what these rules last read from it or wrote to it. A symbolic link
+    /// stays one, and the file's owner and permissions stay what they are. Comments do not outlive it, nor does the order of lines.
     ///
     /// Blocks: two to three seconds for a million entries, and as long as the disk takes to make them durable.
     ///
     /// # Errors
     ///
-    /// [`FileError::Io`]; what was there is still there. Not a disk that fails when the file has been replaced and its
-    /// directory is made durable: the new file is there, and a crash of the machine may bring the old one back. That is
-    /// logged, at the level of warnings.
+    /// [`FileError::Edited`] if the file says anything else by now, or, for a file that these rules have never read or written,
+    /// anything that they do not say. [`FileError::Line`] if it is no file of rules. [`FileError::Io`]. What was there is still there.
+    /// Not a disk that fails when the file has been replaced and its directory is made durable: the new file is there, and a crash of
+    /// the machine may bring the old one back. That is logged, at the level of warnings.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), FileError> {
-        // Under the lock of the writers, or an older state could be renamed over a newer one.
-        let _writer = super::lock(&self.0.writer);
-        write::replace(path.as_ref(), &self.0.current.load(), rule::seconds(self.0.now()))
+        self.write(path.as_ref(), true)
     }
 
-    /// [`Self::change`], kept in the file at `path` before anybody sees it: both are changed, or neither is. All of the
+    /// The same, whatever is there.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::Io`], as for [`Self::save`].
+    pub fn overwrite(&self, path: impl AsRef<Path>) -> Result<(), FileError> {
+        self.write(path.as_ref(), false)
+    }
+
+    fn write(&self, path: &Path, check: bool) -> Result<(), FileError> {
+        let now = self.0.seconds();
+        // In a turn of its own, or an older state could be renamed over a newer one.
+        let turn = self.0.turns.take();
+        let mut turn = turn.map_err(|inside| Failed::Rule(inside.into()).at(path))?;
+        let current = self.0.current.load();
+        let checked = check.then_some(&**current);
+        turn.files.replace(path, checked, &current, now)
+    }
+
+    /// [`Self::change`], kept in the file at `path` before any decision sees it: both are changed, or neither is. All of the
     /// file is written, as by [`Self::save`]; other changes wait for it, decisions do not.
     ///
     /// # Errors
     ///
-    /// Those of `change`, and [`FileError::Io`].
+    /// Those of `change`, of [`Self::change`] and of [`Self::save`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::change`]; the file is as it was, too.
     pub fn change_and_save<T, E: From<RuleError> + From<FileError>>(
         &self,
         path: impl AsRef<Path>,
         change: impl FnOnce(&mut Change) -> Result<T, E>,
     ) -> Result<T, E> {
-        let now = rule::seconds(self.0.now());
-        self.change_and(change, |next| Ok(write::replace(path.as_ref(), next, now)?))
+        let now = self.0.seconds();
+        self.change_and(now, change, |kept| {
+            Ok(kept.files.replace(path.as_ref(), Some(kept.before), kept.next, now)?)
+        })
     }
 }
 
 enum Failed {
     File(FileError),
     Rule(RuleError),
+}
+
+impl Failed {
+    fn at(self, path: &Path) -> FileError {
+        match self {
+            Self::File(error) => error,
+            Self::Rule(error) => FileError::Rules {
+                path: path.to_owned(),
+                error,
+            },
+        }
+    }
 }
 
 impl From<RuleError> for Failed {
@@ -170,7 +228,15 @@ struct Whole {
     admission: Option<Admission>,
 }
 
-fn read(path: &Path, change: &mut Change, now: u64) -> Result<(), FileError> {
+/// The rules in the file at `path`, at the second `now`.
+fn rules_in(path: &Path, now: u64) -> Result<Snapshot, FileError> {
+    let mut change = Change::of(Snapshot::default(), now);
+    read(path, &mut change)?;
+    let done = change.finish().map_err(|error| Failed::Rule(error).at(path))?;
+    Ok(done.next)
+}
+
+fn read(path: &Path, change: &mut Change) -> Result<Print, FileError> {
     let io = |what| {
         move |source| FileError::Io {
             path: path.to_owned(),
@@ -178,7 +244,8 @@ fn read(path: &Path, change: &mut Change, now: u64) -> Result<(), FileError> {
             source,
         }
     };
-    let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(io("open it"))?);
+    let mut hashing = Hashing::new(File::open(path).map_err(io("open it"))?);
+    let mut file = BufReader::with_capacity(1 << 16, &mut hashing);
     let mut whole = Whole::default();
     let mut bytes = Vec::new();
     let mut line = 0;
@@ -194,9 +261,9 @@ fn read(path: &Path, change: &mut Change, now: u64) -> Result<(), FileError> {
         }
         line += 1;
         let result = match bytes.strip_suffix(b"\n") {
-            Some(text) => statement(text, line, &mut ended, change, &mut whole, now),
+            Some(text) => statement(text, line, &mut ended, change, &mut whole),
             None if bytes.len() > LONGEST_LINE => Err(LineError::NotText),
-            None => statement(&bytes, line, &mut ended, change, &mut whole, now),
+            None => statement(&bytes, line, &mut ended, change, &mut whole),
         };
         result.map_err(|error| at(path, line, error))?;
     }
@@ -205,7 +272,8 @@ fn read(path: &Path, change: &mut Change, now: u64) -> Result<(), FileError> {
         return Err(at(path, line.max(1), error));
     }
     // What is left cannot fail for a reason that a line would explain better than `end`.
-    whole.apply(change).map_err(|error| at(path, line, error.into()))
+    whole.apply(change).map_err(|error| at(path, line, error.into()))?;
+    Ok(hashing.print())
 }
 
 fn at(path: &Path, line: usize, error: LineError) -> FileError {
@@ -222,7 +290,6 @@ fn statement(
     ended: &mut bool,
     change: &mut Change,
     whole: &mut Whole,
-    now: u64,
 ) -> Result<(), LineError> {
     let text = std::str::from_utf8(bytes).map_err(|_| LineError::NotText)?.trim();
     if line == 1 {
@@ -247,10 +314,7 @@ fn statement(
             return words.end();
         }
     };
-    if rule.until.is_none_or(|until| until > now) {
-        change.insert(rule)?;
-    }
-    Ok(())
+    Ok(change.insert_read(rule)?)
 }
 
 fn header(text: &str) -> Result<(), LineError> {

@@ -77,6 +77,10 @@ impl ConnectionGater for Rules {
         vec![self.0.changes.clone()]
     }
 
+    fn tick(&self) -> Option<Duration> {
+        self.0.tick()
+    }
+
     fn explain(&self, peer: Option<&PeerId>, address: Option<&Multiaddr>) -> Vec<Explanation> {
         self.explanations(peer, address)
     }

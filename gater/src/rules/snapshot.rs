@@ -2,6 +2,7 @@
 
 use super::cidr::Cidr;
 use super::counts::{Cap, source};
+use super::expired::Expired;
 use super::facts::Facts;
 use super::key::{PeerKey, Words};
 use super::limits::{Caps, Rate};
@@ -61,6 +62,8 @@ pub(super) struct Snapshot {
     pub(super) short: bool,
     /// The narrowest blocks first.
     pub(super) rates: Arc<Vec<Rate>>,
+    /// Out of force.
+    pub(super) expired: Expired,
 }
 
 /// What decided, and what of it is known.

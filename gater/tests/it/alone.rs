@@ -1,9 +1,13 @@
 //! Parts of a gate without the behaviour, and more parts than are needed.
 
 use crate::common::soon;
+use crate::logs::logged;
 use crate::nodes::{End, Node, Parts, Stack, connect, connected, next_of};
-use libp2p::swarm::SwarmEvent;
-use libp2p_gater::Stage;
+use crate::parts::{By, Driven};
+use libp2p::PeerId;
+use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p_gater::{Gate, Rules, Stage};
+use tracing::Level;
 
 fn stages(node: &Node) -> Vec<Stage> {
     let mut stages: Vec<_> = node.policy.asked().iter().map(|asked| asked.stage).collect();
@@ -66,6 +70,34 @@ async fn without_the_behaviour_a_part_refuses_all_the_same() {
             assert!(listener.policy.has_denied(), "{stack:?}, {stage}: {end:?}");
         }
     }
+}
+
+#[test]
+fn a_gate_without_its_behaviour_says_so_once_when_a_part_asks_or_something_is_to_be_closed() {
+    let warnings = |work: &dyn Fn()| logged(Level::WARN, work);
+    let asking = [By::AddrDial, By::Accept, By::Knock, By::Secured];
+    for by in asking {
+        let gate = Gate::new(Rules::new());
+        let said = warnings(&|| {
+            for _ in 0..3 {
+                Driven::without_behaviour(&gate).ask(by);
+            }
+        });
+        assert!(said.len() == 1 && said[0].contains("no behaviour"), "{by:?}: {said:?}");
+    }
+    let gate = Gate::new(Rules::new());
+    let said = warnings(&|| gate.closer()(PeerId::random(), ConnectionId::new_unchecked(1), "watermark"));
+    assert_eq!(said.len(), 1, "{said:?}");
+    // Where there is one, or where its Swarm is gone, there is nothing to say.
+    let gate = Gate::new(Rules::new());
+    let said = warnings(&|| {
+        for by in asking {
+            Driven::new(&gate).ask(by);
+            Driven::without_behaviour(&gate).ask(by);
+        }
+        gate.closer()(PeerId::random(), ConnectionId::new_unchecked(1), "watermark");
+    });
+    assert_eq!(said, [""; 0]);
 }
 
 /// Round the knock, and beneath it as well.

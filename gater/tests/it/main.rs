@@ -9,6 +9,8 @@ mod common;
 #[cfg(test)]
 mod counting;
 #[cfg(test)]
+mod expiry;
+#[cfg(test)]
 mod faulty;
 #[cfg(test)]
 mod gating;

@@ -134,8 +134,31 @@ impl Node {
 
     /// The same without the gate's behaviour, if so wanted.
     pub(crate) fn with(stack: Stack, parts: Parts, behaviour: bool) -> Self {
-        let (key, policies) = (Keypair::generate_ed25519(), Policies::default());
+        let policies = Policies::default();
         let gate = policies.gate();
+        Self::stacked(stack, parts, behaviour, policies, gate)
+    }
+
+    /// With these rules, and timers on their clock.
+    pub(crate) fn timed<F>(
+        stack: Stack,
+        parts: Parts,
+        rules: Rules,
+        timer: impl Fn(Duration) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let policies = Policies {
+            rules,
+            ..Policies::default()
+        };
+        let gate = policies.gate().with_timer(timer);
+        Self::stacked(stack, parts, true, policies, gate)
+    }
+
+    fn stacked(stack: Stack, parts: Parts, behaviour: bool, policies: Policies, gate: Gate) -> Self {
+        let key = Keypair::generate_ed25519();
         let peer = key.public().to_peer_id();
         let mut client = None;
         let inside = match stack {

@@ -122,7 +122,7 @@ pub(crate) const fn opts() -> DialOpts {
 
 pub(crate) struct Driven {
     gate: Gate,
-    behaviour: Behaviour,
+    behaviour: Option<Behaviour>,
     transport: Transport<Endless>,
     inner: Endless,
     peer: PeerId,
@@ -133,11 +133,22 @@ pub(crate) struct Driven {
 
 impl Driven {
     pub(crate) fn new(gate: &Gate) -> Self {
+        Self {
+            behaviour: Some(gate.behaviour()),
+            ..Self::without_behaviour(gate)
+        }
+    }
+
+    fn behaviour(&mut self) -> &mut Behaviour {
+        self.behaviour.as_mut().expect("one with a behaviour")
+    }
+
+    pub(crate) fn without_behaviour(gate: &Gate) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(1);
         let (n, inner) = (NEXT.fetch_add(1, Ordering::Relaxed), Endless::default());
         Self {
             gate: gate.clone(),
-            behaviour: gate.behaviour(),
+            behaviour: None,
             transport: gate.transport(inner.clone()),
             inner,
             peer: PeerId::random(),
@@ -191,26 +202,29 @@ impl Driven {
                     Poll::Pending => Some(UNSAID.to_owned()),
                 }
             }
-            By::AcceptLate => denied(
-                self.behaviour
-                    .handle_pending_inbound_connection(id, &self.local, &self.remote),
-            ),
+            By::AcceptLate => {
+                let (local, remote) = (self.local.clone(), self.remote.clone());
+                denied(self.behaviour().handle_pending_inbound_connection(id, &local, &remote))
+            }
             By::Knock => hook(self.gate.knock()(&peer, &self.point())),
             By::Secured => hook(self.gate.secured()(&peer, &self.point())),
             By::AddrDialLate | By::UpgradedOut => {
-                let handled = self.behaviour.handle_established_outbound_connection(
+                let remote = self.remote.clone();
+                let handled = self.behaviour().handle_established_outbound_connection(
                     id,
                     peer,
-                    &self.remote,
+                    &remote,
                     Endpoint::Dialer,
                     PortUse::Reuse,
                 );
                 denied(handled.map(drop))
             }
             By::SecuredLate | By::UpgradedIn => {
-                let handled = self
-                    .behaviour
-                    .handle_established_inbound_connection(id, peer, &self.local, &self.remote);
+                let handled = {
+                    let (local, remote) = (self.local.clone(), self.remote.clone());
+                    self.behaviour()
+                        .handle_established_inbound_connection(id, peer, &local, &remote)
+                };
                 denied(handled.map(drop))
             }
             By::Observed => {
@@ -222,7 +236,7 @@ impl Driven {
                 self.established();
                 self.gate.recheck();
                 let mut closing = None;
-                while let Poll::Ready(action) = self.behaviour.poll(&mut cx) {
+                while let Poll::Ready(action) = self.behaviour().poll(&mut cx) {
                     if let ToSwarm::GenerateEvent(Event::Closing { reason, .. }) = action {
                         closing = Some(reason.rule().to_owned());
                     }
@@ -233,7 +247,7 @@ impl Driven {
                 assert_eq!(denied(self.pending_outbound(&[])), None);
                 self.gate.recheck();
                 let mut aborted = None;
-                while let Poll::Ready(action) = self.behaviour.poll(&mut cx) {
+                while let Poll::Ready(action) = self.behaviour().poll(&mut cx) {
                     if let ToSwarm::GenerateEvent(Event::DialsAborted { reason, .. }) = action {
                         aborted = Some(reason.rule().to_owned());
                     }
@@ -274,19 +288,20 @@ impl Driven {
     }
 
     fn pending_outbound(&mut self, addresses: &[Multiaddr]) -> Result<(), ConnectionDenied> {
-        let peer = Some(self.peer);
+        let (id, peer) = (self.id, Some(self.peer));
         let handled = self
-            .behaviour
-            .handle_pending_outbound_connection(self.id, peer, addresses, Endpoint::Dialer);
+            .behaviour()
+            .handle_pending_outbound_connection(id, peer, addresses, Endpoint::Dialer);
         handled.map(drop)
     }
 
     fn established(&mut self) {
-        self.behaviour
+        let (peer_id, connection_id, point) = (self.peer, self.id, self.point());
+        self.behaviour()
             .on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
-                peer_id: self.peer,
-                connection_id: self.id,
-                endpoint: &self.point(),
+                peer_id,
+                connection_id,
+                endpoint: &point,
                 failed_addresses: &[],
                 other_established: 0,
             }));

@@ -130,4 +130,10 @@ impl Time {
         let time = u64::try_from(time.as_millis()).expect("not for ever");
         self.0.fetch_add(time, Ordering::Relaxed);
     }
+
+    /// By no more than has passed.
+    pub(crate) fn back(&self, time: Duration) {
+        let time = u64::try_from(time.as_millis()).expect("not for ever");
+        self.0.fetch_sub(time, Ordering::Relaxed);
+    }
 }

@@ -139,18 +139,33 @@ fn a_file_written_by_hand_may_have_comments_and_another_order() {
 }
 
 #[test]
-fn what_has_expired_is_not_written() {
+fn what_has_expired_is_written_behind_the_rest_and_is_out_of_force() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("rules");
     let time = Time::default();
     let rules = time.rules();
     let soon = time.now() + Duration::from_secs(5);
     rules
-        .change(|change| change.insert(Rule::block().network(cidr("192.0.2.0/24")).until(soon)))
+        .change(|change| {
+            change.insert(Rule::block().network(cidr("192.0.2.0/24")).until(soon))?;
+            change.block(cidr("203.0.113.0/24"))
+        })
         .expect("changed");
     time.pass(Duration::from_secs(5));
-    rules.save(&path).expect("saved");
-    assert_eq!(read(&path), "libp2p-gater rules 1\nend\n");
+    let expected = "libp2p-gater rules 1
+block network 203.0.113.0/24
+# expired by the clock of this machine; kept in case it is wrong
+block network 192.0.2.0/24 until 2027-01-15T08:00:05Z
+end
+";
+    // Whether or not it has been put aside.
+    for _ in 0..2 {
+        rules.save(&path).expect("saved");
+        assert_eq!(read(&path), expected);
+        assert_eq!(rules.accept("/ip4/192.0.2.7/tcp/1"), "pass");
+        assert_eq!((rules.list().len(), rules.expired().len()), (1, 1));
+        rules.reload(&path).expect("loaded");
+    }
 }
 
 /// NT-20: a store that fails leaves memory unchanged.
@@ -202,6 +217,27 @@ fn a_file_that_others_cannot_read_stays_so() {
     rules.save(&path).expect("saved");
     let mode = std::fs::metadata(&path).expect("there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+/// Root may give a file away; where these tests do not run as root the group alone is looked at, which is their own.
+#[cfg(unix)]
+#[test]
+fn a_file_keeps_its_owner_and_its_group() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("rules");
+    let rules = Rules::new();
+    rules.save(&path).expect("saved");
+    let owner = || {
+        let metadata = std::fs::metadata(&path).expect("there");
+        (metadata.uid(), metadata.gid(), metadata.mode() & 0o777)
+    };
+    let given = chown(&path, Some(65_534), Some(65_533)).is_ok();
+    let before = owner();
+    assert_eq!((before.0, before.1) == (65_534, 65_533), given);
+    rules.change(|change| change.block(peer(0))).expect("changed");
+    rules.save(&path).expect("saved");
+    assert_eq!(owner(), before);
 }
 
 #[cfg(unix)]

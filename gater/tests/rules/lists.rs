@@ -271,7 +271,7 @@ fn a_rule_with_conditions_is_about_what_satisfies_them_all() {
 }
 
 #[test]
-fn a_rule_holds_until_it_expires_and_is_dropped_at_the_next_change() {
+fn a_rule_holds_until_it_expires_and_is_put_aside_at_the_next_change() {
     let (time, peer) = (Time::default(), PeerId::random());
     let rules = time.rules();
     let soon = time.now() + Duration::from_secs(10);

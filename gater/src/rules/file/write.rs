@@ -3,6 +3,7 @@
 use super::super::rule::Rule;
 use super::super::sets::Admission;
 use super::super::snapshot::Snapshot;
+use super::known::{Hashing, Print};
 use super::{FileError, HEADER};
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -13,8 +14,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// A member that is known at more has more lines: none may be longer than [`LONGEST_LINE`](super::LONGEST_LINE).
 const IPS_IN_A_LINE: usize = 64;
 
-/// What of `now` has not expired, into the file at `path`.
-pub(super) fn replace(path: &Path, now: &Snapshot, time: u64) -> Result<(), FileError> {
+/// What expired comes last, and is read as any other rule.
+const EXPIRED: &str = "# expired by the clock of this machine; kept in case it is wrong";
+
+/// Puts `now` into the file at `path`, which is `target` where that is a link, if `check` lets it. What was written.
+pub(super) fn replace(
+    path: &Path,
+    target: &Path,
+    now: &Snapshot,
+    time: u64,
+    check: impl FnOnce() -> Result<(), FileError>,
+) -> Result<Print, FileError> {
     let failed = |what| {
         move |source| FileError::Io {
             path: path.to_owned(),
@@ -22,50 +32,94 @@ pub(super) fn replace(path: &Path, now: &Snapshot, time: u64) -> Result<(), File
             source,
         }
     };
-    let target = target(path);
     // Now, for after the file has been replaced it is too late to say no.
-    let directory = Directory::open(&target).map_err(failed("open its directory"))?;
-    let beside = beside(&target).map_err(failed("write it"))?;
-    let written = write(&beside, &target, now, time);
-    let renamed = written.and_then(|()| fs::rename(&beside, &target).map_err(|error| ("replace it", error)));
-    if let Err((what, error)) = renamed {
-        // It may not even exist.
-        let _ = fs::remove_file(&beside);
-        return Err(failed(what)(error));
-    }
+    let directory = Directory::open(target).map_err(failed("open its directory"))?;
+    let beside = beside(target).map_err(failed("write it"))?;
+    let written = write(&beside, target, now, time).map_err(|(what, error)| failed(what)(error));
+    // At the last moment: writing takes its time.
+    let checked = written.and_then(|print| check().map(|()| print));
+    let renamed = checked.and_then(|print| {
+        let renamed = fs::rename(&beside, target).map_err(failed("replace it"));
+        renamed.map(|()| print)
+    });
+    let print = match renamed {
+        Ok(print) => print,
+        Err(error) => {
+            // It may not even exist.
+            let _ = fs::remove_file(&beside);
+            return Err(error);
+        }
+    };
     if let Err(error) = directory.sync() {
         tracing::warn!(path = %path.display(), %error, "the directory of a file of rules could not be made durable");
     }
-    Ok(())
+    Ok(print)
 }
 
-/// Where a symbolic link leads: it is the file that is to be replaced.
-fn target(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+/// Where a symbolic link leads: it is the file that is to be replaced. One that leads nowhere is followed to where its file is
+/// to be.
+pub(super) fn target(path: &Path) -> PathBuf {
+    /// As many as Linux follows.
+    const LINKS: usize = 40;
+    let mut target = path.to_owned();
+    for _ in 0..LINKS {
+        if let Ok(found) = fs::canonicalize(&target) {
+            return found;
+        }
+        let Ok(next) = fs::read_link(&target) else { break };
+        target = directory(&target).join(next);
+    }
+    target
 }
 
-fn write(beside: &Path, path: &Path, now: &Snapshot, time: u64) -> Result<(), (&'static str, io::Error)> {
+fn write(beside: &Path, path: &Path, now: &Snapshot, time: u64) -> Result<Print, (&'static str, io::Error)> {
     let file = File::options()
         .write(true)
         .create_new(true)
         .open(beside)
         .map_err(|error| ("create a file beside it", error))?;
-    // Whoever could read it before, and nobody else, can read it afterwards.
+    // Those who could read it before, and no others, can read it afterwards.
     if let Ok(old) = fs::metadata(path) {
         if old.is_dir() {
             return Err(("replace it", io::ErrorKind::IsADirectory.into()));
         }
-        file.set_permissions(old.permissions())
+        let permissions = owned_as_before(&file, &old);
+        file.set_permissions(permissions)
             .map_err(|error| ("give it the old permissions", error))?;
     }
-    let mut to = BufWriter::with_capacity(1 << 16, file);
+    let mut to = BufWriter::with_capacity(1 << 16, Hashing::new(file));
     lines(&mut to, now, time).map_err(|error| ("write it", error))?;
-    let file = to.into_inner().map_err(|error| ("write it", error.into_error()))?;
-    file.sync_all().map_err(|error| ("make it durable", error))
+    let written = to.into_inner().map_err(|error| ("write it", error.into_error()))?;
+    written.inner().sync_all().map_err(|error| ("make it durable", error))?;
+    Ok(written.print())
+}
+
+/// Gives the file the owner and the group of the old one, as far as this process may. What permissions it can have then: to another
+/// group than before it gives none.
+#[cfg(unix)]
+fn owned_as_before(file: &File, old: &fs::Metadata) -> fs::Permissions {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
+    let mut permissions = old.permissions();
+    let Ok(own) = file.metadata() else { return permissions };
+    if (own.uid(), own.gid()) == (old.uid(), old.gid()) {
+        return permissions;
+    }
+    if fchown(file, Some(old.uid()), Some(old.gid())).is_err()
+        && own.gid() != old.gid()
+        && fchown(file, None, Some(old.gid())).is_err()
+    {
+        permissions.set_mode(permissions.mode() & !0o070);
+    }
+    permissions
+}
+
+#[cfg(not(unix))]
+fn owned_as_before(_: &File, old: &fs::Metadata) -> fs::Permissions {
+    old.permissions()
 }
 
 /// Sorted, so that two files of the same rules are the same, and those of two days can be compared.
-fn lines(to: &mut impl io::Write, now: &Snapshot, time: u64) -> io::Result<()> {
+pub(super) fn lines(to: &mut impl io::Write, now: &Snapshot, time: u64) -> io::Result<()> {
     writeln!(to, "{HEADER}")?;
     if now.knock_everybody {
         writeln!(to, "require-knock everybody")?;
@@ -104,6 +158,13 @@ fn lines(to: &mut impl io::Write, now: &Snapshot, time: u64) -> io::Result<()> {
         }
     }
     let live = |rule: &Rule| rule.until.is_none_or(|until| until > time);
+    let expired = now
+        .with_conditions()
+        .filter(|rule| !live(rule))
+        .chain(now.expired.iter());
+    let mut expired: Vec<String> = expired.map(ToString::to_string).collect();
+    expired.sort_unstable();
+    expired.dedup();
     for rule in now.general.iter().filter(|rule| live(rule)) {
         writeln!(to, "{rule}")?;
     }
@@ -132,6 +193,12 @@ fn lines(to: &mut impl io::Write, now: &Snapshot, time: u64) -> io::Result<()> {
     blocked.sort_unstable();
     for key in blocked {
         writeln!(to, "{}", Rule::block().peer(key.peer()))?;
+    }
+    if !expired.is_empty() {
+        writeln!(to, "{EXPIRED}")?;
+    }
+    for rule in expired {
+        writeln!(to, "{rule}")?;
     }
     writeln!(to, "end")
 }
