@@ -14,8 +14,8 @@ use std::net::IpAddr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum TransportKind {
-    /// A knock, then TLS: what libp2p-knock's transport claims outside of circuits. `/tls` is the last component but for
-    /// `/p2p/<peer>`, and something stands before it.
+    /// A knock, then TLS: what libp2p-knock's transport claims outside of circuits. `/tls` is the
+    /// last component but for `/p2p/<peer>`, and something stands before it.
     Knock,
     /// `/tcp/N`: stock TCP, whatever security is negotiated on it.
     Tcp,
@@ -82,7 +82,8 @@ pub fn canonical(ip: IpAddr) -> IpAddr {
 pub struct Parts {
     /// What it is reached over.
     pub kind: TransportKind,
-    /// Whether it is a knock's address: exactly if libp2p-knock's transport claims it, over whatever it stands on.
+    /// Whether it is a knock's address: exactly if libp2p-knock's transport claims it, over
+    /// whatever it stands on.
     pub knocks: bool,
     /// The host that packets are exchanged with: of a relayed address the relay, if it says where that is. IPv4-mapped
     /// IPv6 is IPv4.
@@ -93,7 +94,8 @@ pub struct Parts {
     pub named: bool,
     /// The relay, in a relayed address that names it.
     pub relay: Option<PeerId>,
-    /// The second relay, where the way goes through two, or where the two addresses of an inbound connection name one each.
+    /// The second relay, where the way goes through two, or where the two addresses of an inbound
+    /// connection name one each.
     pub second_relay: Option<PeerId>,
     /// Where the second relay is said to be.
     pub second_ip: Option<IpAddr>,
@@ -103,9 +105,10 @@ pub struct Parts {
     pub target_port: Option<u16>,
     /// The peer: the last `/p2p`, but for the relay.
     pub peer: Option<PeerId>,
-    /// Whether two transports could read it as two addresses: it has a second host, a second port, or something before its
-    /// host. libp2p's TCP reads from the end and takes no notice of what is in front, its WebSocket from the start. Or whether it
-    /// goes through more than two relays: there would be one that no rule sees.
+    /// Whether two transports could read it as two addresses: it has a second host, a second port,
+    /// or something before its host. libp2p's TCP reads from the end and takes no notice of what is
+    /// in front, its WebSocket from the start. Or whether it goes through more than two relays:
+    /// there would be one that no rule sees.
     pub malformed: bool,
 }
 
@@ -244,9 +247,10 @@ impl Parts {
         this
     }
 
-    /// Of the remote end of an inbound connection, whose two addresses are as the transport gives them. Through a relay
-    /// the remote one is mostly a bare `/p2p/<source>`, and the relay is found in the local one. Whatever either names, the relays
-    /// and the addresses of both, is kept for rules to look at; that it knocks only the local one can say, which is ours.
+    /// Of the remote end of an inbound connection, whose two addresses are as the transport gives
+    /// them. Through a relay the remote one is mostly a bare `/p2p/<source>`, and the relay is
+    /// found in the local one. Whatever either names, the relays and the addresses of both, is kept
+    /// for rules to look at; that it knocks only the local one can say, which is ours.
     pub fn of_inbound(local: &Multiaddr, remote: &Multiaddr) -> Self {
         let mut there = Self::of(remote);
         let direct = there.ip.is_some() && !matches!(there.kind, TransportKind::Other | TransportKind::Relayed);
@@ -289,8 +293,8 @@ impl Parts {
         this
     }
 
-    /// Every IP that a rule that denies has to look at: that of the host or relay, those that are said to be behind it, and the IPv4
-    /// addresses that any of them leads to ([`embedded_ipv4`]).
+    /// Every IP that a rule that denies has to look at: that of the host or relay, those that are
+    /// said to be behind it, and the IPv4 addresses that any of them leads to ([`embedded_ipv4`]).
     pub fn ips(&self) -> impl Iterator<Item = IpAddr> + use<> {
         self.written_ips().flat_map(|ip| {
             let leads_to = match ip {
@@ -341,7 +345,8 @@ impl Parts {
     }
 }
 
-/// Whether the bytes of a `/p2p-circuit` are in it. Other bytes may look like them: it has to be read then.
+/// Whether the bytes of a `/p2p-circuit` are in it. Other bytes may look like them: it has to be
+/// read then.
 fn may_be_circuit(address: &Multiaddr) -> bool {
     /// 290 as a varint.
     const CIRCUIT: [u8; 2] = [0xa2, 0x02];

@@ -31,14 +31,16 @@ use sweep::{Sweep, judge_live};
 /// [`ListenError::Denied`](libp2p_swarm::ListenError::Denied) can be downcast to [`Denied`], or to
 /// [`BackedOff`](goodbye::BackedOff) where the peer had asked not to be dialled.
 ///
-/// `poll` costs three atomic loads while nothing is to do. After a rule was tightened it judges 256 connections or attempts
-/// in a turn until all have been.
+/// `poll` costs three atomic loads while nothing is to do. After a rule was tightened it judges 256
+/// connections or attempts in a turn until all have been.
 pub struct Behaviour {
     gate: Gate,
     /// What a tightened rule wakes.
     seat: Seat,
     pending: BTreeMap<ConnectionId, Pending>,
     live: BTreeMap<ConnectionId, Live>,
+    /// Of the connections that are to be closed, how many have been looked at.
+    wishes: u64,
     /// Connections of each peer.
     peers: HashMap<PeerId, usize>,
     /// Which state of the policy all that is live or pending was judged by.
@@ -85,6 +87,7 @@ impl Behaviour {
             gate,
             pending: BTreeMap::new(),
             live: BTreeMap::new(),
+            wishes: 0,
             peers: HashMap::new(),
             sweep: None,
             alarm: Alarm::default(),
@@ -436,7 +439,8 @@ impl NetworkBehaviour for Behaviour {
         // First this, or a change in between would be missed.
         self.gate.0.behaviours_wait.wait(&mut self.seat, cx.waker());
         self.alarm.poll(&self.gate.0, cx);
-        for (peer, id, goodbye) in self.gate.0.take_wanted(|id| self.live.contains_key(id)) {
+        let mine = |id: &ConnectionId| self.live.contains_key(id);
+        for (peer, id, goodbye) in self.gate.0.take_wanted(&mut self.wishes, mine) {
             if self.live.get(&id).is_some_and(|live| live.peer == peer) {
                 self.goodbye.close(peer, id, goodbye);
             }

@@ -28,15 +28,16 @@ impl Changes {
         Self::default()
     }
 
-    /// Rings: something that was allowed may be so no more. Calls every listener, on this thread; a listener that panics is
-    /// logged, and the others are called.
+    /// Rings: something that was allowed may be so no more. Calls every listener, on this thread; a
+    /// listener that panics is logged, and the others are called.
     pub fn tightened(&self) {
         self.0.rung.fetch_add(1, Ordering::AcqRel);
         self.call(&self.0.listeners);
     }
 
-    /// Says that the policy wants to be called at another time than [`ConnectionGater::tick`](crate::ConnectionGater::tick) last
-    /// answered: each gate that listens calls it, soon, on the task of its Swarm.
+    /// Says that the policy wants to be called at another time than
+    /// [`ConnectionGater::tick`](crate::ConnectionGater::tick) last answered: each gate that
+    /// listens calls it, soon, on the task of its Swarm.
     pub fn rescheduled(&self) {
         self.call(&self.0.clocks);
     }
@@ -57,7 +58,8 @@ impl Changes {
         self.0.rung.load(Ordering::Acquire)
     }
 
-    /// Has `listener` called at each ring from now on, for as long as it is held anywhere. On the thread that rings.
+    /// Has `listener` called at each ring from now on, for as long as it is held anywhere. On the
+    /// thread that rings.
     pub fn listen(&self, listener: &Arc<Listener>) {
         let mut listeners = self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         listeners.push(Arc::downgrade(listener));

@@ -10,12 +10,13 @@ use libp2p_identity::PeerId;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Several policies in order: the first that does not pass decides, and those behind it are not asked.
+/// Several policies in order: the first that does not pass decides, and those behind it are not
+/// asked. One that panics denies.
 #[derive(Clone, Default)]
 pub struct FirstWins(Several);
 
-/// Several policies in order: the first no decides, and those behind it are not asked. Whoever passes does not object;
-/// the answer is [`Verdict::Allow`] if nobody objects and somebody allows.
+/// Several policies in order: the first that denies decides, and those behind it are not asked. One
+/// that panics denies. The answer is [`Verdict::Allow`] if none denies and one allows.
 #[derive(Clone, Default)]
 pub struct AllMustAllow(Several);
 

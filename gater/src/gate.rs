@@ -63,7 +63,8 @@ pub(crate) struct Shared {
     behaviours: AtomicUsize,
     /// Connections that somebody wants closed.
     wanted_closed: Mutex<HashMap<ConnectionId, Wish>>,
-    wanted: AtomicUsize,
+    /// How many there have been: a behaviour that has looked at all of them looks no further.
+    wishes: AtomicU64,
     /// How often the policy has said that it wants to be called at another time.
     schedule: AtomicU64,
     timer: OnceLock<Box<MakeTimer>>,
@@ -92,7 +93,7 @@ impl Gate {
             joins: Mutex::default(),
             behaviours: AtomicUsize::new(0),
             wanted_closed: Mutex::default(),
-            wanted: AtomicUsize::new(0),
+            wishes: AtomicU64::new(0),
             schedule: AtomicU64::new(0),
             timer: OnceLock::new(),
             has_had_behaviour: AtomicBool::new(false),
@@ -117,10 +118,12 @@ impl Gate {
         Self(shared)
     }
 
-    /// Waits by `timer` until the policy has to be called again ([`ConnectionGater::tick`]), instead of by the crate's own timers,
-    /// which run on a thread of their own. For simulations, and for clocks that tests own. Only the first counts.
+    /// Waits by `timer` until the policy has to be called again ([`ConnectionGater::tick`]),
+    /// instead of by the crate's own timers, which run on a thread of their own. For simulations,
+    /// and for clocks that tests own. Only the first counts.
     ///
-    /// `timer` and its futures run on the task of the Swarm. If one of them panics the crate's own takes over for that time.
+    /// `timer` and its futures run on the task of the Swarm. If one of them panics the crate's own
+    /// takes over for that time.
     pub fn with_timer<F>(self, timer: impl Fn(Duration) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -266,7 +269,8 @@ impl Shared {
         self.counted(hook, || self.panics.call(hook, work))
     }
 
-    /// Counts what panics meanwhile and is caught: a composition inside the policy catches it first.
+    /// Counts what panics meanwhile and is caught: a composition inside the policy catches it
+    /// first.
     #[inline]
     fn counted<T>(&self, hook: Hook, work: impl FnOnce() -> T) -> T {
         let before = user_code::caught();
@@ -353,8 +357,8 @@ impl Shared {
         self.call(Hook::Timer, || drop(timer));
     }
 
-    /// A part asks that is not the behaviour. Says once that there is none, if there has never been one: the policy is then asked
-    /// at some stages, and what it says later changes nothing.
+    /// A part asks that is not the behaviour. Says once that there is none, if there has never been
+    /// one: the policy is then asked at some stages, and what it says later changes nothing.
     #[inline]
     pub(crate) fn part_asks(&self) {
         if !self.has_had_behaviour.load(Ordering::Relaxed) {
@@ -395,9 +399,7 @@ impl Shared {
     pub(crate) fn behaviour_goes(&self) {
         if self.behaviours.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.joins().clear();
-            let mut wanted = lock(&self.wanted_closed);
-            wanted.clear();
-            self.wanted.store(0, Ordering::Release);
+            lock(&self.wanted_closed).clear();
         }
     }
 
@@ -420,29 +422,33 @@ impl Shared {
         let mut wanted = lock(&self.wanted_closed);
         let since = Instant::now();
         wanted.insert(connection, Wish { peer, goodbye, since });
-        self.wanted.store(wanted.len(), Ordering::Release);
+        self.wishes.fetch_add(1, Ordering::Release);
         drop(wanted);
         // Handshakes have no part in it.
         self.wake(&self.behaviours_wait);
     }
 
-    /// Takes, out of the connections that somebody wants closed, those that `mine` knows. Costs nothing while there are
-    /// none.
-    pub(crate) fn take_wanted(&self, mine: impl Fn(&ConnectionId) -> bool) -> Vec<(PeerId, ConnectionId, Goodbye)> {
-        if self.wanted.load(Ordering::Acquire) == 0 {
+    /// Takes, out of the connections that are to be closed, those that `mine` knows. Costs nothing
+    /// while there are no more than the last time, which `seen` remembers.
+    pub(crate) fn take_wanted(
+        &self,
+        seen: &mut u64,
+        mine: impl Fn(&ConnectionId) -> bool,
+    ) -> Vec<(PeerId, ConnectionId, Goodbye)> {
+        let wishes = self.wishes.load(Ordering::Acquire);
+        if std::mem::replace(seen, wishes) == wishes {
             return Vec::new();
         }
         let mut wanted = lock(&self.wanted_closed);
         // With one behaviour what it does not know is gone; with several it may be another's.
         let alone = self.behaviours.load(Ordering::Acquire) == 1;
         let taken = wanted.extract_if(|id, wish| alone || mine(id) || wish.since.elapsed() > FORGOTTEN);
-        let taken = taken.map(|(id, wish)| (wish.peer, id, wish.goodbye)).collect();
-        self.wanted.store(wanted.len(), Ordering::Release);
-        taken
+        taken.map(|(id, wish)| (wish.peer, id, wish.goodbye)).collect()
     }
 }
 
-/// No answer of a policy is awaited while one of these is held, so a panic elsewhere leaves nothing half done.
+/// No code of a user's runs while one of these is held, so a panic elsewhere leaves nothing half
+/// done.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,11 +13,20 @@ use std::time::Duration;
 
 /// A policy, asked at every stage of a connection's life.
 ///
-/// Each stage is asked once for each connection (for each address, in [`Self::intercept_addr_dial`]), whatever parts of a
-/// [`Gate`](crate::Gate) are installed. Every method is called on a task of the Swarm or of a transport, possibly on
-/// several at once: answer from memory, and do not block. Nothing is called while a lock of this crate is held.
+/// Each stage is asked once for each connection (for each address, in
+/// [`Self::intercept_addr_dial`]), whatever parts of a [`Gate`](crate::Gate) are installed. Every
+/// method is called on a task of the Swarm or of a transport, possibly on several at once: answer
+/// from memory, and do not block. The README lists the tasks, and what a slow answer delays there.
+/// Nothing is called while a lock of this crate is held, so a method may call its gate and its
+/// rules.
 ///
 /// The default of every question is [`Verdict::Pass`], and what every policy passes is allowed.
+///
+/// # Panics
+///
+/// A question that panics is a denial, with the rule `policy_panicked`. The panic goes no further;
+/// it is logged and counted. [`Self::changes`] and [`Self::explain`] are called in a caller's own
+/// call, and panic into that.
 pub trait ConnectionGater: Send + Sync + 'static {
     /// We are about to dial a peer; its addresses are not looked at yet. Not asked for a dial that does not name a peer.
     fn intercept_peer_dial(&self, dial: &PeerDial<'_>) -> Verdict {
@@ -56,9 +65,10 @@ pub trait ConnectionGater: Send + Sync + 'static {
         Verdict::Pass
     }
 
-    /// The policy has been tightened ([`Changes::tightened`]): would this connection still be let in? Asked for every
-    /// connection after each such change, so it must count nothing, and a cap that is now exceeded is no reason to say
-    /// no to everybody.
+    /// The policy has been tightened ([`Changes::tightened`]): would this connection still be let
+    /// in? Asked for every connection after each such change, so it must count nothing, and a cap
+    /// that is now exceeded is no reason to deny every connection. If it panics, the connection is
+    /// closed.
     fn judge_live(&self, live: &LiveConnection<'_>) -> Verdict {
         let _ = live;
         Verdict::Pass
@@ -70,19 +80,21 @@ pub trait ConnectionGater: Send + Sync + 'static {
         Verdict::Pass
     }
 
-    /// Something has happened that a policy may want to count. In the order in which it happened, from the task of the
-    /// Swarm. Only where the gate's behaviour is installed.
+    /// Something has happened that a policy may want to count. In the order in which it happened,
+    /// from the task of the Swarm. Only where the gate's behaviour is installed. If it panics, the
+    /// other policies of a composition are told all the same.
     fn observe(&self, observation: &Observation<'_>) {
         let _ = observation;
     }
 
-    /// Does what time demands, and says after how long it has to be called again; `None` if never, until
-    /// [`Changes::rescheduled`] says otherwise. A policy in which an entry expires that allows rings [`Changes::tightened`] here, and
-    /// what only that entry let in is closed.
+    /// Does what time demands, and says after how long it has to be called again; `None` if never,
+    /// until [`Changes::rescheduled`] says otherwise. A policy in which an entry expires that
+    /// allows rings [`Changes::tightened`] here, and what only that entry let in is closed.
     ///
-    /// Called by the gate's behaviour on the task of its Swarm: at its first poll, when that time is up, and after
-    /// [`Changes::rescheduled`]. The answer is taken as at least a millisecond and at most a day. Without the behaviour this is
-    /// never called. If it panics it is called again in a minute.
+    /// Called by the gate's behaviour on the task of its Swarm: at its first poll, when that time
+    /// is up, and after [`Changes::rescheduled`]. The answer is taken as at least a millisecond and
+    /// at most a day. Without the behaviour this is never called. If it panics it is called again
+    /// in a minute.
     fn tick(&self) -> Option<Duration> {
         None
     }

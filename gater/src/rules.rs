@@ -80,8 +80,10 @@ use writer::{NEVER, Writer};
 /// 6. **Caps**: [`Change::caps`].
 /// 7. [`Verdict::Pass`]: a policy behind this one may have an opinion.
 ///
-/// All of it is asked again at each stage, with what is known by then: the address, the peer, both. Rates are asked once,
-/// at accept and address dial. IPv4-mapped IPv6 is IPv4 everywhere.
+/// All of it is asked again at each stage, with what is known by then: the address, the peer, both.
+/// Rates are asked once, at accept and address dial. IPv4-mapped IPv6 is IPv4 everywhere. Blocks
+/// look at the IPv4 addresses that other IPv6 addresses lead to as well, allows do not
+/// ([`embedded_ipv4`](crate::embedded_ipv4)).
 ///
 /// # Reasons
 ///
@@ -135,8 +137,10 @@ impl Rules {
         Self::with_clock(move || start.elapsed(), wall)
     }
 
-    /// The same on other clocks: `steady` is the time since some moment, for rates, and `wall` is compared with when rules
-    /// expire. For tests and simulations.
+    /// The same on other clocks: `steady` is the time since some moment, for rates, and `wall` is
+    /// compared with when rules expire. For tests and simulations. They run where rules are asked
+    /// or changed: a clock that panics denies what a gate asks, and panics into a change, which is
+    /// then not made.
     pub fn with_clock(
         steady: impl Fn() -> Duration + Send + Sync + 'static,
         wall: impl Fn() -> SystemTime + Send + Sync + 'static,
@@ -158,19 +162,20 @@ impl Rules {
     /// Changes the rules in one step: `change` is told what to do, and every decision sees either all of it or none of it.
     /// None of it if it returns an error, or panics.
     ///
-    /// One change is made at a time, and others wait for it; decisions do not. When something may be refused now that was
-    /// not before, every gate that asks these rules judges its live connections and pending dials anew. What has expired is put
-    /// aside; see [`Rule::until`].
+    /// One change is made at a time, and others wait for it; decisions do not. When something may
+    /// be refused now that was not before, every gate that asks these rules judges its live
+    /// connections and pending dials anew. What has expired is put aside; see [`Rule::until`].
     ///
     /// # Errors
     ///
-    /// Those of `change`; [`RuleError::TooMany`] if there would be too many rules about one network;
-    /// [`RuleError::InsideChange`] if `change`, on its own thread, changes, saves or reloads the same rules.
+    /// Those of `change`; [`RuleError::TooMany`] if there would be too many rules about one
+    /// network; [`RuleError::InsideChange`] if `change`, on its own thread, changes, saves or
+    /// reloads the same rules.
     ///
     /// # Panics
     ///
-    /// If `change` does, or the clock of [`Self::with_clock`]. The rules are then as they were. It never returns where `change` waits
-    /// for another thread that changes the same rules.
+    /// If `change` does, or the clock of [`Self::with_clock`]. The rules are then as they were. It
+    /// never returns where `change` waits for another thread that changes the same rules.
     pub fn change<T, E: From<RuleError>>(&self, change: impl FnOnce(&mut Change) -> Result<T, E>) -> Result<T, E> {
         self.change_and(self.0.seconds(), change, |_| Ok(()))
     }
@@ -208,8 +213,9 @@ impl Rules {
         all
     }
 
-    /// The rules of both lists that have expired, in no order. They are out of force, and are kept in memory and in files, for the
-    /// clock may be wrong: see [`Rule::until`]. [`Change::forget_expired`] drops them.
+    /// The rules of both lists that have expired, in no order. They are out of force, and are kept
+    /// in memory and in files, for the clock may be wrong: see [`Rule::until`].
+    /// [`Change::forget_expired`] drops them.
     pub fn expired(&self) -> Vec<Rule> {
         let now = self.0.seconds();
         let current = self.0.current.load();

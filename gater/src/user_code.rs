@@ -1,7 +1,8 @@
-//! Code of a user's that tasks and polls of ours call. A panic in it ends here: it is caught, counted and logged.
+//! Code of a user's that tasks and polls of ours call. A panic in it ends here: it is caught,
+//! counted and logged.
 //!
-//! What calls it turns a panic into a denial, or into the default that the documentation of the call names. No lock of
-//! this crate is held meanwhile.
+//! What calls it turns a panic into a denial, or into the default that the documentation of the
+//! call names. No lock of this crate is held meanwhile.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -33,7 +34,8 @@ pub(crate) enum Hook {
     Timer,
     /// The waker of a task that waits here. The other tasks are woken.
     Waker,
-    /// A listener of a bell. The other listeners are called. A bell can be heard by several gates, so none counts this.
+    /// A listener of a bell. The other listeners are called. A bell can be heard by several gates,
+    /// so none counts this.
     Listener,
 }
 
@@ -75,8 +77,8 @@ impl Hook {
 }
 
 thread_local! {
-    /// Panics that were caught on this thread. Whoever counts for a gate looks before and after: a composition inside its policy
-    /// catches them first.
+    /// Panics that were caught on this thread. Whoever counts for a gate looks before and after: a
+    /// composition inside its policy catches them first.
     static CAUGHT: Cell<u64> = const { Cell::new(0) };
 }
 

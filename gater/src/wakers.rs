@@ -1,4 +1,5 @@
-//! The tasks that wait for a gate: to be woken when the policy has been tightened, or when there is something to do.
+//! The tasks that wait for a gate: to be woken when the policy has been tightened, or when there is
+//! something to do.
 
 use crate::gate::lock;
 use crate::user_code::{Hook, HookPanics};
@@ -41,7 +42,8 @@ impl Wakers {
     fn change(&self, seat: &mut Seat, waker: &Waker) {
         #[cfg(test)]
         self.locked.fetch_add(1, Ordering::Relaxed);
-        // A waker is its executor's code. It is made before the lock is taken, and the old one is dropped after.
+        // A waker is its executor's code. It is made before the lock is taken, and the old one is
+        // dropped after.
         let (own, kept) = (waker.clone(), waker.clone());
         let old = lock(&self.waiting).insert(seat.key, own);
         seat.waker = Some(kept);

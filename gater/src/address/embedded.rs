@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// The most that one address is read as.
 const MOST: usize = 4;
 
-/// The IPv4 addresses that `ip` leads to, by every form that one host or another sends to IPv4: none for most addresses,
-/// up to four where the form does not say where the IPv4 address stands.
+/// The IPv4 addresses that `ip` leads to, by every form that one host or another sends to IPv4:
+/// none for most addresses, up to four where the form does not say where the IPv4 address stands.
 ///
 /// | form | addresses | where the IPv4 address stands |
 /// | --- | --- | --- |
@@ -19,11 +19,11 @@ const MOST: usize = 4;
 /// | Teredo, RFC 4380 | `2001:0::/32` | the client in the last 32 bits, inverted; its server in bits 32 to 63 |
 /// | ISATAP, RFC 5214 | any prefix, then `:0:5efe:a.b.c.d` or `:200:5efe:a.b.c.d` | the last 32 bits |
 ///
-/// IPv4-mapped addresses (`::ffff:a.b.c.d`) are not among them: they are IPv4, see [`canonical`]. Nor is a translator's prefix of
-/// an operator's own, which nothing shows.
+/// IPv4-mapped addresses (`::ffff:a.b.c.d`) are not among them: they are IPv4, see [`canonical`].
+/// Nor is a translator's prefix of an operator's own, which nothing shows.
 ///
-/// For blocks and for what else denies. An allow must not take these for the host: a translator, a tunnel or a whole site can
-/// answer there.
+/// For blocks and for what else denies. An allow must not take these for the host: a translator, a
+/// tunnel or a whole site can answer there.
 pub fn embedded_ipv4(ip: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> + use<> {
     let mut found = [None; MOST];
     let mut free = found.iter_mut();
@@ -68,8 +68,8 @@ pub(crate) fn each_embedded(ip: Ipv6Addr, mut found: impl FnMut(Ipv4Addr)) {
     }
 }
 
-/// The host that a connection with `ip` counts for: the IPv4 address in it where the form says exactly which, and a peer
-/// cannot write what it likes; `ip` itself otherwise.
+/// The host that a connection with `ip` counts for: the IPv4 address in it where the form says
+/// exactly which, and a peer cannot write what it likes; `ip` itself otherwise.
 #[inline]
 pub(crate) fn host(ip: IpAddr) -> IpAddr {
     let IpAddr::V6(six) = canonical(ip) else {

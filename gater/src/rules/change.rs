@@ -57,7 +57,8 @@ pub enum RuleError {
     /// As a line of a file of rules it would be longer than such a line may be, 4096 bytes.
     #[error("the rule would be a line of {0} bytes, of at most {LONGEST_LINE}")]
     TooLong(usize),
-    /// The closure of a change changes, saves or reloads the same rules. They would wait for each other.
+    /// The closure of a change changes, saves or reloads the same rules. They would wait for each
+    /// other.
     #[error("a change of the rules cannot begin inside another change of the same rules")]
     InsideChange,
     /// No address that could be written down and read again.
@@ -106,8 +107,8 @@ impl Change {
         }
     }
 
-    /// Puts `rule` on its list, in place of the same rule with another expiry or note. One that has expired already is out of
-    /// force, as any other: kept, see [`Rule::until`].
+    /// Puts `rule` on its list, in place of the same rule with another expiry or note. One that has
+    /// expired already is out of force, as any other: kept, see [`Rule::until`].
     ///
     /// # Errors
     ///
@@ -172,7 +173,8 @@ impl Change {
         Ok(())
     }
 
-    /// Takes `rule` off its list, whatever its expiry and note there, and out of what has expired. What is not there is no error.
+    /// Takes `rule` off its list, whatever its expiry and note there, and out of what has expired.
+    /// What is not there is no error.
     pub fn remove(&mut self, rule: Rule) {
         let rule = Arc::new(rule);
         self.next.expired.remove(&rule);
@@ -195,8 +197,9 @@ impl Change {
         self.tightened |= rule.allow;
     }
 
-    /// Blocks a peer, an IP or a network: [`Self::insert`] of a [`Rule::block`] that says nothing else. An IP and the network of that
-    /// one IP are one rule: `block(10.0.0.1)` is taken back by `unblock(10.0.0.1/32)`. go-libp2p's gater keeps a set of each.
+    /// Blocks a peer, an IP or a network: [`Self::insert`] of a [`Rule::block`] that says nothing
+    /// else. An IP and the network of that one IP are one rule: `block(10.0.0.1)` is taken back by
+    /// `unblock(10.0.0.1/32)`. go-libp2p's gater keeps a set of each.
     ///
     /// # Errors
     ///
@@ -314,7 +317,8 @@ impl Change {
         Ok(())
     }
 
-    /// Removes everything, what has expired too: what follows in the same change is all there will be.
+    /// Removes everything, what has expired too: what follows in the same change is all there will
+    /// be.
     pub fn clear(&mut self) {
         self.next = Snapshot::default();
         self.networks.clear();

@@ -175,7 +175,8 @@ pub(super) fn source(parts: &Parts) -> Option<IpAddr> {
     parts.ip.filter(|_| !parts.is_relayed())
 }
 
-/// The IP that a connection counts for: one host of IPv4 is one, whether or not a translator or a tunnel is in between.
+/// The IP that a connection counts for: one host of IPv4 is one, whether or not a translator or a
+/// tunnel is in between.
 pub(super) fn counted(parts: &Parts) -> Option<IpAddr> {
     source(parts).map(host)
 }

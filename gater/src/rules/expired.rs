@@ -1,5 +1,5 @@
-//! Rules that are out of force by the clock. They are kept, for the clock may be wrong, and apart, so that no decision looks
-//! at them.
+//! Rules that are out of force by the clock. They are kept, for the clock may be wrong, and apart,
+//! so that no decision looks at them.
 
 use super::rule::Rule;
 use super::sharded::Sharded;

@@ -23,7 +23,8 @@ impl<'a> Facts<'a> {
         self.link.filter(|link| link.remote.is_some()).map(|link| &link.parts)
     }
 
-    /// Whether packets go, or are said to go, to `network`, by whatever form of an address; `None` while that cannot be said.
+    /// Whether packets go, or are said to go, to `network`, by whatever form of an address; `None`
+    /// while that cannot be said.
     pub(super) fn touches(&self, network: Cidr) -> Option<bool> {
         let parts = self.parts()?;
         match parts.ips().any(|ip| network.contains(ip)) {
@@ -33,8 +34,9 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Whether the remote itself is in `network`, as its address is written: what a relay says about what is behind it is no proof,
-    /// nor is an IPv4 address inside an IPv6 one, behind which a translator or a whole site can be.
+    /// Whether the remote itself is in `network`, as its address is written: what a relay says
+    /// about what is behind it is no proof, nor is an IPv4 address inside an IPv6 one, behind which
+    /// a translator or a whole site can be.
     pub(super) fn comes_from(&self, network: Cidr) -> Option<bool> {
         let parts = self.parts().filter(|parts| !parts.named)?;
         Some(!parts.is_relayed() && parts.ip.is_some_and(|ip| network.contains(ip)))

@@ -1,9 +1,10 @@
 //! Rules in a file: one statement a line, replaced as a whole.
 //!
-//! A file is written beside the one it replaces, made durable, and renamed over it; then the directory is made durable.
-//! Whoever reads finds the old file or the new one, whenever the writer was killed. What a killed writer leaves
-//! behind (`.<name>.<process>-<n>.new`) is removed when the rules are next loaded. Before it is renamed the old one is read: what was
-//! edited meanwhile is not replaced.
+//! A file is written beside the one it replaces, made durable, and renamed over it; then the
+//! directory is made durable. Whoever reads finds the old file or the new one, whenever the writer
+//! was killed. What a killed writer leaves behind (`.<name>.<process>-<n>.new`) is removed when the
+//! rules are next loaded. Before it is renamed the old one is read: what was edited meanwhile is
+//! not replaced.
 
 mod known;
 mod write;
@@ -52,8 +53,9 @@ pub enum FileError {
         /// What is wrong with it.
         error: LineError,
     },
-    /// It says something else than what these rules last read from it or wrote to it: it has been edited, or another program has
-    /// written it. The file is left as it is, and so are the rules. [`Rules::reload`] takes what it says, [`Rules::overwrite`] does not.
+    /// It says something else than what these rules last read from it or wrote to it: it has been
+    /// edited, or another program has written it. The file is left as it is, and so are the rules.
+    /// [`Rules::reload`] takes what it says, [`Rules::overwrite`] does not.
     #[error("{}: was changed since it was last read or written: {edits}", path.display())]
     Edited {
         /// Which file.
@@ -61,7 +63,8 @@ pub enum FileError {
         /// What it says now that it did not say, and the other way round.
         edits: Edits,
     },
-    /// Every line can be understood, and all together are too much. Or the closure of a change of the same rules has asked for it.
+    /// Every line can be understood, and all together are too much. Or the closure of a change of
+    /// the same rules has asked for it.
     #[error("{}: {error}", path.display())]
     Rules {
         /// Which file.
@@ -116,8 +119,8 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// As [`Self::load`]; the rules stay what they are then. [`FileError::Rules`] with [`RuleError::InsideChange`] in the closure of
-    /// a change.
+    /// As [`Self::load`]; the rules stay what they are then. [`FileError::Rules`] with
+    /// [`RuleError::InsideChange`] in the closure of a change.
     pub fn reload(&self, path: impl AsRef<Path>) -> Result<(), FileError> {
         let (path, now) = (path.as_ref(), self.0.seconds());
         let print = std::cell::Cell::new(None);
@@ -140,17 +143,19 @@ impl Rules {
         Ok(())
     }
 
-    /// Writes the rules into the file at `path`, in place of what these rules last read from it or wrote to it. A symbolic link
-    /// stays one, and the file's owner and permissions stay what they are. Comments do not outlive it, nor does the order of lines.
+    /// Writes the rules into the file at `path`, in place of what these rules last read from it or
+    /// wrote to it. A symbolic link stays one, and the file's owner and permissions stay what they
+    /// are. Comments do not outlive it, nor does the order of lines.
     ///
     /// Blocks: two to three seconds for a million entries, and as long as the disk takes to make them durable.
     ///
     /// # Errors
     ///
-    /// [`FileError::Edited`] if the file says anything else by now, or, for a file that these rules have never read or written,
-    /// anything that they do not say. [`FileError::Line`] if it is no file of rules. [`FileError::Io`]. What was there is still there.
-    /// Not a disk that fails when the file has been replaced and its directory is made durable: the new file is there, and a crash of
-    /// the machine may bring the old one back. That is logged, at the level of warnings.
+    /// [`FileError::Edited`] if the file says anything else by now, or, for a file that these rules
+    /// have never read or written, anything that they do not say. [`FileError::Line`] if it is no
+    /// file of rules. [`FileError::Io`]. What was there is still there. Not a disk that fails when
+    /// the file has been replaced and its directory is made durable: the new file is there, and a
+    /// crash of the machine may bring the old one back. That is logged, at the level of warnings.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), FileError> {
         self.write(path.as_ref(), true)
     }
@@ -174,8 +179,9 @@ impl Rules {
         turn.files.replace(path, checked, &current, now)
     }
 
-    /// [`Self::change`], kept in the file at `path` before any decision sees it: both are changed, or neither is. All of the
-    /// file is written, as by [`Self::save`]; other changes wait for it, decisions do not.
+    /// [`Self::change`], kept in the file at `path` before any decision sees it: both are changed,
+    /// or neither is. All of the file is written, as by [`Self::save`]; other changes wait for it,
+    /// decisions do not.
     ///
     /// # Errors
     ///

@@ -82,8 +82,10 @@ impl Rule {
         self
     }
 
-    /// About addresses in this range; a bare address is a range of one. Blocked, neither a relay's address may be in it
-    /// nor the address that is said to be behind the relay. Allowed, it is no help to what comes through a relay.
+    /// About addresses in this range; a bare address is a range of one. Blocked, neither a relay's
+    /// address may be in it nor the address that is said to be behind the relay, nor an IPv4
+    /// address that either leads to ([`embedded_ipv4`](crate::embedded_ipv4)). Allowed, it is no
+    /// help to what comes through a relay, nor to an IPv6 address that leads to IPv4.
     pub fn network(mut self, network: impl Into<Cidr>) -> Self {
         self.network = Some(network.into());
         self
@@ -119,8 +121,15 @@ impl Rule {
         self
     }
 
-    /// Holds until then, to the second. A rule that has expired is as good as absent, and is dropped at a later change. What an
-    /// allow has let in is judged anew at that change, and stays until then.
+    /// Holds until then, to the second, by the wall clock of the moment. Then it is out of force,
+    /// and what an allow let in is judged anew: where the gate's behaviour runs in that second,
+    /// otherwise at the next change.
+    ///
+    /// A rule that has expired is kept, for the clock may be wrong: at most 65,536 such, then those
+    /// that expired first are dropped at a change. It is in
+    /// [`Rules::expired`](crate::Rules::expired) and in the file, takes no place from others, and
+    /// is in force again when the clock has gone back. [`Change::remove`](crate::Change::remove)
+    /// takes it away, and [`Change::forget_expired`](crate::Change::forget_expired) all of them.
     pub fn until(mut self, until: SystemTime) -> Self {
         self.until = Some(seconds(until).min(super::text::LAST_SECOND));
         self

@@ -1,4 +1,5 @@
-//! What time does to rules without anything having happened: an allow expires, and a clock that was wrong is put right.
+//! What time does to rules without anything having happened: an allow expires, and a clock that was
+//! wrong is put right.
 
 use super::change::{Change, Finished};
 use super::snapshot::Snapshot;

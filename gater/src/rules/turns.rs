@@ -1,5 +1,5 @@
-//! Who changes the rules next. One thread at a time has the turn, and no lock is held meanwhile: what runs then is a closure of
-//! the user's.
+//! Who changes the rules next. One thread at a time has the turn, and no lock is held meanwhile:
+//! what runs then is a closure of the user's.
 
 use super::lock;
 use std::ops::{Deref, DerefMut};

@@ -10,10 +10,12 @@ use libp2p_identity::{PeerId, PublicKey};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Warning {
-    /// Members alone are let in, and no set has any: nothing is let in but what an allow rule names.
+    /// Members alone are let in, and no set has any: nothing is let in but what an allow rule
+    /// names.
     #[error("`admit {}` with no member in any set: nothing is let in but what an allow rule names", .0.name())]
     NoMembers(Admission),
-    /// What is accepted must come from an IP at which a member is known, and none is known anywhere.
+    /// What is accepted must come from an IP at which a member is known, and none is known
+    /// anywhere.
     #[error("`admit known-addresses` with no IP of any member: nothing is accepted but what an allow rule names")]
     NoKnownAddresses,
     /// No key has this id, so no peer can be meant: it is random, or has a typing error.
@@ -22,11 +24,11 @@ pub enum Warning {
 }
 
 impl Rules {
-    /// What the rules say that is hardly meant, in no order. A change that brings such a thing logs it, too, as one line at the
-    /// level of warnings.
+    /// What the rules say that is hardly meant, in no order. A change that brings such a thing logs
+    /// it, too, as one line at the level of warnings.
     ///
-    /// Looks at every peer that is named: some 10 µs for each. A change looks at the form of every id it names, and into the
-    /// keys of the first 1,024.
+    /// Looks at every peer that is named: some 10 µs for each. A change looks at the form of every
+    /// id it names, and into the keys of the first 1,024.
     pub fn warnings(&self) -> Vec<Warning> {
         let now = self.0.current.load();
         let mut warnings: Vec<Warning> = about_admission(&now).into_iter().collect();
@@ -93,8 +95,8 @@ impl Named {
     }
 }
 
-/// Whether a key can have this id, by its form alone: a hash of 32 bytes, or an Ed25519 or Secp256k1 key as every libp2p encodes
-/// it. Other keys are too long to be an id.
+/// Whether a key can have this id, by its form alone: a hash of 32 bytes, or an Ed25519 or
+/// Secp256k1 key as every libp2p encodes it. Other keys are too long to be an id.
 fn has_the_form_of_a_key(peer: &PeerId) -> bool {
     /// Protobuf: the type, the length of the key.
     const ED25519: [u8; 4] = [8, 1, 18, 32];

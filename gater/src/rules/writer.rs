@@ -1,4 +1,5 @@
-//! What the thread that changes the rules has to itself: what will expire, and which files it knows.
+//! What the thread that changes the rules has to itself: what will expire, and which files it
+//! knows.
 
 use super::change::Change;
 use super::file::Files;
@@ -67,7 +68,8 @@ impl Writer {
         }
     }
 
-    /// When the next allow expires, or one that has been replaced would have; [`NEVER`] if none does.
+    /// When the next allow expires, or one that has been replaced would have; [`NEVER`] if none
+    /// does.
     pub(super) fn next_allow(&mut self, now: u64) -> u64 {
         while let Some(Reverse(at)) = self.allows.peek() {
             if *at > now {

@@ -11,7 +11,8 @@ thread_local! {
     static LINES: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// One for the process: with one for each thread, what another thread logs first may be switched off for all.
+/// One for the process: with one for each thread, what another thread logs first may be switched
+/// off for all.
 struct Logs;
 
 struct Line(String);

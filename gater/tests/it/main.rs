@@ -23,6 +23,8 @@ mod names;
 #[cfg(test)]
 mod nodes;
 #[cfg(test)]
+mod order;
+#[cfg(test)]
 mod parts;
 #[cfg(test)]
 mod readme;

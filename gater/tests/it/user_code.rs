@@ -7,9 +7,11 @@ use crate::nodes::{End, Node, Parts, Stack, connect, connected, next_of};
 use crate::parts::{By, Driven, UNSAID};
 use libp2p::PeerId;
 use libp2p::swarm::SwarmEvent;
-use libp2p_gater::{AllMustAllow, Caps, ConnectionGater, FirstWins, Gate, Rules};
+use libp2p_gater::{AllMustAllow, Caps, ConnectionGater, FirstWins, Gate, Rule, Rules};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
+use std::time::{Duration, SystemTime};
 use tracing::Level;
 
 /// The policy alone, and in every composition.
@@ -265,6 +267,32 @@ fn a_swarm_that_goes_while_its_policy_panics_gives_its_places_back() {
     drop(driven);
     faulty.disarm();
     assert_eq!(Driven::new(&gate).ask(By::UpgradedIn), None);
+}
+
+#[test]
+fn rules_whose_clock_panics_deny_what_a_gate_asks() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let clock = broken.clone();
+    let rules = Rules::with_clock(
+        || Duration::ZERO,
+        move || {
+            assert!(!clock.load(Ordering::SeqCst), "no clock");
+            SystemTime::now()
+        },
+    );
+    let changed = rules.change(|change| {
+        let rule = Rule::allow().direction(libp2p_gater::Direction::Inbound);
+        change.insert(rule.until(SystemTime::now() + PATIENCE))
+    });
+    changed.unwrap();
+    let gate = Gate::new(rules);
+    assert_eq!(Driven::new(&gate).ask(By::Secured), None);
+    broken.store(true, Ordering::SeqCst);
+    for by in [By::Knock, By::Secured, By::UpgradedIn, By::Live] {
+        assert_eq!(Driven::new(&gate).ask(by).as_deref(), Some("policy_panicked"), "{by:?}");
+    }
+    broken.store(false, Ordering::SeqCst);
+    assert_eq!(Driven::new(&gate).ask(By::Secured), None);
 }
 
 #[test]

@@ -183,7 +183,8 @@ fn a_rule_that_expires_is_no_edit() {
     block(&rules, &path, PeerId::random()).expect("saved");
 }
 
-/// go-libp2p's gater keeps a set of addresses and a set of subnets, so what blocks in the one is not unblocked in the other.
+/// go-libp2p's gater keeps a set of addresses and a set of subnets, so what blocks in the one is
+/// not unblocked in the other.
 #[test]
 fn an_address_and_the_network_of_that_one_address_are_one_rule() {
     let rules = Rules::new();

@@ -124,8 +124,8 @@ fn what_leads_to_no_host_of_ipv4_is_no_form_of_it() {
     }
 }
 
-/// Where the form names one host, that host is counted; where it can be read in several ways, or every peer can write it, the
-/// IPv6 prefix is.
+/// Where the form names one host, that host is counted; where it can be read in several ways, or
+/// every peer can write it, the IPv6 prefix is.
 #[test]
 fn caps_and_rates_count_a_host_once_however_its_address_is_written() {
     let one = NonZeroU32::MIN;

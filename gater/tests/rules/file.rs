@@ -219,7 +219,8 @@ fn a_file_that_others_cannot_read_stays_so() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
-/// Root may give a file away; where these tests do not run as root the group alone is looked at, which is their own.
+/// Root may give a file away; where these tests do not run as root the group alone is looked at,
+/// which is their own.
 #[cfg(unix)]
 #[test]
 fn a_file_keeps_its_owner_and_its_group() {

@@ -8,12 +8,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 impl Change {
-    /// Drops the rules that have expired, for good. [`Rules::expired`](crate::Rules::expired) lists them.
+    /// Drops the rules that have expired, for good. [`Rules::expired`](crate::Rules::expired) lists
+    /// them.
     pub fn forget_expired(&mut self) {
         self.next.expired = Default::default();
     }
 
-    /// As it was read from a file. In force, it is inserted; a rule that has expired takes the place of none that has not.
+    /// As it was read from a file. In force, it is inserted; a rule that has expired takes the
+    /// place of none that has not.
     pub(in super::super) fn insert_read(&mut self, rule: Rule) -> Result<(), super::RuleError> {
         match rule.until.is_some_and(|until| until <= self.now) {
             true => {
@@ -24,8 +26,8 @@ impl Change {
         }
     }
 
-    /// Keeps `rule` apart, if it has not been replaced since. Before anything else is done: what is out of force takes no place
-    /// from what comes.
+    /// Keeps `rule` apart, if it has not been replaced since. Before anything else is done: what is
+    /// out of force takes no place from what comes.
     pub(in super::super) fn expire(&mut self, rule: &Rule) {
         let now = self.now;
         let due = |list: &List| {
@@ -50,8 +52,8 @@ impl Change {
         }
     }
 
-    /// Puts into force again what had expired by a clock that was ahead, as far as there is room and nothing stands in its place.
-    /// After [`Self::expire`], and before anything else is done.
+    /// Puts into force again what had expired by a clock that was ahead, as far as there is room
+    /// and nothing stands in its place. After [`Self::expire`], and before anything else is done.
     pub(in super::super) fn revive(&mut self) {
         let mut added: HashMap<Cidr, usize> = HashMap::new();
         for rule in self.next.expired.due(self.now) {

@@ -11,7 +11,8 @@ use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-/// Files of which rules know what they said, those used last. Each keeps what has changed since in memory.
+/// Files of which rules know what they said, those used last. Each keeps what has changed since in
+/// memory.
 const FILES: NonZeroUsize = NonZeroUsize::new(4).expect("not zero");
 /// Lines that an error names of each sort, at most.
 const NAMED: usize = 8;
@@ -44,7 +45,8 @@ impl Files {
         self.0.put(target, Known { print, rules });
     }
 
-    /// Puts `next` into the file at `path`. Where these rules say `before`, only if nothing in it is lost by that.
+    /// Puts `next` into the file at `path`. Where these rules say `before`, only if nothing in it
+    /// is lost by that.
     pub(in super::super) fn replace(
         &mut self,
         path: &Path,
@@ -96,7 +98,8 @@ impl Files {
     }
 }
 
-/// By what a file of rules differs from what was known of it, as its lines. Comments and the order of lines are no difference.
+/// By what a file of rules differs from what was known of it, as its lines. Comments and the order
+/// of lines are no difference.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Edits {

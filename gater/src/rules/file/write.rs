@@ -17,7 +17,8 @@ const IPS_IN_A_LINE: usize = 64;
 /// What expired comes last, and is read as any other rule.
 const EXPIRED: &str = "# expired by the clock of this machine; kept in case it is wrong";
 
-/// Puts `now` into the file at `path`, which is `target` where that is a link, if `check` lets it. What was written.
+/// Puts `now` into the file at `path`, which is `target` where that is a link, if `check` lets it.
+/// What was written.
 pub(super) fn replace(
     path: &Path,
     target: &Path,
@@ -56,8 +57,8 @@ pub(super) fn replace(
     Ok(print)
 }
 
-/// Where a symbolic link leads: it is the file that is to be replaced. One that leads nowhere is followed to where its file is
-/// to be.
+/// Where a symbolic link leads: it is the file that is to be replaced. One that leads nowhere is
+/// followed to where its file is to be.
 pub(super) fn target(path: &Path) -> PathBuf {
     /// As many as Linux follows.
     const LINKS: usize = 40;
@@ -94,8 +95,8 @@ fn write(beside: &Path, path: &Path, now: &Snapshot, time: u64) -> Result<Print,
     Ok(written.print())
 }
 
-/// Gives the file the owner and the group of the old one, as far as this process may. What permissions it can have then: to another
-/// group than before it gives none.
+/// Gives the file the owner and the group of the old one, as far as this process may. What
+/// permissions it can have then: to another group than before it gives none.
 #[cfg(unix)]
 fn owned_as_before(file: &File, old: &fs::Metadata) -> fs::Permissions {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
