@@ -125,19 +125,6 @@ enum Mark {
     Peer,
 }
 
-impl Mark {
-    /// Reads on. `last` is the peer that was named last.
-    fn read(self, protocol: &Protocol<'_>, last: Option<&PeerId>) -> Self {
-        match (self, protocol) {
-            (Self::Start, _) => Self::No,
-            (_, Protocol::Tls) => Self::Tls,
-            (Self::Tls, Protocol::P2p(_)) => Self::Peer,
-            (Self::Peer, Protocol::P2p(peer)) if last == Some(peer) => Self::Peer,
-            _ => Self::No,
-        }
-    }
-}
-
 /// What has been read since the address began, or since the last relay.
 #[derive(Default)]
 struct Hop {
@@ -177,29 +164,35 @@ impl Hop {
 
 impl Parts {
     /// Of an address of nothing.
-    pub const EMPTY: Self = Self {
-        kind: TransportKind::Other,
-        knocks: false,
-        ip: None,
-        port: None,
-        named: false,
-        relay: None,
-        second_relay: None,
-        second_ip: None,
-        target_ip: None,
-        target_port: None,
-        peer: None,
-        malformed: false,
-    };
+    pub const EMPTY: Self = Self::empty();
+
+    /// Written field by field, of which most are nothing: to copy all of a constant takes longer.
+    #[inline]
+    const fn empty() -> Self {
+        Self {
+            kind: TransportKind::Other,
+            knocks: false,
+            ip: None,
+            port: None,
+            named: false,
+            relay: None,
+            second_relay: None,
+            second_ip: None,
+            target_ip: None,
+            target_port: None,
+            peer: None,
+            malformed: false,
+        }
+    }
 
     /// Of one address. An address that has no sense is [`TransportKind::Other`].
     pub fn of(address: &Multiaddr) -> Self {
-        let mut this = Self::EMPTY;
+        let mut this = Self::empty();
         let (mut tcp, mut udp, mut quic, mut tls, mut ws, mut other) = (false, false, false, false, false, false);
         let (mut kind, mut hop, mut mark) = (None, Hop::default(), Mark::Start);
         for protocol in address {
             this.malformed |= !hop.read(&protocol);
-            mark = mark.read(&protocol, this.peer.as_ref());
+            let before = std::mem::replace(&mut mark, Mark::No);
             match protocol {
                 Protocol::Ip4(ip) => this.see(ip.into()),
                 Protocol::Ip6(ip) => this.see(ip.into()),
@@ -214,7 +207,12 @@ impl Parts {
                     udp = true;
                     this.see_port(port);
                 }
-                Protocol::Tls => tls = true,
+                Protocol::Tls => {
+                    tls = true;
+                    if before != Mark::Start {
+                        mark = Mark::Tls;
+                    }
+                }
                 Protocol::Ws(_) | Protocol::Wss(_) => ws = true,
                 Protocol::Quic | Protocol::QuicV1 => quic = true,
                 Protocol::WebTransport => kind = kind.or(Some(TransportKind::WebTransport)),
@@ -226,7 +224,12 @@ impl Parts {
                     this.pass_relay();
                     kind = Some(TransportKind::Relayed);
                 }
-                Protocol::P2p(peer) => this.peer = Some(peer),
+                Protocol::P2p(peer) => {
+                    if before == Mark::Tls || before == Mark::Peer && this.peer == Some(peer) {
+                        mark = Mark::Peer;
+                    }
+                    this.peer = Some(peer);
+                }
                 Protocol::Certhash(_) | Protocol::Ip6zone(_) | Protocol::Sni(_) => {}
                 _ => other = true,
             }
@@ -252,22 +255,21 @@ impl Parts {
     /// found in the local one. Whatever either names, the relays and the addresses of both, is kept
     /// for rules to look at; that it knocks only the local one can say, which is ours.
     pub fn of_inbound(local: &Multiaddr, remote: &Multiaddr) -> Self {
+        if may_be_circuit(local) {
+            let here = Self::of(local);
+            if here.kind == TransportKind::Relayed {
+                return here.with_remote(&Self::of(remote));
+            }
+        }
         let mut there = Self::of(remote);
-        let direct = there.ip.is_some() && !matches!(there.kind, TransportKind::Other | TransportKind::Relayed);
-        if direct && !may_be_circuit(local) {
-            return there;
-        }
-        let here = Self::of(local);
-        if here.kind == TransportKind::Relayed {
-            return here.with_remote(&there);
-        }
         if there.kind == TransportKind::Other {
-            there.kind = here.kind;
+            there.kind = kind_of(local);
         }
         there
     }
 
     /// Of what comes through the relay of this local address from `there`.
+    #[cold]
     fn with_remote(self, there: &Self) -> Self {
         let mut this = Self {
             peer: there.peer,
@@ -345,12 +347,19 @@ impl Parts {
     }
 }
 
+#[cold]
+fn kind_of(address: &Multiaddr) -> TransportKind {
+    Parts::of(address).kind
+}
+
 /// Whether the bytes of a `/p2p-circuit` are in it. Other bytes may look like them: it has to be
 /// read then.
 fn may_be_circuit(address: &Multiaddr) -> bool {
     /// 290 as a varint.
     const CIRCUIT: [u8; 2] = [0xa2, 0x02];
-    address.as_ref().windows(2).any(|two| two == CIRCUIT)
+    let bytes = address.as_ref();
+    // Most have no such byte at all.
+    bytes.contains(&CIRCUIT[0]) && bytes.windows(2).any(|two| two == CIRCUIT)
 }
 
 #[cfg(test)]
