@@ -70,7 +70,7 @@ pub(crate) struct Shared {
     timer: OnceLock<Box<MakeTimer>>,
     /// Whether there has ever been a behaviour.
     has_had_behaviour: AtomicBool,
-    /// Whether it has been said that there is none.
+    /// Whether the log says that there has been no behaviour.
     said_alone: AtomicBool,
     /// Keep the policy's bells ringing here.
     listeners: OnceLock<[Arc<dyn Fn() + Send + Sync>; 2]>,
@@ -212,8 +212,8 @@ impl Gate {
         Behaviour::new(self.clone())
     }
 
-    /// Says `goodbye` over a connection and closes it, within a second. Through the behaviour: without one, or for a
-    /// connection that is gone, nothing happens.
+    /// Says `goodbye` over a connection and closes it, within a second. Through the behaviour: for a
+    /// connection that is gone nothing happens, nor without a behaviour, which the log says once.
     pub fn close(&self, peer: PeerId, connection: ConnectionId, goodbye: Goodbye) {
         self.0.want_closed(peer, connection, goodbye);
     }
@@ -357,8 +357,8 @@ impl Shared {
         self.call(Hook::Timer, || drop(timer));
     }
 
-    /// A part asks that is not the behaviour. Says once that there is none, if there has never been
-    /// one: the policy is then asked at some stages, and what it says later changes nothing.
+    /// A part other than the behaviour asks. If there has never been a behaviour, the log says so
+    /// once: the policy is then asked at some stages, and what it says later changes nothing.
     #[inline]
     pub(crate) fn part_asks(&self) {
         if !self.has_had_behaviour.load(Ordering::Relaxed) {

@@ -77,8 +77,8 @@ impl Hook {
 }
 
 thread_local! {
-    /// Panics that were caught on this thread. Whoever counts for a gate looks before and after: a
-    /// composition inside its policy catches them first.
+    /// Panics that were caught on this thread. A gate looks before and after a call, to count them:
+    /// a composition inside its policy catches them first.
     static CAUGHT: Cell<u64> = const { Cell::new(0) };
 }
 

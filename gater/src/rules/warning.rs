@@ -110,7 +110,7 @@ fn has_the_form_of_a_key(peer: &PeerId) -> bool {
     }
 }
 
-/// The same, and an Ed25519 key is looked into: half of all 32 bytes are none.
+/// The same, and an Ed25519 key is decoded: half of all values of 32 bytes are no key.
 fn is_of_a_key(peer: &PeerId) -> bool {
     let digest = peer.as_ref().digest();
     has_the_form_of_a_key(peer) && (digest.len() != 36 || PublicKey::try_decode_protobuf(digest).is_ok())

@@ -188,3 +188,26 @@ fn a_listener_that_panics_keeps_no_other_from_being_told() {
     assert!(told.load(Ordering::SeqCst));
     assert_eq!(rules.dial(&peer), "block_peer");
 }
+
+#[test]
+fn a_listener_may_change_the_rules_and_listen_anew() {
+    let rules = Rules::new();
+    let bell = libp2p_gater::ConnectionGater::changes(&rules).pop().expect("a bell");
+    let (own, again) = (rules.clone(), bell.clone());
+    let once = AtomicBool::new(false);
+    let listener: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
+        if !once.swap(true, Ordering::SeqCst) {
+            let nothing: Arc<dyn Fn() + Send + Sync> = Arc::new(|| {});
+            again.listen(&nothing);
+            own.change(|change| change.block(cidr("192.0.2.0/24")))
+                .expect("changed");
+        }
+    });
+    bell.listen(&listener);
+    let changed = rules.clone();
+    returns("a change with such a listener", move || {
+        changed.change(|change| change.block(cidr("203.0.113.0/24")))
+    })
+    .expect("changed");
+    assert_eq!((rules.list().len(), bell.count()), (2, 2));
+}

@@ -164,7 +164,7 @@ fn a_file_that_is_gone_or_empty_is_written_anew() {
     assert_eq!(Rules::load(&path).expect("loaded").dial(&peer), "block_peer");
 }
 
-/// Whoever loads while a rule expires has no edit before it.
+/// What is loaded while a rule expires has the same rules.
 #[test]
 fn a_rule_that_expires_is_no_edit() {
     let directory = tempfile::tempdir().expect("a directory");
