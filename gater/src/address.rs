@@ -119,10 +119,38 @@ enum Mark {
     Start,
     /// Something else came last.
     No,
-    /// `/tls` came last, and something before it.
-    Tls,
+    /// A peer came last, named once or more.
+    Named,
+    /// Different peers came last.
+    Muddled,
+    /// `/tls` came last, and something before it: a peer, if this is set.
+    Tls(bool),
     /// A peer came last, named once or more, and `/tls` before it.
     Peer,
+}
+
+impl Mark {
+    /// Behind a circuit, what stands before `/tls` may name the end too.
+    const fn tls(self, circuit: bool) -> Self {
+        match self {
+            Self::Start => Self::No,
+            Self::Muddled if circuit => Self::No,
+            Self::Named | Self::Peer => Self::Tls(true),
+            _ => Self::Tls(false),
+        }
+    }
+
+    /// `again` if it is the peer that was named last.
+    const fn peer(self, again: bool, circuit: bool) -> Self {
+        match self {
+            // That of the circuit is named before the mark, and is another.
+            Self::Tls(true) if circuit && !again => Self::Named,
+            Self::Tls(_) => Self::Peer,
+            Self::Peer | Self::Named if again => self,
+            Self::Peer | Self::Named | Self::Muddled => Self::Muddled,
+            Self::Start | Self::No => Self::Named,
+        }
+    }
 }
 
 /// What has been read since the address began, or since the last relay.
@@ -209,9 +237,7 @@ impl Parts {
                 }
                 Protocol::Tls => {
                     tls = true;
-                    if before != Mark::Start {
-                        mark = Mark::Tls;
-                    }
+                    mark = before.tls(kind == Some(TransportKind::Relayed));
                 }
                 Protocol::Ws(_) | Protocol::Wss(_) => ws = true,
                 Protocol::Quic | Protocol::QuicV1 => quic = true,
@@ -225,16 +251,14 @@ impl Parts {
                     kind = Some(TransportKind::Relayed);
                 }
                 Protocol::P2p(peer) => {
-                    if before == Mark::Tls || before == Mark::Peer && this.peer == Some(peer) {
-                        mark = Mark::Peer;
-                    }
+                    mark = before.peer(this.peer == Some(peer), kind == Some(TransportKind::Relayed));
                     this.peer = Some(peer);
                 }
                 Protocol::Certhash(_) | Protocol::Ip6zone(_) | Protocol::Sni(_) => {}
                 _ => other = true,
             }
         }
-        this.knocks = matches!(mark, Mark::Tls | Mark::Peer);
+        this.knocks = matches!(mark, Mark::Tls(_) | Mark::Peer);
         this.kind = match kind {
             Some(TransportKind::Relayed) => TransportKind::Relayed,
             _ if this.knocks => TransportKind::Knock,

@@ -68,8 +68,25 @@ fn a_peer_that_is_named_twice_knocks_as_if_it_were_named_once() {
     let parts = Parts::of(&address(&twice));
     assert_eq!((parts.kind, parts.knocks), (TransportKind::Knock, true));
     assert_eq!(parts.peer, ONE.parse().ok());
-    let circuit = format!("/ip4/192.0.2.7/tcp/1/p2p/{TWO}/p2p-circuit/tls/p2p/{ONE}/p2p/{ONE}");
-    assert!(Parts::of(&address(&circuit)).knocks);
+    let circuit = format!("/ip4/192.0.2.7/tcp/1/p2p/{TWO}/p2p-circuit");
+    for end in [
+        format!("/tls/p2p/{ONE}/p2p/{ONE}"),
+        format!("/p2p/{ONE}/tls"),
+        format!("/p2p/{ONE}/p2p/{ONE}/tls/p2p/{ONE}"),
+    ] {
+        assert!(Parts::of(&address(&format!("{circuit}{end}"))).knocks, "{end}");
+    }
+    // A circuit leads to one peer.
+    for end in [
+        format!("/p2p/{ONE}/tls/p2p/{TWO}"),
+        format!("/p2p/{ONE}/p2p/{TWO}/tls"),
+        format!("/tls/p2p/{ONE}/tls/p2p/{TWO}"),
+    ] {
+        assert!(!Parts::of(&address(&format!("{circuit}{end}"))).knocks, "{end}");
+    }
+    // In front of the mark of what is no circuit anything can stand.
+    let before = format!("/ip4/192.0.2.7/tcp/1/p2p/{ONE}/tls/p2p/{TWO}");
+    assert!(Parts::of(&address(&before)).knocks);
 }
 
 fn component() -> impl Strategy<Value = String> {
@@ -102,8 +119,10 @@ proptest! {
 
     #[test]
     fn a_knock_here_is_what_the_transport_claims(parts in prop::collection::vec(component(), 0..7)) {
-        // A peer that is named twice has a test of its own.
-        prop_assume!(!parts.windows(2).any(|two| two[0] == two[1] && two[0].starts_with("/p2p/")));
+        // Peers that are named more than once have a test of their own.
+        let is_peer = |part: &String| part.starts_with("/p2p/");
+        let before_mark = |two: &[String]| is_peer(&two[0]) && (is_peer(&two[1]) || two[1] == "/tls");
+        prop_assume!(!parts.windows(2).any(before_mark));
         let at: Multiaddr = parts.concat().parse().expect("components of addresses");
         let read = Parts::of(&at);
         prop_assert_eq!(read.knocks, libp2p_knock::is_knock_address(&at), "{}", at);
