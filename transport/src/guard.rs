@@ -1,7 +1,7 @@
 //! What is remembered about knocks: one [`Guard`] for each identity. Every clone of its configuration, every listener,
 //! every address and every hole-punched socket asks the same one, or a knock answered here could be played back there.
 
-use crate::clock::Clock;
+use crate::clock::{Clock, NoTime};
 use crate::identity::Key;
 use crate::knock::v3::{Gate, HEAD, Opened};
 use crate::knock::{Caller, Refusal, v2};
@@ -66,8 +66,11 @@ impl Guard {
     }
 
     /// Our clock for knocks of our own, Unix time in milliseconds.
-    pub(crate) fn now_ms(&self) -> u64 {
-        self.clock.now().wall
+    pub(crate) fn now_ms(&self) -> Result<u64, NoTime> {
+        match self.clock.now().wall {
+            0 => Err(NoTime),
+            wall => Ok(wall),
+        }
     }
 
     /// Opens the head of a sealed knock: first what costs nothing, then what is remembered, then what costs two
@@ -75,16 +78,21 @@ impl Guard {
     pub(crate) fn open_head(&self, gate: &Gate, head: &[u8; HEAD], prefix: Prefix) -> Result<Opened, Refusal> {
         let boxed = gate.open_box(head)?;
         let now = self.clock.now();
-        self.state().may_open(&boxed.ephemeral(), now, prefix)?;
+        let allowed = self.state().may_open(&boxed.ephemeral(), now, prefix);
+        if let Err(Refusal::Replayed) = allowed {
+            // By whom it was made is not known before it is opened, and it is not opened.
+            self.tell_of_replay(now.monotonic, None);
+        }
+        allowed?;
         let opened = boxed.open(gate, now.wall, now.boot).map_err(|refused| {
             if let Some(late) = refused.late {
                 let seconds = late.skew_ms / 1000;
-                if let Ok(key) = Key::of_peer(&late.peer)
-                    && self
-                        .state()
-                        .notices
-                        .pass(now.monotonic, &key.bytes(), Notice::Skewed(seconds))
-                {
+                let told = Key::of_peer(&late.peer).is_ok_and(|key| {
+                    let mut state = self.state();
+                    state.notices.pass(now.monotonic, &key.bytes(), Notice::Skewed(seconds))
+                });
+                // Not under the lock: whoever listens to logs may dial.
+                if told {
                     tracing::warn!(
                         peer = %late.peer,
                         seconds_ahead = seconds,
@@ -107,12 +115,12 @@ impl Guard {
         let taken = state
             .replays
             .insert(&opened.ephemeral(), opened.time_ms(), now, prefix, known);
+        drop(state);
         let Err(refused) = taken else {
             return Ok(());
         };
-        let caller = opened.caller();
         if refused == replay::Refused::Replayed {
-            state.replayed(now.monotonic, Some(caller));
+            self.tell_of_replay(now.monotonic, Some(opened.caller()));
         }
         Err(refused.into())
     }
@@ -163,10 +171,23 @@ impl Guard {
     /// Says once a minute what became of the strangers of that minute, if there were any. Returns when to ask again.
     pub(crate) fn summarise(&self) -> Option<Instant> {
         let mut state = self.state();
-        if let Some(summary) = state.counts.pop(Instant::now()) {
+        let summary = state.counts.pop(Instant::now());
+        let next = state.counts.next_timeout();
+        drop(state);
+        if let Some(summary) = summary {
             tracing::info!(%summary, "sockets that did not become connections within a minute");
         }
-        state.counts.next_timeout()
+        next
+    }
+
+    /// Logs a replay, unless there was enough of that.
+    fn tell_of_replay(&self, now: Instant, caller: Option<Caller>) {
+        let about = caller.map_or([0; 32], |caller| caller.key().bytes());
+        let told = self.state().notices.pass(now, &about, Notice::Replayed);
+        if told {
+            let peer = caller.map(|caller| tracing::field::display(caller.peer()));
+            tracing::warn!(peer, "a knock that was answered before: somebody plays it back");
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -179,8 +200,6 @@ impl State {
     /// Whether the Noise message with this ephemeral is worth the key work.
     fn may_open(&mut self, ephemeral: &[u8; 32], now: Moment, prefix: Prefix) -> Result<(), Refusal> {
         if self.replays.contains(ephemeral) {
-            // By whom it was made is not known before it is opened, and it is not opened.
-            self.replayed(now.monotonic, None);
             return Err(Refusal::Replayed);
         }
         let known = self.known.contains(now.monotonic, prefix);
@@ -188,14 +207,6 @@ impl State {
             return Err(Refusal::Budget);
         }
         Ok(())
-    }
-
-    fn replayed(&mut self, now: Instant, caller: Option<Caller>) {
-        let about = caller.map_or([0; 32], |caller| caller.key().bytes());
-        if self.notices.pass(now, &about, Notice::Replayed) {
-            let peer = caller.map(|caller| tracing::field::display(caller.peer()));
-            tracing::warn!(peer, "a knock that was answered before: somebody plays it back");
-        }
     }
 }
 

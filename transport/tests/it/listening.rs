@@ -5,8 +5,10 @@ use libp2p_core::transport::{ListenerId, TransportError};
 use libp2p_core::{ConnectedPoint, Multiaddr, Transport as _};
 use libp2p_knock::{Error, Failure};
 use std::pin::Pin;
+#[cfg(all(feature = "internals", feature = "metrics"))]
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+#[cfg(all(feature = "internals", feature = "metrics"))]
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
