@@ -298,10 +298,10 @@ impl Config {
         self.dialect.version == Version::V2 && self.peers.values().any(sealed)
     }
 
-    /// Whether anybody may knock with version 2.
-    pub(crate) fn speaks_v2(&self) -> bool {
-        let all = || self.peers.values().chain([&self.dialect]);
-        all().any(|dialect| dialect.version == Version::V2)
+    /// How many peers may knock with version 2. `None`: everybody.
+    pub(crate) fn v2_peers(&self) -> Option<usize> {
+        let v2 = |dialect: &&Dialect| dialect.version == Version::V2;
+        (!v2(&&self.dialect)).then(|| self.peers.values().filter(v2).count())
     }
 
     /// The key-exchange groups, most wanted first; the first one is what a dialer sends its share for. Default:
@@ -366,7 +366,8 @@ impl Config {
     /// less than half a second's worth is left, one prefix has 20 a second. Who is over it meets silence.
     ///
     /// What is done for version 2 grows with it: by default 2000 signature checks a second, 20 of them for one prefix,
-    /// and 2 handshakes for a peer from one prefix.
+    /// and 2 handshakes for a peer from one prefix. At once a prefix has as many checks as there are peers configured for
+    /// version 2, from 5 to 256; 256 if version 2 is the rule.
     ///
     /// Only somebody who knows our PeerID can spend it. The memory of what was answered, which no replay outlives, grows
     /// with it: 242 s of it are kept, some 10 MB by default if ever used up. It begins empty here, so set this before the

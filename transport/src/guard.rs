@@ -126,14 +126,22 @@ impl Guard {
     }
 
     /// Opens a v2 knock. One that was verified before, byte for byte, costs no signature check.
-    pub(crate) fn open_v2(&self, own: &Key, knock: &[u8; v2::SIZE], prefix: Prefix) -> Result<Caller, Refusal> {
+    ///
+    /// `peers`: how many are configured for version 2. `None` if everybody is.
+    pub(crate) fn open_v2(
+        &self,
+        own: &Key,
+        knock: &[u8; v2::SIZE],
+        prefix: Prefix,
+        peers: Option<usize>,
+    ) -> Result<Caller, Refusal> {
         let own = own.bytes();
         let key = v2::claimed(knock, &own)?;
         let now = self.clock.now().monotonic;
         let remembered = {
             let mut state = self.state();
             let remembered = state.verified.contains(&key.bytes(), knock);
-            if !remembered && !state.verifications.charge(now, prefix) {
+            if !remembered && !state.verifications.charge(now, prefix, peers) {
                 return Err(Refusal::Budget);
             }
             remembered

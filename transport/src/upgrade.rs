@@ -39,8 +39,8 @@ use web_time::Instant;
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) tls: Tls,
-    /// Whether anybody may knock with version 2.
-    v2: bool,
+    /// See [`Config::v2_peers`].
+    v2_peers: Option<usize>,
     /// See [`Config::is_ambiguous`].
     ambiguous: bool,
     /// The code points of our key-exchange groups.
@@ -100,7 +100,7 @@ impl Shared {
         )
         .expect("the provider has TLS 1.3 suites, and `Config` lets no empty list of groups through");
         Arc::new(Self {
-            v2: config.speaks_v2(),
+            v2_peers: config.v2_peers(),
             ambiguous: config.is_ambiguous(),
             groups: config.groups.iter().map(|group| group.code_point()).collect(),
             config,
@@ -158,7 +158,7 @@ impl Shared {
 
     /// A reader for whatever may be knocked with.
     pub(crate) fn reader(&self) -> Reader {
-        Reader::new(self.v2)
+        Reader::new(self.v2_peers != Some(0))
     }
 
     /// Whether this key may knock with version 2.
@@ -176,7 +176,7 @@ impl Shared {
         let config = &self.config;
         match gathered {
             Gathered::V2(knock) => {
-                let caller = match config.guard.open_v2(&config.key, knock, prefix) {
+                let caller = match config.guard.open_v2(&config.key, knock, prefix, self.v2_peers) {
                     Err(Refusal::Signature) if self.ambiguous => return Ok(Judged::Undecided),
                     opened => opened?,
                 };

@@ -215,6 +215,27 @@ async fn a_removed_listener_takes_its_waiters_along_and_lets_running_upgrades_fi
     assert!(refused.is_err(), "the port is closed");
 }
 
+/// After a restart nothing is remembered of their knocks. Each is to come in by its first dial: who is refused waits in
+/// silence for five seconds before it dials again.
+#[tokio::test]
+async fn forty_peers_of_one_prefix_that_knock_with_version_2_come_in_by_one_dial_each() {
+    use libp2p_knock::{Mode, Version};
+    const PEERS: std::ops::Range<u8> = 100..140;
+    let one_by_one = PEERS.fold(config(2), |config, seed| {
+        config.with_peer(peer(seed), Version::V2, Mode::Yamux).expect("Ed25519")
+    });
+    for listening in [old(2), one_by_one] {
+        let listener = victim(listening).await;
+        let dials = PEERS.map(|seed| {
+            let dial = authenticated(old(seed)).dial(listener.address.clone(), dialer());
+            tokio::spawn(dial.unwrap())
+        });
+        let dialled = soon("the dials", futures::future::join_all(dials)).await;
+        let refused = dialled.iter().filter(|dialled| !matches!(dialled, Ok(Ok(_)))).count();
+        assert_eq!(refused, 0);
+    }
+}
+
 #[cfg(all(feature = "internals", feature = "metrics"))]
 /// An inner transport at which callers never cease to arrive, each with `bytes` to say.
 struct Flood {
