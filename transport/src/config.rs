@@ -201,7 +201,7 @@ impl Config {
             peers: Arc::default(),
             sealed: None,
             random,
-            guard: Arc::new(Guard::new(clock.clone(), openings_per_second)),
+            guard: Arc::new(Guard::new(clock.clone(), openings_per_second, Arc::default())),
             clock,
             openings_per_second,
             groups: vec![KeyExchange::X25519MlKem768, KeyExchange::X25519],
@@ -396,7 +396,8 @@ impl Config {
 
     /// Forgets which knocks were answered.
     pub(crate) fn renew_guard(&mut self) {
-        self.guard = Arc::new(Guard::new(self.clock.clone(), self.openings_per_second));
+        let known = self.guard.known().clone();
+        self.guard = Arc::new(Guard::new(self.clock.clone(), self.openings_per_second, known));
     }
 
     /// How long TLS may take, from the connected socket (dialer) or the valid knock (listener), and how long the

@@ -5,15 +5,17 @@ use crate::clock::{Clock, NoTime};
 use crate::identity::Key;
 use crate::knock::v3::{Gate, HEAD, Opened};
 use crate::knock::{Caller, Refusal, v2};
+use crate::known_prefixes::Known;
 use crate::silence::budget::{Budget, Handshakes, Verifications};
-use crate::silence::known::{KnownPrefixes, VerifiedKnocks};
+use crate::silence::known::VerifiedKnocks;
 use crate::silence::prefix::Prefix;
 use crate::silence::replay::{self, Moment, ReplaySet};
 use crate::silence::summary::{Cause, Counts, Notice, Notices};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use web_time::Instant;
 
@@ -21,6 +23,7 @@ use web_time::Instant;
 pub(crate) struct Guard {
     clock: Clock,
     state: Mutex<State>,
+    known: Arc<Known>,
 }
 
 struct State {
@@ -29,13 +32,13 @@ struct State {
     verifications: Verifications,
     verified: VerifiedKnocks,
     handshakes: Handshakes,
-    known: KnownPrefixes,
     counts: Counts,
     notices: Notices,
 }
 
 impl Guard {
-    pub(crate) fn new(clock: Clock, openings_per_second: NonZeroU32) -> Self {
+    /// `known` is not forgotten with all else when a configuration gets a new guard.
+    pub(crate) fn new(clock: Clock, openings_per_second: NonZeroU32, known: Arc<Known>) -> Self {
         let now = clock.now().monotonic;
         let mut key = [0; 32];
         // Should there be no randomness, nothing else here will work either, and will say so.
@@ -49,11 +52,20 @@ impl Guard {
                 verifications: Verifications::new(per_second, now),
                 verified: VerifiedKnocks::new(),
                 handshakes: Handshakes::new(per_second),
-                known: KnownPrefixes::new(),
                 counts: Counts::default(),
                 notices: Notices::new(),
             }),
+            known,
         }
+    }
+
+    pub(crate) fn known(&self) -> &Arc<Known> {
+        &self.known
+    }
+
+    /// See [`Config::with_known_prefixes_file`](crate::Config::with_known_prefixes_file).
+    pub(crate) fn keep_known_prefixes(&self, path: PathBuf) {
+        self.known.keep_at(path, &self.clock);
     }
 
     /// How long our first knock has to wait. A listener refuses knocks as old as its process, and times are whole
@@ -78,7 +90,8 @@ impl Guard {
     pub(crate) fn open_head(&self, gate: &Gate, head: &[u8; HEAD], prefix: Prefix) -> Result<Opened, Refusal> {
         let boxed = gate.open_box(head)?;
         let now = self.clock.now();
-        let allowed = self.state().may_open(&boxed.ephemeral(), now, prefix);
+        let known = self.known.contains(now.monotonic, prefix);
+        let allowed = self.state().may_open(&boxed.ephemeral(), now, prefix, known);
         if let Err(Refusal::Replayed) = allowed {
             // By whom it was made is not known before it is opened, and it is not opened.
             self.tell_of_replay(now.monotonic, None);
@@ -110,12 +123,11 @@ impl Guard {
     /// Takes a knock whose flight is in order too, once and never again.
     pub(crate) fn remember(&self, opened: &Opened, prefix: Prefix) -> Result<(), Refusal> {
         let now = self.clock.now();
-        let mut state = self.state();
-        let known = state.known.contains(now.monotonic, prefix);
-        let taken = state
+        let known = self.known.contains(now.monotonic, prefix);
+        let taken = self
+            .state()
             .replays
             .insert(&opened.ephemeral(), opened.time_ms(), now, prefix, known);
-        drop(state);
         let Err(refused) = taken else {
             return Ok(());
         };
@@ -161,14 +173,12 @@ impl Guard {
     }
 
     pub(crate) fn is_known(&self, prefix: Prefix) -> bool {
-        let now = self.clock.now().monotonic;
-        self.state().known.contains(now, prefix)
+        self.known.contains(self.clock.now().monotonic, prefix)
     }
 
     /// A peer has authenticated from there: its certificate was verified, not just its knock.
     pub(crate) fn authenticated(&self, prefix: Prefix) {
-        let now = self.clock.now().monotonic;
-        self.state().known.on_authenticated(now, prefix);
+        self.known.authenticated(&self.clock, prefix);
     }
 
     /// Counts one for the summary of the minute.
@@ -206,15 +216,20 @@ impl Guard {
 
 impl State {
     /// Whether the Noise message with this ephemeral is worth the key work.
-    fn may_open(&mut self, ephemeral: &[u8; 32], now: Moment, prefix: Prefix) -> Result<(), Refusal> {
+    fn may_open(&mut self, ephemeral: &[u8; 32], now: Moment, prefix: Prefix, known: bool) -> Result<(), Refusal> {
         if self.replays.contains(ephemeral) {
             return Err(Refusal::Replayed);
         }
-        let known = self.known.contains(now.monotonic, prefix);
         if !self.openings.charge(now.monotonic, prefix, known) {
             return Err(Refusal::Budget);
         }
         Ok(())
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.known.write(&self.clock);
     }
 }
 

@@ -35,6 +35,7 @@ mod config;
 mod error;
 mod guard;
 mod identity;
+mod known_prefixes;
 mod metrics;
 mod network_file;
 #[cfg_attr(
@@ -43,6 +44,7 @@ mod network_file;
 )]
 mod random;
 mod recent;
+mod replace;
 mod timer;
 mod user_code;
 
