@@ -42,11 +42,12 @@ where
     door: Door<T>,
     /// Moves the door to a task of its own when something first listens.
     spawn: Option<Spawn<T>>,
-    /// Listeners that have not been said to be closed, in the order in which they came.
+    /// Listeners that have not been reported as closed, oldest first.
     open: Vec<ListenerId>,
-    /// What is to be said before what the door says.
+    /// Events to report before those of the door.
     unsaid: VecDeque<Event<T::Output>>,
-    /// Listeners that were said to be closed when their door ended. The inner transport may say so too.
+    /// Listeners that were reported as closed when their door ended. The inner transport may report
+    /// them too.
     mourned: HashSet<ListenerId>,
 }
 
@@ -70,10 +71,10 @@ where
     ///
     /// `inner` has to work on whichever thread polls it.
     ///
-    /// Should that task end before the transport does, because it panicked or its runtime was shut down, then every
-    /// listener is reported as closed, with [`Error::ListenersEnded`], and its socket is. The next
-    /// [`listen_on`](libp2p_core::Transport::listen_on) asks `spawn` for a new task. `spawn` is called inside `listen_on`:
-    /// a panic of its own reaches whoever called that, and nothing listens then.
+    /// The task may end before the transport does: it panics, or its runtime is shut down. Every
+    /// listener is then closed and reported so, with [`Error::ListenersEnded`]. The next
+    /// [`listen_on`](libp2p_core::Transport::listen_on) asks `spawn` for a new task. `spawn` is
+    /// called inside `listen_on`. Its panic reaches the caller of that, and nothing listens.
     pub fn with_executor(mut self, mut spawn: impl FnMut(BoxFuture<'static, ()>) + Send + 'static) -> Self
     where
         T: Send + 'static,
@@ -95,8 +96,9 @@ where
         }
     }
 
-    /// Closes the socket of a listener that has just been removed, now and not when its door is polled next. Whether it
-    /// is closed. Polls the inner transport, which therefore has to be able to work here.
+    /// Closes the socket of a listener that was just removed, without waiting for the door. Returns
+    /// whether it is closed. Polls the inner transport, which has to be able to work on this
+    /// thread.
     #[cfg(feature = "tokio")]
     pub(crate) fn settle(&mut self, removed: ListenerId) -> bool {
         let closed = self.inner.settle(removed);
@@ -109,13 +111,13 @@ where
         let Some(spawn) = &mut self.spawn else { return };
         let door = &mut self.door;
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| spawn(door))) {
-            // Its caller's. Nobody would hear of what listens here.
+            // The caller's own. What listens here would be heard by no task.
             self.end();
             resume_unwind(panic);
         }
     }
 
-    /// The task of the door has ended, or there never was one. Closes what it listened at, and says so.
+    /// The task of the door has ended, or was never started. Closes its listeners and reports them.
     fn mourn(&mut self) {
         tracing::error!(listeners = self.open.len(), "the task of the listening side has ended");
         for listener_id in self.end() {
@@ -126,10 +128,11 @@ where
         }
     }
 
-    /// Closes all listeners without a word, and puts a new door in place of the old one. Returns what was open.
+    /// Closes all listeners without a report, and puts a new door in place of the old one. Returns
+    /// what was open.
     fn end(&mut self) -> Vec<ListenerId> {
         let open = std::mem::take(&mut self.open);
-        // It may be what has panicked.
+        // It may be what panicked.
         let user_code = &self.shared.config.user_code;
         let abandoned = user_code.run(Hook::Inner, || self.inner.abandon(open.clone()));
         self.mourned.extend(abandoned.as_ref().unwrap_or(&open));
@@ -137,7 +140,7 @@ where
         open
     }
 
-    /// Whether this is to be said.
+    /// Whether to report this event.
     fn is_news(&mut self, event: &Event<T::Output>) -> bool {
         if let TransportEvent::ListenerClosed { listener_id, .. } = event {
             self.open.retain(|open| open != listener_id);
@@ -193,7 +196,7 @@ where
                 Error::NotOurPeerId { address }.at(Stage::Address),
             ));
         }
-        // What has ended unheard would take this listener along.
+        // A door that has ended unnoticed would take this listener along.
         if let Some(said) = self.door.last_words() {
             for event in said {
                 if self.is_news(&event) {

@@ -153,7 +153,7 @@ impl Config {
     /// [`ConfigError::SignerCannotKnockV3`]: an identity that cannot work is found here and not at the first connection.
     /// For one that can only sign there is [`Config::with_signer`].
     pub fn with_identity(identity: Arc<dyn Identity>) -> Result<Self, ConfigError> {
-        // Whatever it is asked for here it is asked in its owner's own call, so its panics are that caller's.
+        // Asked inside the caller's own call: a panic here is the caller's.
         let own = StaticKey::new(identity.clone()).map_err(|error| match error {
             StaticKeyError::Key(key) => ConfigError::InvalidKey(key),
             StaticKeyError::CannotAgree => ConfigError::SignerCannotKnockV3,
@@ -298,7 +298,7 @@ impl Config {
         self.dialect.version == Version::V2 && self.peers.values().any(sealed)
     }
 
-    /// How many peers may knock with version 2. `None`: everybody.
+    /// How many peers may knock with version 2. `None`: all.
     pub(crate) fn v2_peers(&self) -> Option<usize> {
         let v2 = |dialect: &&Dialect| dialect.version == Version::V2;
         (!v2(&&self.dialect)).then(|| self.peers.values().filter(v2).count())
@@ -321,13 +321,16 @@ impl Config {
     /// Asked after a valid knock and before any work or byte of TLS, with the peer the knock names and how it
     /// reached us. Default: every valid knock is let in, so that whoever knows our PeerId can connect, as in libp2p.
     ///
-    /// Called on the task of the listening side, which has one for all its callers: a hook that blocks delays all of
-    /// them. The peer is not proven yet (a knock can be a replay), so deny by it but change nothing by it. A refused
-    /// caller learns nothing: to it the listener looks as if the knock had been wrong. The Swarm sees nothing either;
-    /// the metric `knocks{outcome="denied"}` counts it. In the listener's part of a hole punch the hook is called on the
-    /// dial's task, and our own dial fails with [`Error::Denied`](crate::Error::Denied).
+    /// Called on the task of the listening side, which has one for all its callers: a hook that
+    /// blocks delays all of them. The peer is not proven yet (a knock can be a replay), so deny by
+    /// it but change nothing by it. A refused caller learns nothing: to it the listener looks as if
+    /// the knock had been wrong. The Swarm sees nothing either; the metric
+    /// `knocks{outcome="denied"}` counts it. In the listener's part of a hole punch the hook is
+    /// called on the dial's task, and our own dial fails with
+    /// [`Error::Denied`](crate::Error::Denied).
     ///
-    /// A hook that panics denies that caller. It may call back into this crate: no lock is held meanwhile.
+    /// A hook that panics denies that caller. It may call back into this crate: no lock is held
+    /// meanwhile.
     pub fn with_admission<F>(mut self, hook: F) -> Self
     where
         F: Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync + 'static,
@@ -339,8 +342,8 @@ impl Config {
     /// Asked between TLS and the muxer, inbound and outbound, with the proven peer. Default: everybody.
     ///
     /// Called on the connection's task, which a slow hook delays alone. A refusal is
-    /// [`Error::Denied`](crate::Error::Denied) here; the other end sees its connection closed, and may have seen it open
-    /// for a moment. A hook that panics denies that connection.
+    /// [`Error::Denied`](crate::Error::Denied) here; the other end sees its connection closed, and
+    /// may have seen it open for a moment. A hook that panics denies that connection.
     pub fn with_secured_hook<F>(mut self, hook: F) -> Self
     where
         F: Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync + 'static,
@@ -351,6 +354,8 @@ impl Config {
 
     /// Most accepted sockets that may be held at once before they have authenticated, over all listeners of a
     /// transport. Default: a quarter of the descriptors that the process may open, less 128, and from 64 to 8192.
+    ///
+    /// Callers in their TLS handshake count, and so do those that the Swarm has not taken yet.
     ///
     /// Worst case: as many descriptors, some 4 kB each in the kernel and 1 kB here. When full, one is closed for each that
     /// is accepted: by lot, from the prefixes (IPv4 /24, IPv6 /48) that hold the most; one from which nobody has
@@ -365,9 +370,10 @@ impl Config {
     /// 7 % of a core. Half of them is kept for prefixes from which somebody has authenticated within a day, and while
     /// less than half a second's worth is left, one prefix has 20 a second. Who is over it meets silence.
     ///
-    /// What is done for version 2 grows with it: by default 2000 signature checks a second, 20 of them for one prefix,
-    /// and 2 handshakes for a peer from one prefix. At once a prefix has as many checks as there are peers configured for
-    /// version 2, from 5 to 256; 256 if version 2 is the rule.
+    /// What is done for version 2 grows with it: by default 2000 signature checks a second, 20 of
+    /// them for one prefix, and 2 handshakes for a peer from one prefix. At once a prefix has as
+    /// many checks as there are peers configured for version 2, from 5 to 256; 256 if version 2 is
+    /// the rule.
     ///
     /// Only somebody who knows our PeerID can spend it. The memory of what was answered, which no replay outlives, grows
     /// with it: 242 s of it are kept, some 10 MB by default if ever used up. It begins empty here, so set this before the

@@ -35,14 +35,15 @@ pub(crate) enum Door<T: libp2p_core::Transport> {
 /// What a door has come to.
 pub(crate) enum Said<S> {
     Event(Event<S>),
-    /// Its task has ended, and all that it held is gone. Nothing but a panic or the end of its runtime does that.
+    /// Its task has ended, by a panic or with its runtime, and all that it held is gone.
     Ended,
 }
 
 /// A door on a task of its own. Dropped, it closes.
 pub(crate) struct Task<S> {
     events: mpsc::UnboundedReceiver<Event<S>>,
-    /// Of the task, which has the only other copy, for when something was asked of the inner transport.
+    /// Wakes the task when something was asked of the inner transport. The task has the only other
+    /// copy.
     waker: Arc<AtomicWaker>,
     abort: AbortHandle,
 }
@@ -112,7 +113,7 @@ where
         }
     }
 
-    /// What it has said before its task ended, if that has ended.
+    /// If its task has ended: what that had said and was not heard.
     pub(crate) fn last_words(&mut self) -> Option<Vec<Event<T::Output>>> {
         let Self::There(task) = self else { return None };
         if Arc::strong_count(&task.waker) > 1 {

@@ -104,7 +104,7 @@ impl Guard {
                     let mut state = self.state();
                     state.notices.pass(now.monotonic, &key.bytes(), Notice::Skewed(seconds))
                 });
-                // Not under the lock: whoever listens to logs may dial.
+                // Not under the lock: a subscriber to the log may dial.
                 if told {
                     tracing::warn!(
                         peer = %late.peer,
@@ -139,7 +139,7 @@ impl Guard {
 
     /// Opens a v2 knock. One that was verified before, byte for byte, costs no signature check.
     ///
-    /// `peers`: how many are configured for version 2. `None` if everybody is.
+    /// `peers`: how many are configured for version 2. `None` if all are.
     pub(crate) fn open_v2(
         &self,
         own: &Key,

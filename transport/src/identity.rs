@@ -11,14 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The host's Ed25519 identity. The key behind it may live in this process, in an agent or in hardware.
 ///
-/// **Synchronous.** rustls signs inside its state machine and gives a signer no way to wait, so [`Identity::sign`]
-/// blocks the task that runs the handshake: one call for each knock sent and one for each handshake. A signer behind
-/// a network should cache a local delegate or accept that a slow answer holds a worker thread for that long.
-/// [`Identity::agree`] is asked on the task of the listening side, where a slow answer delays every caller, and on those
-/// of dials.
+/// **Synchronous.** rustls signs inside its state machine and gives a signer no way to wait, so
+/// [`Identity::sign`] blocks the task that runs the handshake: one call for each knock sent and one
+/// for each handshake. A signer behind a network should cache a local delegate or accept that a
+/// slow answer holds a worker thread for that long. [`Identity::agree`] is asked on the task of the
+/// listening side, where a slow answer delays every caller, and on those of dials.
 ///
-/// **Panics.** One in [`Identity::sign`] or [`Identity::agree`] fails the connection at hand and nothing else. While a
-/// [`Config`](crate::Config) is made it reaches whoever makes that.
+/// **Panics.** One in [`Identity::sign`] or [`Identity::agree`] fails the connection at hand and
+/// nothing else. While a [`Config`](crate::Config) is made it reaches the caller of that
+/// constructor.
 ///
 /// A [`Keypair`] is turned into an identity by [`Config::new`](crate::Config::new).
 pub trait Identity: Send + Sync + 'static {

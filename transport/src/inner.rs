@@ -1,4 +1,5 @@
-//! The inner transport. It dials for the Swarm and listens for the door, and both ask it one at a time.
+//! The inner transport. It dials for the Swarm and listens for the door, and both ask it one at a
+//! time.
 
 use libp2p_core::Transport;
 use libp2p_core::transport::{ListenerId, TransportEvent};
@@ -7,8 +8,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-/// How often the inner transport is polled on, at most, until a listener that has ended has given up its socket. An inner
-/// transport polls its listeners in turn, so this suffices for as many listeners.
+/// Limit on the polls that let a closed listener drop its socket. An inner transport polls its
+/// listeners in turn, so this suffices for as many listeners.
 const SETTLING: usize = 64;
 
 type Event<T> = TransportEvent<<T as Transport>::ListenerUpgrade, <T as Transport>::Error>;
@@ -19,7 +20,7 @@ pub(crate) struct Inner<T: Transport>(Arc<Mutex<Held<T>>>);
 struct Held<T: Transport> {
     /// Gone once [`Inner::close`] was called.
     transport: Option<T>,
-    /// What it has said and nobody has heard yet, in this order.
+    /// Its events that the door has not heard yet, oldest first.
     said: VecDeque<Event<T>>,
 }
 
@@ -42,7 +43,7 @@ impl<T: Transport> Inner<T> {
         self.lock().transport.as_mut().map(ask)
     }
 
-    /// Drops the transport, its listeners, and what nobody has heard.
+    /// Drops the transport, its listeners, and its events.
     pub(crate) fn close(&self) {
         let mut held = self.lock();
         let (transport, said) = (held.transport.take(), std::mem::take(&mut held.said));
@@ -51,15 +52,15 @@ impl<T: Transport> Inner<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Held<T>> {
-        // Had the transport panicked, whoever asked it has seen that, and there is no state of ours to be half way
-        // through.
+        // A panic of the transport has reached its caller, and leaves no state of ours half
+        // changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T: Transport + Unpin> Inner<T> {
-    /// What it has to say next. Says that a listener has closed once that one's socket is closed: an inner transport
-    /// says so first, and drops the socket when it is polled again.
+    /// Its next event. Reports a listener as closed once the listener's socket is closed: an inner
+    /// transport reports first, and drops the socket when it is polled again.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Event<T>> {
         let mut held = self.lock();
         if let Some(event) = held.said.pop_front() {
@@ -72,8 +73,8 @@ impl<T: Transport + Unpin> Inner<T> {
         Poll::Ready(event)
     }
 
-    /// Polls it until the listener that was removed last has closed its socket, and keeps what it says meanwhile.
-    /// Whether it has closed it. The waker of whoever polls otherwise is lost by this: have it poll again.
+    /// Polls it until a removed listener has closed its socket, and keeps the events for the door.
+    /// Returns whether it is closed. The door's waker is lost by this: have the door poll again.
     #[cfg(feature = "tokio")]
     pub(crate) fn settle(&self, removed: ListenerId) -> bool {
         let mut held = self.lock();
@@ -84,7 +85,8 @@ impl<T: Transport + Unpin> Inner<T> {
         })
     }
 
-    /// Removes all of these listeners, and forgets what it has said. Returns those of whose end it may still speak.
+    /// Removes these listeners, and drops its events. Returns the listeners that it may still
+    /// report as closed.
     pub(crate) fn abandon(&self, mut listeners: Vec<ListenerId>) -> Vec<ListenerId> {
         let mut held = self.lock();
         if let Some(transport) = &mut held.transport {

@@ -34,8 +34,8 @@ pub fn certificate_key(der: &[u8]) -> Option<[u8; 32]> {
     crate::certificate::key_of(&der.into()).ok()
 }
 
-/// The same configuration, with no clock but `time`: what the wall clock shows, and how long the process has run. Forgets
-/// which knocks were answered.
+/// The same configuration, with no clock but `time`: what the wall clock shows, and how long the
+/// process has run. Forgets which knocks were answered.
 pub fn with_time(config: Config, time: impl Fn() -> (SystemTime, Duration) + Send + Sync + 'static) -> Config {
     config.judging_by(Clock::of_both(time))
 }

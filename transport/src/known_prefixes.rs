@@ -1,4 +1,5 @@
-//! The prefixes from which peers have authenticated lately, and the file that keeps them over a restart.
+//! The prefixes from which peers have authenticated lately, and the file that keeps them over a
+//! restart.
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -20,8 +21,9 @@ use web_time::Instant;
 const WAIT: Duration = Duration::from_secs(60);
 
 impl Config {
-    /// Keeps in the file at `path` from which prefixes (IPv4 /24, IPv6 /48) peers have authenticated within a day, so that
-    /// after a restart those are served before strangers again. Default: a restart forgets them.
+    /// Keeps the prefixes (IPv4 /24, IPv6 /48) that have authenticated within a day in the file at
+    /// `path`. After a restart they are served before strangers again. Default: a restart forgets
+    /// them.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), libp2p_knock::ConfigError> {
@@ -30,18 +32,22 @@ impl Config {
     /// # let _ = config; Ok(()) }
     /// ```
     ///
-    /// The file is read here. It holds up to 4,096 prefixes, some 100 kB, and for each the minutes since a peer
-    /// authenticated from there; no PeerId and no address. It is written on a thread of its own, at most once a minute and
-    /// only if a prefix is new in it or an hour older than it should be, and once more when the last clone of this
-    /// configuration and the last transport made of it is dropped: that drop takes as long as the disk does. Each time a
-    /// file of mode 0600 replaces the old one as a whole. A process that is killed loses a minute at most.
+    /// The file is read here. It holds up to 4,096 prefixes, some 100 kB, and for each the minutes
+    /// since a peer authenticated from there. It holds no PeerId and no address. Its mode is 0600,
+    /// and each write replaces it as a whole.
     ///
-    /// A file that is missing is made. One that is damaged, or that others than its owner may write to, is not believed:
-    /// that is logged as a warning, and the next write replaces it. So is a file that cannot be written. A wall clock that
-    /// shows a time before the file was written cannot say how long ago that was; an hour is assumed.
+    /// A thread of its own writes it, at most once a minute, and only if a prefix is new in it or
+    /// an hour older there than it should be. A process that is killed loses a minute at most. The
+    /// last write happens when the last clone of this configuration and the last transport made of
+    /// it are dropped; that drop takes as long as the disk does.
     ///
-    /// All clones share it, those that were made before too. One process, one file: of two that write to it the last one
-    /// wins.
+    /// A missing file is made. A damaged file, or one that other users may write to, is not
+    /// believed: a warning is logged, and the next write replaces it. A file that cannot be written
+    /// is a warning too, and costs nothing else. A wall clock that shows a time before the last
+    /// write cannot tell how long ago that was; an hour is assumed.
+    ///
+    /// All clones share it, also those that were made before. Give each process a file of its own:
+    /// of two that write to one file the last one wins.
     pub fn with_known_prefixes_file(self, path: impl Into<PathBuf>) -> Self {
         self.guard.keep_known_prefixes(path.into());
         self
@@ -52,14 +58,14 @@ impl Config {
 #[derive(Default)]
 pub(crate) struct Known {
     table: Mutex<Table>,
-    /// Held by whoever writes the file, so that an older state does not replace a newer one.
+    /// Held while the file is written, so that an older state does not replace a newer one.
     writing: Mutex<()>,
 }
 
 struct Table {
     prefixes: KnownPrefixes,
     file: Option<PathBuf>,
-    /// When a file was last written, in seconds since 1970, as it says itself. A clock that is behind does not make that
+    /// The time in the file, in seconds since 1970. A clock that is behind does not make it
     /// earlier.
     written: u64,
     /// Whether the file should say something else than it does.
@@ -138,7 +144,8 @@ impl Known {
         }
     }
 
-    /// Writes the file, if it should say something else than it does. Blocks for as long as the disk takes.
+    /// Writes the file, if it should say something else than it does. Blocks for as long as the
+    /// disk takes.
     pub(crate) fn write(&self, clock: &Clock) {
         if !self.is_due() {
             return;
@@ -184,7 +191,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes the file when it is woken, on a thread of its own: whoever wakes has others to wake.
+/// Writes the file when it is woken, on a thread of its own: the waking thread has others to wake.
 struct Writer {
     known: Weak<Known>,
     clock: Clock,

@@ -1,7 +1,7 @@
 //! A socket that an upgrade of the Swarm's works with while the listener can still take it back.
 //!
-//! The Swarm may not poll an upgrade for as long as it likes. What the listener is to hold no longer it takes back at
-//! once, and does not wait for the upgrade to hear of it.
+//! The Swarm may leave an upgrade unpolled for as long as it likes. The listener takes the socket
+//! back at once when it needs the place, and does not wait for the upgrade to hear of it.
 
 use futures::channel::oneshot;
 use futures::future::FutureExt as _;
@@ -56,14 +56,14 @@ pub(crate) struct Lender<S> {
 }
 
 impl<S> Lender<S> {
-    /// Takes the socket back, and wakes whoever works with it. `None` if it was kept, or dropped.
+    /// Takes the socket back, and wakes the upgrade. `None` if that has kept it, or dropped it.
     pub(crate) fn take_back(self) -> Option<S> {
         let io = self.shared.take();
         let _ = self.recall.send(());
         io
     }
 
-    /// Whether anybody has begun to work with it.
+    /// Whether the upgrade has begun to work with it.
     pub(crate) fn is_used(&self) -> bool {
         self.shared.used.load(Ordering::Relaxed)
     }
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_back_is_the_lenders_at_once_and_an_error_to_whoever_works_with_it() {
+    fn what_is_taken_back_is_the_lenders_at_once_and_an_error_to_the_upgrade() {
         let (io, alive) = told();
         let (lender, mut lent) = lend(io);
         assert!(!lender.is_used());
@@ -183,7 +183,7 @@ mod tests {
         let (io, alive) = told();
         let (lender, lent) = lend(io);
         drop(lent);
-        assert_eq!(Arc::strong_count(&alive), 1, "dropped with whoever worked with it");
+        assert_eq!(Arc::strong_count(&alive), 1, "dropped with the upgrade");
         assert!(lender.take_back().is_none());
     }
 

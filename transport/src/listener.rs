@@ -88,7 +88,7 @@ struct Place {
     prefix: Prefix,
     /// Whether it has been counted already what became of it.
     counted: bool,
-    /// Where it is, while it is the Swarm's to answer: the signal reaches nobody then.
+    /// Its slot while the Swarm answers it. Its signal reaches no socket then.
     answering: Option<Slot>,
     signal: Arc<Signal>,
 }
@@ -188,7 +188,7 @@ where
         self.count();
     }
 
-    /// Closes one that has left the pool for others, whoever works with it.
+    /// Closes one that had to leave the pool, also if the Swarm works with it.
     fn evict(&mut self, place: &Place) {
         self.left(place, KnockOutcome::Evicted, Cause::Evicted);
         if let Some(slot) = place.answering
@@ -198,8 +198,8 @@ where
         }
     }
 
-    /// Takes back the socket of a caller that was being answered. It may be through already, and its word of that on the
-    /// way.
+    /// Takes back the socket of a caller that is being answered. It may be through already, with
+    /// word of that on the way.
     fn take_back(&mut self, slot: Slot, lender: Lender<S>) {
         if let Some(io) = lender.take_back() {
             self.drain(slot, io);
@@ -412,8 +412,8 @@ where
         }
     }
 
-    /// Takes back the socket of a caller whose time is over before the Swarm has begun to answer it. A handshake that has
-    /// begun has a time limit of its own.
+    /// Takes back the socket of a caller whose time was over before the Swarm began to answer it. A
+    /// handshake that has begun has a time limit of its own.
     fn take_back_unanswered(&mut self, place: &Place) {
         if let Some(slot) = place.answering
             && self.answering.get(slot).is_some_and(|lender| !lender.is_used())

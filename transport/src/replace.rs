@@ -1,4 +1,5 @@
-//! Replacing a file so that a reader finds the old one or the new one, whenever the writer was killed.
+//! Replacing a file so that a reader finds the old one or the new one, whenever the writer was
+//! killed.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -6,13 +7,13 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Puts `bytes` into the file at `path`, in place of what is there, readable by its owner alone. A symbolic link is
-/// followed. Blocks for as long as the disk takes to make it durable.
+/// Puts `bytes` into the file at `path`, in place of what is there, readable by its owner alone. A
+/// symbolic link is followed. Blocks for as long as the disk takes to make it durable.
 ///
 /// # Errors
 ///
-/// What was there is still there, unless its directory could not be made durable. A crash of the machine may then bring
-/// the old file back.
+/// What was there is still there, unless its directory could not be made durable. A crash of the
+/// machine may then bring the old file back.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let path = target(path);
     let beside = beside(&path)?;
@@ -25,7 +26,8 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync(directory(&path))
 }
 
-/// Removes what a killed process has left of a file that it was writing. What cannot be removed is in the way of nothing.
+/// Removes what a killed process has left of a file that it was writing. What cannot be removed is
+/// in the way of nothing.
 pub(crate) fn remove_leftovers(path: &Path) {
     let path = target(path);
     let (Some(start), Ok(entries)) = (start(&path), fs::read_dir(directory(&path))) else {

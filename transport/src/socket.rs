@@ -153,7 +153,8 @@ where
 {
     type Output = Step<S>;
 
-    /// The inner transport's sockets are the user's code too. One that panics is one that has ended.
+    /// The inner transport's sockets are the user's code too. One that panics is one that has
+    /// ended.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Step<S>> {
         let this = self.get_mut();
         match catch_unwind(AssertUnwindSafe(|| this.step(cx))) {

@@ -62,7 +62,7 @@ impl Deadline {
             }
             _ => Ok(()),
         };
-        // Whoever listens to logs may need a deadline too.
+        // Not under the lock: a subscriber to the log may need a deadline.
         drop(timer);
         if let Err(error) = started {
             tracing::error!(%error, "no thread for timeouts");

@@ -50,11 +50,13 @@ type Inner = crate::Transport<libp2p_tcp::tokio::Transport>;
 /// which has to be called inside a tokio runtime, as that of `libp2p-tcp` has. How busy the Swarm is does not show in
 /// how strangers are treated.
 ///
-/// **One port, one transport.** libp2p opens listeners with `SO_REUSEPORT`: a stock TCP listener on the same port
-/// would not fail, it would take a share of the connections. [`listen_on`](libp2p_core::Transport::listen_on) refuses a
-/// port that somebody listens on already ([`Error::PortInUse`]); it cannot see one that comes later.
-/// A port is free again as soon as [`remove_listener`](libp2p_core::Transport::remove_listener) has returned, or the
-/// transport is dropped.
+/// **One port, one transport.** libp2p opens listeners with `SO_REUSEPORT`: a stock TCP listener on
+/// the same port would not fail, it would take a share of the connections.
+/// [`listen_on`](libp2p_core::Transport::listen_on) refuses a port that somebody listens on already
+/// ([`Error::PortInUse`]); it cannot see one that comes later.
+///
+/// A port is free again as soon as [`remove_listener`](libp2p_core::Transport::remove_listener) has
+/// returned, or the transport is dropped.
 #[derive(Debug)]
 pub struct Transport {
     inner: Inner,
@@ -67,7 +69,8 @@ pub struct Transport {
 #[derive(Debug)]
 struct Listener {
     port: u16,
-    /// It was removed, and `libp2p-tcp` still has its socket: for a tenth of a second after an error it lets none go.
+    /// It was removed, and `libp2p-tcp` still has its socket: for a tenth of a second after an
+    /// error it lets none go.
     leaving: bool,
 }
 
@@ -90,8 +93,8 @@ impl Transport {
         }
     }
 
-    /// Whether the only listeners of ours at this port are about to leave it. Its place can be taken before they have:
-    /// `libp2p-tcp` shares ports.
+    /// Whether the only listeners of ours at this port are about to leave it. Its place can be
+    /// taken before they have: `libp2p-tcp` shares ports.
     fn is_being_left(&self, port: u16) -> bool {
         let mut ours = self
             .listeners

@@ -239,9 +239,9 @@ impl Shared {
         self.config.guard.count(cause);
     }
 
-    /// Answers a caller and becomes the TLS server. A caller that does not authenticate is to see no more than a stranger
-    /// does, so its socket is given back, unless it was taken back already. One that did, and is not wanted, sees it
-    /// closed.
+    /// Answers a caller and becomes the TLS server. A caller that does not authenticate is to see
+    /// no more than a stranger does, so its socket is given back, unless it was taken back already.
+    /// One that did, and is not wanted, sees it closed.
     pub(crate) async fn answer<S>(
         &self,
         mut lent: Lent<S>,

@@ -1,7 +1,8 @@
-//! The user's code that runs on a task of ours. A panic in it is caught, counted, and logged once for each hook.
+//! The user's code that runs on a task of ours. A panic in it is caught, counted, and logged once
+//! for each hook.
 //!
-//! The caller turns a caught panic into a denial, or into the default that its documentation names. No lock of ours is
-//! held while the user's code runs.
+//! The caller turns a caught panic into a denial, or into the default that its documentation names.
+//! No lock of ours is held while the user's code runs, but for the one round the inner transport.
 
 use crate::config::Denial;
 use std::any::Any;
@@ -50,8 +51,8 @@ impl Hook {
 
 /// A hook of the user's panicked. It counts as a denial; the panic itself went no further.
 ///
-/// It is the source of [`Error::Denied`](crate::Error::Denied) and [`Error::Sign`](crate::Error::Sign) when the hook, or
-/// the identity, is at fault.
+/// It is the source of [`Error::Denied`](crate::Error::Denied) and
+/// [`Error::Sign`](crate::Error::Sign) when the hook, or the identity, is at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the {hook} hook panicked")]
 pub struct HookPanicked {

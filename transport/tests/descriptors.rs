@@ -240,8 +240,8 @@ mod held {
         started.elapsed()
     }
 
-    /// Valid knocks that stall in their handshake, one after the other, at a listener with eight places. `taken` says
-    /// whether its Swarm takes callers, and hears of those that had to go.
+    /// Valid knocks that stall in their handshake, one after the other, at a listener with eight
+    /// places. `taken` says whether its Swarm takes callers, and hears of those that had to go.
     async fn stalled(taken: bool) {
         const PLACES: usize = 8;
         const FLIGHTS: usize = 300;
@@ -269,7 +269,7 @@ mod held {
                     if let TransportEvent::Incoming { upgrade, .. } = event {
                         let failed = failed.clone();
                         tokio::spawn(async move {
-                            let error = upgrade.await.expect_err("nobody goes on").into_error();
+                            let error = upgrade.await.expect_err("it stalls").into_error();
                             assert!(matches!(error, libp2p_knock::Error::Knock(_)), "{error:?}");
                             failed.fetch_add(1, Ordering::Relaxed);
                         });
@@ -292,7 +292,8 @@ mod held {
         assert!(knocks("accepted") > FLIGHTS / 2, "stalled before they were answered");
         let waiting = value(&registry, "sockets_waiting");
         assert!(waiting <= PLACES && waiting > 0, "{waiting}");
-        // Who had to go sees an ordinary end, and no reset. Under a Swarm that answers, behind the server's flight.
+        // Those that had to go see an ordinary end and no reset, behind the server's flight if
+        // there was one.
         let mut ended = 0;
         for socket in sockets {
             let socket = socket.into_std().unwrap();
@@ -333,8 +334,8 @@ mod held {
         socket_of(&event.into_new_address().expect("an address")).unwrap()
     }
 
-    /// What relief frees when the system has no descriptors left is there for the next caller, also when all who wait are
-    /// being answered.
+    /// Descriptors that relief frees are there for the next caller, also if all sockets in the pool
+    /// are being answered.
     #[test]
     fn without_descriptors_callers_that_stall_in_their_handshake_go_and_what_they_held_is_free() {
         alone(async {
@@ -353,7 +354,7 @@ mod held {
             let flights: Vec<_> = std::iter::once(flight())
                 .chain((1..STALLED).map(|_| sealed()))
                 .collect();
-            // Nobody takes them: what they hold is the listener's.
+            // The Swarm takes none of them: what they hold is the listener's.
             let mut sockets = Vec::new();
             for flight in &flights {
                 let mut socket = TcpStream::connect(to).await.unwrap();

@@ -178,7 +178,7 @@ fn a_file_that_cannot_be_written_costs_nothing_else_and_is_tried_again() {
     known.write(&wall.clock());
     assert!(known.contains(Instant::now(), net(1)) && known.table().changed);
     fs::create_dir(&nowhere).expect("made");
-    // What comes in next has it tried again, whoever it is.
+    // Whatever comes in next has it tried again.
     known.authenticated(&wall.clock(), net(1));
     assert!(known.table().due.is_some());
     known.write(&wall.clock());
@@ -192,7 +192,8 @@ fn a_file_that_cannot_be_written_costs_nothing_else_and_is_tried_again() {
     assert!(path.is_dir());
 }
 
-/// By the wall clock, which may be wrong either way; never for longer than its day by the clock that cannot be set.
+/// By the wall clock, which may be wrong either way; never for longer than its day by the clock
+/// that cannot be set.
 #[test]
 fn a_prefix_expires_by_the_wall_clock_and_a_wrong_one_makes_none_live_for_ever() {
     let folder = tempfile::tempdir().expect("a directory");

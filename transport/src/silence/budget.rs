@@ -97,24 +97,26 @@ impl Budget {
 
 /// Signature checks of v2 knocks, asked only for claimed keys that are configured and not remembered.
 ///
-/// **How many at once.** A peer's knock never changes and is remembered once it was verified. So peers need one check
-/// each after a restart, all of them at once if they live in one prefix, and none after that. A prefix therefore has as
-/// many at once as there are peers configured for version 2, from 5 to 256; and 256 where version 2 is for everybody, as
-/// their number is not known then. It has 20 a second, as WireGuard's has.
+/// **How many at once.** A peer's knock never changes, and is remembered once it was verified. So
+/// peers need one check each after a restart, at the same time if they live in one prefix, and none
+/// after that. A prefix therefore has as many at once as there are peers configured for version 2,
+/// from 5 to 256. It has 256 if version 2 is the rule, as the number of peers is not known then. It
+/// has 20 a second, as WireGuard's has.
 ///
-/// A replay is remembered too, and costs no check. A forger gets what is left of this, 256 checks at once at most, an
-/// eighth of what all prefixes have, and 20 a second for ever.
+/// A replay is remembered too, and costs no check. A forger gets what peers leave of this: 256
+/// checks at once at most, an eighth of what all prefixes have, and 20 a second from then on.
 ///
-/// The alternative is a head that waits for its token. Such a head must go on reading what its sender sends, as a refused
-/// one does, or it shows which keys are configured; and it must be kept. This needs neither.
+/// The alternative is a head that waits for its token. It would have to be kept, and to go on
+/// reading as a refused one does, or its socket would show which keys are configured. A larger
+/// burst changes nothing that is visible.
 #[derive(Debug)]
 pub(crate) struct Verifications {
     limit: Limit,
     overall: Bucket,
     /// What one prefix has, but for how many at once.
     of_a_prefix: Limit,
-    /// Only who is served has an entry. Somebody with more than 4,096 prefixes can have one forgotten before it is full
-    /// again; what all prefixes have is the bound then.
+    /// Only a prefix that was served has an entry. An attacker with more than 4,096 prefixes can
+    /// have one forgotten before it is full again; the overall limit holds then.
     prefixes: PerKey<Prefix>,
 }
 
@@ -134,7 +136,8 @@ impl Verifications {
         }
     }
 
-    /// Takes one for this prefix, where so many peers are configured for version 2. `None`: for everybody.
+    /// Takes one for this prefix, where so many peers are configured for version 2. `None`: all
+    /// are.
     pub(crate) fn charge(&mut self, now: Instant, prefix: Prefix, peers: Option<usize>) -> bool {
         let (least, most) = AT_ONCE.into_inner();
         let at_once = peers.map_or(most, |peers| u32::try_from(peers).unwrap_or(most).clamp(least, most));

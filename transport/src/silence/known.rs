@@ -1,7 +1,8 @@
 //! What is remembered in favour of somebody: prefixes that have authenticated lately, and v2 knocks that were verified.
 //!
-//! Both are tables of the most recent, and may forget: whoever is forgotten is served like a stranger, or verified once more.
-//! Only authentication fills them, so a stranger cannot push anybody out. The prefixes can be kept in a file ([`text`]).
+//! Both are tables of the most recent, and may forget: whoever is forgotten is served like a
+//! stranger, or verified once more. Only authentication fills them, so a stranger cannot push
+//! anybody out. The prefixes can be kept in a file ([`text`]).
 
 pub(crate) mod text;
 
@@ -22,8 +23,9 @@ const PREFIXES: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 const KNOCKS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 /// How old what a file says of a prefix may become before it is worth a new file.
 const STALE: Duration = Duration::from_secs(3600);
-/// What passes for the time since a file was written when the clock shows an earlier time than that: how long it was
-/// cannot be known, and no prefix is to live for ever by a clock that is always behind at first.
+/// What passes for the time since a file was written when the clock shows an earlier time than
+/// that: how long it was cannot be known, and no prefix is to live for ever by a clock that is
+/// always behind at first.
 const UNKNOWN: Duration = Duration::from_secs(3600);
 
 /// Prefixes from which somebody has authenticated within a day.
@@ -42,8 +44,8 @@ impl KnownPrefixes {
         Self(recent(PREFIXES))
     }
 
-    /// A peer has authenticated from there: its certificate has been verified, not just its knock. Whether a file should
-    /// be written anew for it.
+    /// A peer has authenticated from there: its certificate has been verified, not just its knock.
+    /// Whether a file should be written anew for it.
     pub(crate) fn on_authenticated(&mut self, now: Instant, prefix: Prefix) -> bool {
         // That one among all who have no address is good says nothing about the others.
         if prefix == Prefix::Unknown {
@@ -73,8 +75,8 @@ impl KnownPrefixes {
         lines
     }
 
-    /// Takes in what a file says that was written so long ago; `None` if the clock cannot say. Returns how many of its
-    /// prefixes are known by that.
+    /// Takes in what a file says that was written so long ago; `None` if the clock cannot say.
+    /// Returns how many of its prefixes are known by that.
     pub(crate) fn restore(&mut self, now: Instant, lines: Vec<Line>, ago: Option<Duration>) -> usize {
         let ago = ago.unwrap_or(UNKNOWN);
         let restored = lines.into_iter().filter_map(|line| {
@@ -89,7 +91,8 @@ impl KnownPrefixes {
         let mut all: Vec<_> = restored.collect();
         let restored = all.len();
         all.extend(self.0.iter().map(|(prefix, entry)| (*prefix, *entry)));
-        // The oldest first, as they came: those go when there is no room, and of two the newer stays.
+        // The oldest first, as they came: those go when there is no room, and of two the newer
+        // stays.
         all.sort_by_key(|(_, entry)| entry.until);
         self.0.clear();
         for (prefix, entry) in all {

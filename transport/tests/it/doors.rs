@@ -1,4 +1,5 @@
-//! The listening side's own life: what ends its task, what that leaves behind, and how soon an address is free again.
+//! The listening side's own life: what ends its task, what that leaves behind, and how soon an
+//! address is free again.
 
 use crate::common::*;
 use futures::future::poll_fn;
@@ -131,7 +132,7 @@ async fn an_address_is_free_as_soon_as_a_fast_open_listener_is_removed() {
     assert!(!transport.remove_listener(id));
 }
 
-/// What a live listener of ours holds is as taken as what somebody else's does.
+/// A port that a live listener of ours holds is as taken as another program's.
 #[tokio::test]
 async fn an_address_that_a_listener_of_ours_still_holds_is_refused() {
     let mut transport = tcp(2);
@@ -144,7 +145,7 @@ async fn an_address_that_a_listener_of_ours_still_holds_is_refused() {
     transport.listen_on(ListenerId::next(), address).expect_err("in use");
 }
 
-/// A runtime that goes takes the door along. The listeners are said to be closed, their sockets are, and the next
+/// A runtime takes the door along. The listeners are closed and reported so, and the next
 /// `listen_on` works.
 #[tokio::test]
 async fn a_door_whose_runtime_is_gone_is_told_as_closed_listeners_and_the_next_one_works() {
@@ -211,7 +212,7 @@ struct Odd {
     panics: Arc<AtomicBool>,
     /// To be said once, by the first listener.
     error: Arc<Mutex<Option<OddError>>>,
-    /// What becomes of those who come.
+    /// What becomes of accepted sockets.
     upgrade: Ill,
     waker: Arc<Mutex<Option<Waker>>>,
 }
@@ -370,7 +371,8 @@ async fn an_error_of_the_inner_transport_that_panics_when_it_is_looked_into_is_p
     address_of(&mut transport).await;
 }
 
-/// A stream or an upgrade of the inner transport's that panics is one socket fewer, and nothing else.
+/// A stream or an upgrade of the inner transport's that panics is one socket fewer, and nothing
+/// else.
 #[tokio::test]
 async fn a_socket_that_panics_ends_and_the_listener_goes_on() {
     for ill in [Ill::Upgrade, Ill::Read] {
@@ -393,7 +395,8 @@ async fn a_socket_that_panics_ends_and_the_listener_goes_on() {
     }
 }
 
-/// Whatever the door does with an event, the inner transport is free meanwhile: here the event's own error asks for it.
+/// Whatever the door does with an event, the inner transport is free meanwhile: here the event's
+/// own error asks for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_inner_transport_is_not_held_while_the_door_looks_at_an_event() {
     let odd = Odd::default();
@@ -405,7 +408,7 @@ async fn the_inner_transport_is_not_held_while_the_door_looks_at_an_event() {
     let (answer, answered) = mpsc::channel();
     let answered = Mutex::new(answered);
     *error.lock().unwrap() = Some(OddError(Box::new(move || {
-        // The first look is the door's. Whoever looks again, to print it, finds nobody there.
+        // The first look is the door's. A later one, to print it, finds the channel closed.
         if asked.send(()).is_ok() {
             let free = answered.lock().unwrap().recv_timeout(Duration::from_secs(5));
             assert!(free.is_ok(), "the dial waited for the door");

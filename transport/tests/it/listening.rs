@@ -215,8 +215,8 @@ async fn a_removed_listener_takes_its_waiters_along_and_lets_running_upgrades_fi
     assert!(refused.is_err(), "the port is closed");
 }
 
-/// After a restart nothing is remembered of their knocks. Each is to come in by its first dial: who is refused waits in
-/// silence for five seconds before it dials again.
+/// After a restart none of their knocks is remembered. Each is to come in by its first dial: a
+/// refused one waits in silence for five seconds before it dials again.
 #[tokio::test]
 async fn forty_peers_of_one_prefix_that_knock_with_version_2_come_in_by_one_dial_each() {
     use libp2p_knock::{Mode, Version};

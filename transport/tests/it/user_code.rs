@@ -1,5 +1,5 @@
-//! Every closure and trait object of the user's that this crate calls, at fault: it panics, calls back, or drops what it
-//! was given. The listener goes on, and who was asked about is denied.
+//! Faults in every closure and trait object of the user's that this crate calls: it panics, calls
+//! back, or drops what it was given. The listener goes on, and the caller in question is denied.
 
 use crate::common::*;
 use libp2p_core::transport::{ListenerId, TransportEvent};
@@ -145,7 +145,7 @@ async fn a_denial_that_panics_as_it_is_dropped_is_a_denial() {
 }
 
 #[tokio::test]
-async fn a_caller_that_a_panic_denies_gets_no_byte_and_the_close_time_of_everybody() {
+async fn a_caller_that_a_panic_denies_gets_no_byte_and_the_usual_close_time() {
     let hook = |_: &PeerId, _: &ConnectedPoint| panic!("the user's own fault");
     let listener = listening(short(old(2)).with_admission(hook), true).await;
     let flight = [&knock(3, 2)[..], b"\x16\x03\x01 and so on"].concat();
@@ -213,7 +213,8 @@ async fn a_secured_hook_that_panics_denies_that_connection_on_either_side() {
     is_let_in(3, &mut listener).await;
 }
 
-/// A clock that shows nothing refuses every knock, as one that is wrong does, and lets no knock of ours be made.
+/// A clock that shows nothing refuses every knock, as one that is wrong does, and lets no knock of
+/// ours be made.
 #[tokio::test]
 async fn a_clock_that_panics_refuses_what_it_should_have_judged_and_nothing_else() {
     let (fault, mut counted) = (Fault::default(), Counted::default());
@@ -356,7 +357,8 @@ async fn an_identity_that_panics_while_it_is_configured_reaches_its_caller() {
     make().expect("nothing is left of it");
 }
 
-/// The executor is asked inside `listen_on`, so its panic reaches whoever called that, and nothing is left listening.
+/// The executor is asked inside `listen_on`, so its panic reaches the caller of that, and nothing
+/// is left listening.
 #[tokio::test]
 async fn an_executor_that_panics_reaches_the_caller_of_listen_on_and_leaves_nothing_behind() {
     let mut calls = 0;
@@ -455,7 +457,7 @@ async fn a_hook_that_calls_back_returns() {
     *reached.lock().unwrap() = None;
 }
 
-/// Whoever listens to our log is called by us too. What it does there must not meet a lock of ours.
+/// A subscriber to the log is called by this crate too. What it does must not meet a lock of ours.
 #[cfg(all(feature = "internals", feature = "metrics"))]
 #[test]
 fn a_listener_to_the_log_may_call_back() {

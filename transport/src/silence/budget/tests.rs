@@ -176,7 +176,8 @@ fn the_tables_of_buckets_stay_within_their_bounds() {
     assert_eq!(pairs.pairs.buckets.len(), TABLE);
 }
 
-/// What a network of peers in one prefix asks for when its listener has been restarted: each of them once, at once.
+/// What a network of peers in one prefix asks for when its listener has been restarted: each of
+/// them once, at once.
 #[test]
 fn forty_peers_of_one_prefix_are_verified_within_two_seconds_of_a_restart() {
     let start = Instant::now();
@@ -186,7 +187,7 @@ fn forty_peers_of_one_prefix_are_verified_within_two_seconds_of_a_restart() {
             let verified = |_: &usize| budget.charge(start + took, net(1), peers);
             left -= (0..left).filter(verified).count();
             if left > 0 {
-                // Who is refused waits in silence for five seconds, and then dials again.
+                // A refused dialer waits in silence for five seconds, and then dials again.
                 took += ms(5000);
             }
         }

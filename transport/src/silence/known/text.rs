@@ -8,8 +8,9 @@
 //! end
 //! ```
 //!
-//! When it was written, in seconds since 1970, and for each prefix how many minutes before that, at most, a peer had
-//! authenticated from there. No peer and no address is in it. Lines are in the order of the prefixes.
+//! When it was written, in seconds since 1970, and for each prefix how many minutes before that, at
+//! most, a peer had authenticated from there. No peer and no address is in it. Lines are in the
+//! order of the prefixes.
 
 use super::super::prefix::Prefix;
 // `core::net` has addresses and no sockets.
@@ -76,8 +77,8 @@ pub(crate) fn encode(now: u64, lines: &[Line]) -> String {
     text
 }
 
-/// When a text was written, in seconds since 1970, and what it says. All of it or nothing: what is damaged is not
-/// believed.
+/// When a text was written, in seconds since 1970, and what it says. All of it or nothing: what is
+/// damaged is not believed.
 ///
 /// # Errors
 ///

@@ -1,8 +1,8 @@
-//! Everybody comes back at once to a listener that was started anew, from 250 prefixes of the loopback.
+//! Peers come back at once to a listener that was started anew, from 250 prefixes of the loopback.
 //!
-//! The campaign prints how long it takes until all are up and how many had to wait: with the file of known prefixes and
-//! without, and both while strangers who know the listener's PeerID send so many knocks a second, from 250 prefixes of
-//! their own.
+//! The campaign prints how long it takes until all are up, and how many had to wait: with the file
+//! of known prefixes and without. It does both again in a flood of so many knocks a second, by
+//! strangers that know the listener's PeerID and have 250 prefixes of their own.
 //!
 //! ```text
 //! KNOWN_FLOOD=2000 cargo test --release -p libp2p-knock --all-features --test it -- come_back --nocapture
@@ -31,7 +31,7 @@ fn elsewhere(n: usize) -> IpAddr {
     Ipv4Addr::new(127, 10, prefix, 9).into()
 }
 
-/// A knock that costs its listener the key work, and is none.
+/// A forgery that costs its listener the key work.
 fn forged(n: usize) -> Vec<u8> {
     let mut noise = [0x5a; 176];
     noise[..8].copy_from_slice(&n.to_le_bytes());
@@ -122,7 +122,7 @@ async fn all_come_back_to_a_listener_that_was_started_anew() {
         if let Some(flooding) = flooding {
             flooding.abort();
         } else {
-            // Half a second's worth of openings is for everybody.
+            // Half a second's worth of openings is for all.
             assert_eq!(waited, 0, "{said}");
         }
         stop(target, &path).await;
@@ -136,7 +136,7 @@ async fn all_come_back_to_a_listener_that_was_started_anew() {
 
 /// All knock in one instant: the budgets see no time pass, so the counts are exact.
 #[tokio::test]
-async fn who_was_known_before_a_restart_does_not_wait_for_strangers_after_it() {
+async fn peers_that_were_known_before_a_restart_do_not_wait_for_strangers_after_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("known");
     let before = started(Some(&path), config(2)).await;
