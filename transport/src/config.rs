@@ -341,9 +341,10 @@ impl Config {
 
     /// Asked between TLS and the muxer, inbound and outbound, with the proven peer. Default: everybody.
     ///
-    /// Called on the connection's task, which a slow hook delays alone. A refusal is
-    /// [`Error::Denied`](crate::Error::Denied) here; the other end sees its connection closed, and
-    /// may have seen it open for a moment. A hook that panics denies that connection.
+    /// Called on the connection's task, which a slow hook delays, and with it the thread that runs
+    /// it. A refusal is [`Error::Denied`](crate::Error::Denied) here; the other end sees its
+    /// connection closed, and may have seen it open for a moment. A hook that panics denies that
+    /// connection.
     pub fn with_secured_hook<F>(mut self, hook: F) -> Self
     where
         F: Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync + 'static,

@@ -326,6 +326,31 @@ mod held {
         alone(stalled(false));
     }
 
+    /// A caller that the Swarm does not even begin to answer sees what a stranger sees: the end, at
+    /// its time.
+    #[test]
+    fn callers_that_their_swarm_does_not_take_are_closed_when_their_time_is_over() {
+        alone(async {
+            let mut registry = Registry::default();
+            let config = config(2)
+                .with_metrics(&mut registry)
+                .dangerous()
+                .with_close_time(Duration::from_millis(300));
+            let mut transport = authenticated(config).with_executor(|task| drop(tokio::spawn(task)));
+            let to = listening(&mut transport).await;
+            let (flight, before) = (flight(), descriptors());
+            let mut socket = TcpStream::connect(to).await.unwrap();
+            socket.write_all(&flight).await.unwrap();
+            let mut answer = Vec::new();
+            let ended = tokio::io::AsyncReadExt::read_to_end(&mut socket, &mut answer);
+            soon("the end", ended).await.expect("no reset");
+            assert!(answer.is_empty());
+            assert_eq!(value(&registry, "knocks_total{outcome=\"accepted\"}"), 1);
+            drop(socket);
+            within(PATIENCE, "its descriptor", || descriptors() == before).await;
+        });
+    }
+
     async fn listening(transport: &mut libp2p_knock::Authenticated<libp2p::tcp::tokio::Transport>) -> SocketAddr {
         transport
             .listen_on(ListenerId::next(), "/ip4/127.0.0.1/tcp/0/tls".parse().unwrap())

@@ -132,6 +132,51 @@ async fn an_address_is_free_as_soon_as_a_fast_open_listener_is_removed() {
     assert!(!transport.remove_listener(id));
 }
 
+/// As a Swarm's owner may do from any thread. The other listener has a caller, which the door is
+/// too busy to accept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_listener_can_be_removed_outside_of_the_runtime() {
+    let (go_on, wait) = mpsc::channel::<()>();
+    let (asked, is_asked) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let hook = move |_: &libp2p_identity::PeerId, _: &libp2p_core::ConnectedPoint| {
+        asked.send(())?;
+        Ok(tokio::task::block_in_place(|| {
+            wait.lock().unwrap().recv_timeout(PATIENCE)
+        })?)
+    };
+    let mut transport = libp2p_knock::tokio::Transport::new(config(2).with_admission(hook));
+    let (first, second, third) = (ListenerId::next(), ListenerId::next(), ListenerId::next());
+    transport.listen_on(first, here()).unwrap();
+    let address = address_of(&mut transport).await;
+    transport.listen_on(second, here()).unwrap();
+    let other = address_of(&mut transport).await;
+    let dial = authenticated(config(1)).dial(other.clone().with_p2p(peer(2)).unwrap(), dialer());
+    let dial = tokio::spawn(dial.unwrap());
+    let busy = tokio::task::spawn_blocking(move || is_asked.recv_timeout(PATIENCE).map(|()| is_asked));
+    let _asked = busy.await.unwrap().expect("asked");
+    let _caller = std::net::TcpStream::connect(socket_of(&other).unwrap()).unwrap();
+    // For the runtime to see that it is there.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let removing = std::thread::spawn(move || {
+        assert!(transport.remove_listener(first));
+        transport
+    });
+    let mut transport = removing.join().expect("no panic");
+    transport.listen_on(third, address).expect("free");
+    go_on.send(()).unwrap();
+    let (mut closed, mut listening) = (false, false);
+    while !(closed && listening) {
+        match next(&mut transport).await {
+            TransportEvent::ListenerClosed { listener_id, .. } => closed |= listener_id == first,
+            TransportEvent::NewAddress { listener_id, .. } => listening |= listener_id == third,
+            TransportEvent::Incoming { upgrade, .. } => drop(tokio::spawn(upgrade)),
+            other => panic!("{other:?}"),
+        }
+    }
+    soon("the dial", dial).await.unwrap().expect("let in");
+}
+
 /// A port that a live listener of ours holds is as taken as another program's.
 #[tokio::test]
 async fn an_address_that_a_listener_of_ours_still_holds_is_refused() {
@@ -212,9 +257,12 @@ struct Odd {
     panics: Arc<AtomicBool>,
     /// To be said once, by the first listener.
     error: Arc<Mutex<Option<OddError>>>,
+    /// The listener that closes by itself, and drops its socket when it is polled again.
+    closes: Arc<Mutex<Option<ListenerId>>>,
     /// What becomes of accepted sockets.
     upgrade: Ill,
     waker: Arc<Mutex<Option<Waker>>>,
+    closed: bool,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Debug)]
@@ -308,6 +356,16 @@ impl Transport for Odd {
                 error,
             });
         }
+        if std::mem::take(&mut this.closed) {
+            this.tcp = Tcp::default();
+        }
+        if let Some(listener_id) = this.closes.lock().unwrap().take() {
+            this.closed = true;
+            return Poll::Ready(TransportEvent::ListenerClosed {
+                listener_id,
+                reason: Err(OddError(Box::new(|| ()))),
+            });
+        }
         let event = std::task::ready!(Pin::new(&mut this.tcp).poll(cx));
         let ill = this.upgrade;
         Poll::Ready(
@@ -369,6 +427,27 @@ async fn an_error_of_the_inner_transport_that_panics_when_it_is_looked_into_is_p
     let failed = next(&mut transport).await;
     assert!(matches!(failed, TransportEvent::ListenerError { .. }));
     address_of(&mut transport).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_is_free_when_its_listener_is_said_to_have_closed_by_an_error() {
+    let odd = Odd::default();
+    let (closes, waker) = (odd.closes.clone(), odd.waker.clone());
+    let mut transport = Authenticated::new(odd, config(2)).with_executor(|task| drop(tokio::spawn(task)));
+    for round in 0..50 {
+        let id = ListenerId::next();
+        transport.listen_on(id, here()).unwrap();
+        let address = address_of(&mut transport).await;
+        *closes.lock().unwrap() = Some(id);
+        waker.lock().unwrap().take().expect("polled").wake();
+        let TransportEvent::ListenerClosed { listener_id, reason } = next(&mut transport).await else {
+            panic!("something else");
+        };
+        assert_eq!(listener_id, id);
+        reason.expect_err("by an error");
+        std::net::TcpListener::bind(socket_of(&address).unwrap())
+            .unwrap_or_else(|error| panic!("round {round}: {error}"));
+    }
 }
 
 /// A stream or an upgrade of the inner transport's that panics is one socket fewer, and nothing

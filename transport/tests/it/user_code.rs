@@ -213,6 +213,32 @@ async fn a_secured_hook_that_panics_denies_that_connection_on_either_side() {
     is_let_in(3, &mut listener).await;
 }
 
+/// Until the other one is in, which is not to wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_slow_secured_hook_delays_its_own_connection_alone() {
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let (asked, is_asked) = std::sync::mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let hook = move |caller: &PeerId, _: &ConnectedPoint| {
+        if *caller == peer(3) {
+            asked.send(())?;
+            // Tokio does not let others steal what a blocked thread was about to run.
+            tokio::task::block_in_place(|| wait.lock().unwrap().recv_timeout(PATIENCE))?;
+        }
+        Ok(())
+    };
+    let mut listener = listening(config(2).with_secured_hook(hook), true).await;
+    let address = listener.address.clone();
+    let slow = tokio::spawn(authenticated(config(3)).dial(address, dialer()).unwrap());
+    tokio::task::spawn_blocking(move || is_asked.recv_timeout(PATIENCE).unwrap())
+        .await
+        .unwrap();
+    is_let_in(1, &mut listener).await;
+    go_on.send(()).unwrap();
+    soon("the slow one", slow).await.unwrap().expect("let in");
+    assert_eq!(listener.upgraded().await.unwrap().0, peer(3));
+}
+
 /// A clock that shows nothing refuses every knock, as one that is wrong does, and lets no knock of
 /// ours be made.
 #[tokio::test]
