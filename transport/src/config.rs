@@ -4,13 +4,14 @@ use crate::certificate;
 use crate::clock::Clock;
 use crate::error::ConfigError;
 use crate::guard::Guard;
-use crate::identity::{Identity, Key, Local};
+use crate::identity::{Caught, Identity, Key, Local};
 use crate::knock::v3::{Gate, Network, StaticKey, StaticKeyError};
 use crate::knock::{Mode, Version};
 use crate::metrics::Metrics;
 use crate::random::Hedged;
 use crate::silence::budget::OPENINGS_PER_SECOND;
 use crate::silence::limits;
+use crate::user_code::UserCode;
 use crate::yamux;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use libp2p_core::ConnectedPoint;
@@ -22,12 +23,11 @@ use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
-use web_time::SystemTime;
 
 /// Why a hook said no. Anything that is an error will do: the gater's and your own.
 pub type Denial = Box<dyn std::error::Error + Send + Sync>;
 
-pub(crate) type Hook = Arc<dyn Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync>;
+pub(crate) type Policy = Arc<dyn Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync>;
 
 /// A group for the key exchange of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,7 +75,10 @@ impl KeyExchange {
 /// ```
 #[derive(Clone)]
 pub struct Config {
-    pub(crate) identity: Arc<dyn Identity>,
+    identity: Arc<dyn Identity>,
+    /// The same for tasks of ours: what it panics with is an error.
+    pub(crate) caught: Arc<dyn Identity>,
+    pub(crate) user_code: UserCode,
     pub(crate) key: Key,
     pub(crate) certificate: CertificateDer<'static>,
     dialect: Dialect,
@@ -88,8 +91,8 @@ pub struct Config {
     openings_per_second: NonZeroU32,
     pub(crate) groups: Vec<KeyExchange>,
     pub(crate) key_log: Arc<dyn KeyLog>,
-    pub(crate) admission: Option<Hook>,
-    pub(crate) secured: Option<Hook>,
+    pub(crate) admission: Option<Policy>,
+    pub(crate) secured: Option<Policy>,
     pub(crate) max_waiting: NonZeroUsize,
     pub(crate) close_time: Duration,
     pub(crate) handshake_timeout: Duration,
@@ -150,6 +153,7 @@ impl Config {
     /// [`ConfigError::SignerCannotKnockV3`]: an identity that cannot work is found here and not at the first connection.
     /// For one that can only sign there is [`Config::with_signer`].
     pub fn with_identity(identity: Arc<dyn Identity>) -> Result<Self, ConfigError> {
+        // Asked inside the caller's own call: a panic here is the caller's.
         let own = StaticKey::new(identity.clone()).map_err(|error| match error {
             StaticKeyError::Key(key) => ConfigError::InvalidKey(key),
             StaticKeyError::CannotAgree => ConfigError::SignerCannotKnockV3,
@@ -157,6 +161,7 @@ impl Config {
         })?;
         let mut this = Self::with_signer(identity)?;
         this.dialect = Dialect::default();
+        let own = own.working_with(this.caught.clone());
         this.sealed = Some(Sealed::new(own, Network::open()));
         Ok(this)
     }
@@ -182,8 +187,11 @@ impl Config {
             Clock::system(),
             const { NonZeroU32::new(OPENINGS_PER_SECOND).expect("not zero") },
         );
+        let user_code = UserCode::default();
         Ok(Self {
+            caught: Arc::new(Caught::new(identity.clone(), key, user_code.clone())),
             identity,
+            user_code,
             key,
             certificate,
             dialect: Dialect {
@@ -193,7 +201,7 @@ impl Config {
             peers: Arc::default(),
             sealed: None,
             random,
-            guard: Arc::new(Guard::new(clock.clone(), openings_per_second)),
+            guard: Arc::new(Guard::new(clock.clone(), openings_per_second, Arc::default())),
             clock,
             openings_per_second,
             groups: vec![KeyExchange::X25519MlKem768, KeyExchange::X25519],
@@ -290,10 +298,10 @@ impl Config {
         self.dialect.version == Version::V2 && self.peers.values().any(sealed)
     }
 
-    /// Whether anybody may knock with version 2.
-    pub(crate) fn speaks_v2(&self) -> bool {
-        let all = || self.peers.values().chain([&self.dialect]);
-        all().any(|dialect| dialect.version == Version::V2)
+    /// How many peers may knock with version 2. `None`: all.
+    pub(crate) fn v2_peers(&self) -> Option<usize> {
+        let v2 = |dialect: &&Dialect| dialect.version == Version::V2;
+        (!v2(&&self.dialect)).then(|| self.peers.values().filter(v2).count())
     }
 
     /// The key-exchange groups, most wanted first; the first one is what a dialer sends its share for. Default:
@@ -313,10 +321,16 @@ impl Config {
     /// Asked after a valid knock and before any work or byte of TLS, with the peer the knock names and how it
     /// reached us. Default: every valid knock is let in, so that whoever knows our PeerId can connect, as in libp2p.
     ///
-    /// Called on the task that polls the transport: it must not block. The peer is not proven yet (a knock can be a
-    /// replay), so deny by it but change nothing by it. A refused caller learns nothing: to it the listener looks as
-    /// if the knock had been wrong. The Swarm sees nothing either; the metric `knocks{outcome="denied"}` counts it. In
-    /// the listener's part of a hole punch it is our own dial that fails, with [`Error::Denied`](crate::Error::Denied).
+    /// Called on the task of the listening side, which has one for all its callers: a hook that
+    /// blocks delays all of them. The peer is not proven yet (a knock can be a replay), so deny by
+    /// it but change nothing by it. A refused caller learns nothing: to it the listener looks as if
+    /// the knock had been wrong. The Swarm sees nothing either; the metric
+    /// `knocks{outcome="denied"}` counts it. In the listener's part of a hole punch the hook is
+    /// called on the dial's task, and our own dial fails with
+    /// [`Error::Denied`](crate::Error::Denied).
+    ///
+    /// A hook that panics denies that caller. It may call back into this crate: no lock is held
+    /// meanwhile.
     pub fn with_admission<F>(mut self, hook: F) -> Self
     where
         F: Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync + 'static,
@@ -327,8 +341,10 @@ impl Config {
 
     /// Asked between TLS and the muxer, inbound and outbound, with the proven peer. Default: everybody.
     ///
-    /// Called on the connection's task. A refusal is [`Error::Denied`](crate::Error::Denied) here; the other end
-    /// sees its connection closed, and may have seen it open for a moment.
+    /// Called on the connection's task, which a slow hook delays, and with it the thread that runs
+    /// it. A refusal is [`Error::Denied`](crate::Error::Denied) here; the other end sees its
+    /// connection closed, and may have seen it open for a moment. A hook that panics denies that
+    /// connection.
     pub fn with_secured_hook<F>(mut self, hook: F) -> Self
     where
         F: Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync + 'static,
@@ -339,6 +355,8 @@ impl Config {
 
     /// Most accepted sockets that may be held at once before they have authenticated, over all listeners of a
     /// transport. Default: a quarter of the descriptors that the process may open, less 128, and from 64 to 8192.
+    ///
+    /// Callers in their TLS handshake count, and so do those that the Swarm has not taken yet.
     ///
     /// Worst case: as many descriptors, some 4 kB each in the kernel and 1 kB here. When full, one is closed for each that
     /// is accepted: by lot, from the prefixes (IPv4 /24, IPv6 /48) that hold the most; one from which nobody has
@@ -353,8 +371,10 @@ impl Config {
     /// 7 % of a core. Half of them is kept for prefixes from which somebody has authenticated within a day, and while
     /// less than half a second's worth is left, one prefix has 20 a second. Who is over it meets silence.
     ///
-    /// What is done for version 2 grows with it: by default 2000 signature checks a second, 20 of them for one prefix,
-    /// and 2 handshakes for a peer from one prefix.
+    /// What is done for version 2 grows with it: by default 2000 signature checks a second, 20 of
+    /// them for one prefix, and 2 handshakes for a peer from one prefix. At once a prefix has as
+    /// many checks as there are peers configured for version 2, from 5 to 256; 256 if version 2 is
+    /// the rule.
     ///
     /// Only somebody who knows our PeerID can spend it. The memory of what was answered, which no replay outlives, grows
     /// with it: 242 s of it are kept, some 10 MB by default if ever used up. It begins empty here, so set this before the
@@ -383,7 +403,8 @@ impl Config {
 
     /// Forgets which knocks were answered.
     pub(crate) fn renew_guard(&mut self) {
-        self.guard = Arc::new(Guard::new(self.clock.clone(), self.openings_per_second));
+        let known = self.guard.known().clone();
+        self.guard = Arc::new(Guard::new(self.clock.clone(), self.openings_per_second, known));
     }
 
     /// How long TLS may take, from the connected socket (dialer) or the valid knock (listener), and how long the
@@ -412,7 +433,7 @@ impl Config {
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
     pub fn with_metrics(mut self, registry: &mut prometheus_client::registry::Registry) -> Self {
-        self.metrics = Metrics::register(registry);
+        self.metrics = Metrics::register(registry, &self.user_code);
         self
     }
 
@@ -439,32 +460,6 @@ impl fmt::Debug for Config {
     }
 }
 
-/// See [`Config::dangerous`].
-#[derive(Debug)]
-pub struct Dangerous(Config);
-
-impl Dangerous {
-    /// How long a socket that does not authenticate stays open. Below some minutes it is a mark that tells this listener
-    /// from others; for tests and measurements, which cannot wait for minutes.
-    pub fn with_close_time(mut self, time: Duration) -> Config {
-        self.0.close_time = time;
-        self.0
-    }
-
-    /// The wall clock that knocks are made and judged by. Forgets which knocks were answered. For tests, and for
-    /// machines with a better clock than the system's.
-    pub fn with_clock(self, wall: impl Fn() -> SystemTime + Send + Sync + 'static) -> Config {
-        self.0.judging_by(Clock::of(wall))
-    }
-
-    /// Hands the secrets of every connection to `log`, so that captures can be decrypted. Never on by itself: the
-    /// environment variable that libp2p's own TLS obeys is not looked at.
-    pub fn with_key_log(mut self, log: Arc<dyn KeyLog>) -> Config {
-        self.0.key_log = log;
-        self.0
-    }
-}
-
 /// Half of what is left when half of all descriptors goes to connections.
 fn default_pool() -> NonZeroUsize {
     let descriptors = descriptors();
@@ -483,6 +478,10 @@ fn descriptors() -> usize {
 fn descriptors() -> usize {
     usize::MAX
 }
+
+mod dangerous;
+
+pub use dangerous::Dangerous;
 
 #[cfg(test)]
 mod tests;

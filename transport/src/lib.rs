@@ -16,6 +16,8 @@ pub mod yamux;
 // The accepting side, on a task of its own where there is one; sockets that have not knocked, outside the Swarm; the
 // ordered steps of one connection, each under its deadline.
 mod door;
+mod inner;
+mod lent;
 mod listener;
 mod socket;
 mod upgrade;
@@ -33,6 +35,7 @@ mod config;
 mod error;
 mod guard;
 mod identity;
+mod known_prefixes;
 mod metrics;
 mod network_file;
 #[cfg_attr(
@@ -41,7 +44,9 @@ mod network_file;
 )]
 mod random;
 mod recent;
+mod replace;
 mod timer;
+mod user_code;
 
 // Pure: the `/tls` marker, the 178-byte certificate, knock messages, TLS records, who may wait and until when,
 // Diffie-Hellman.
@@ -64,6 +69,7 @@ pub use network_file::NetworkFileError;
 pub use stream::{Role, TlsStream};
 pub use tls::CertificateRefusal;
 pub use transport::Transport;
+pub use user_code::HookPanicked;
 
 /// For this workspace's benchmarks and fuzzers. Unstable.
 #[cfg(feature = "internals")]

@@ -76,7 +76,11 @@ mod absent {
 #[cfg(feature = "metrics")]
 mod present {
     use super::*;
-    use prometheus_client::encoding::EncodeLabelSet;
+    use crate::user_code::{Hook, UserCode};
+    use prometheus_client::collector::Collector;
+    use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+    use prometheus_client::metrics::MetricType;
+    use prometheus_client::metrics::counter::ConstCounter;
     use prometheus_client::metrics::counter::Counter;
     use prometheus_client::metrics::family::Family;
     use prometheus_client::metrics::gauge::Gauge;
@@ -106,6 +110,27 @@ mod present {
         direction: &'static str,
     }
 
+    /// Shows what [`UserCode`] counts. Every hook has a value from registration on.
+    #[derive(Debug)]
+    struct HookPanics(UserCode);
+
+    impl Collector for HookPanics {
+        fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+            let help = "Panics in hooks of the user's, which count as denials";
+            let mut family = encoder.encode_descriptor("hook_panics", help, None, MetricType::Counter)?;
+            for hook in Hook::ALL {
+                let label = HookLabel { hook: hook.name() };
+                ConstCounter::new(self.0.panics(hook)).encode(family.encode_family(&label)?)?;
+            }
+            Ok(())
+        }
+    }
+
+    #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+    struct HookLabel {
+        hook: &'static str,
+    }
+
     /// Cheap to clone; every clone counts into the same registry, or into none.
     #[derive(Clone)]
     pub(crate) struct Metrics(Option<Arc<Registered>>);
@@ -126,7 +151,7 @@ mod present {
             Self(None)
         }
 
-        pub(crate) fn register(registry: &mut Registry) -> Self {
+        pub(crate) fn register(registry: &mut Registry, user_code: &UserCode) -> Self {
             let registry = registry.sub_registry_with_prefix("libp2p_knock");
             let bytes = Family::<DirectionLabel, Counter>::default();
             let direction = |direction| bytes.get_or_create_owned(&DirectionLabel { direction });
@@ -170,6 +195,7 @@ mod present {
                 Unit::Bytes,
                 bytes,
             );
+            registry.register_collector(Box::new(HookPanics(user_code.clone())));
             Self(Some(Arc::new(this)))
         }
 

@@ -12,6 +12,8 @@ mod common;
 #[cfg(test)]
 mod dialing;
 #[cfg(test)]
+mod doors;
+#[cfg(test)]
 mod fast_open;
 #[cfg(test)]
 mod first_flight;
@@ -29,3 +31,5 @@ mod purity;
 mod streams;
 #[cfg(test)]
 mod swarm;
+#[cfg(test)]
+mod user_code;
