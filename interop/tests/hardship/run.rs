@@ -176,12 +176,32 @@ impl Run {
             .collect()
     }
 
-    /// A calm, and what each node holds at its end.
+    /// A calm, in which no wanted peer is lost, and what each node holds at its end.
     fn rest(&mut self) -> Result<Vec<Option<Held>>> {
+        let first = self.states();
         let begun = Instant::now();
         while begun.elapsed() < self.form.calm {
             self.look_at_the_next();
             std::thread::sleep(Duration::from_millis(1000 / u64::try_from(self.nodes.len())?));
+        }
+        let last = self.states();
+        for ((node, first), last) in self.nodes.iter().zip(first).zip(last) {
+            let more = |what: &str| {
+                last[what]
+                    .as_u64()
+                    .unwrap_or(0)
+                    .saturating_sub(first[what].as_u64().unwrap_or(0))
+            };
+            if more("lost") > 0 {
+                self.faults.note(
+                    node,
+                    "a wanted peer is lost in a calm",
+                    &format!("{} times", more("lost")),
+                );
+            }
+            for what in ["duplicates_closed", "unresponsive"] {
+                *self.figures.entry(format!("in calms: {what}")).or_default() += more(what);
+            }
         }
         measure(&mut self.nodes, &mut self.faults)
     }

@@ -11,7 +11,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, gossipsub, identify};
-use libp2p_connmgr::{KeepAlive, Manager};
+use libp2p_connmgr::{KeepAlive, Manager, persistent};
 use libp2p_gater::{Change, ConnectionGater as _, FileError, Gate, Rule, Rules, SaveError, Verdict};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -19,6 +19,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// How often something happened to a wanted peer.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Wanted {
+    /// Its last connection was gone.
+    pub(crate) lost: u64,
+    pub(crate) duplicates_closed: u64,
+    pub(crate) unresponsive: u64,
+}
 
 pub(crate) struct Node {
     pub(crate) swarm: Swarm<Behaviour>,
@@ -30,6 +39,7 @@ pub(crate) struct Node {
     /// As the Swarm's events tell them: who it is, and who dialled.
     pub(crate) open: BTreeMap<String, (PeerId, bool)>,
     pub(crate) listening: BTreeSet<Multiaddr>,
+    pub(crate) wanted: Wanted,
     pub(crate) gossip_heard: u64,
     /// How often nothing could be accepted: for want of descriptors, mostly.
     pub(crate) accept_failures: u64,
@@ -88,6 +98,7 @@ impl Node {
             registry,
             open: BTreeMap::new(),
             listening: BTreeSet::new(),
+            wanted: Wanted::default(),
             gossip_heard: 0,
             accept_failures: 0,
             started: Instant::now(),
@@ -233,7 +244,18 @@ impl Node {
             BehaviourEvent::Gossipsub(gossipsub::Event::Message { .. }) => self.gossip_heard += 1,
             BehaviourEvent::Gate(event) => self.tell(format_args!("gate: {event:?}")),
             BehaviourEvent::Connmgr(event) => self.tell(format_args!("manager: {event:?}")),
-            BehaviourEvent::Persistent(event) => self.tell(format_args!("wanted: {event:?}")),
+            BehaviourEvent::Persistent(event) => {
+                let count = match event {
+                    persistent::Event::Disconnected { .. } => Some(&mut self.wanted.lost),
+                    persistent::Event::DuplicateClosed { .. } => Some(&mut self.wanted.duplicates_closed),
+                    persistent::Event::Unresponsive { .. } => Some(&mut self.wanted.unresponsive),
+                    _ => None,
+                };
+                if let Some(count) = count {
+                    *count += 1;
+                }
+                self.tell(format_args!("wanted: {event:?}"));
+            }
             _ => {}
         }
     }
