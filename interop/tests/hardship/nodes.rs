@@ -130,7 +130,11 @@ impl Node {
             let _ = writeln!(all, "    {line}");
         }
         let written = self.process.as_ref().map(Process::transcript).unwrap_or_default();
-        let all_lines: Vec<_> = written.lines().collect();
+        // States are asked for all the time, and would push out everything else.
+        let all_lines: Vec<_> = written
+            .lines()
+            .filter(|line| !line.contains("\"connections\""))
+            .collect();
         let _ = writeln!(all, "  what it wrote last:");
         for line in &all_lines[all_lines.len().saturating_sub(lines)..] {
             let _ = writeln!(all, "  {line}");
