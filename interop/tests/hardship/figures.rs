@@ -54,6 +54,11 @@ impl Run {
         ] {
             let _ = writeln!(all, "  {what}: {}", count.load(Ordering::Relaxed));
         }
+        let _ = writeln!(
+            all,
+            "  mean resident KiB of the nodes that are never killed, at each tenth: {:?}",
+            self.resident
+        );
         let there: usize = self.nodes.iter().map(|node| node.ledger.there()).sum();
         let _ = writeln!(all, "  rules in the end: {there}");
         let _ = writeln!(

@@ -2,6 +2,7 @@
 
 use crate::faults::Faults;
 use crate::nodes::Node;
+use crate::schedule::is_spared;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use std::time::Duration;
@@ -49,19 +50,30 @@ fn look(node: &mut Node, faults: &mut Faults) -> Result<Option<Held>> {
     };
     let id = node.process_id().context("no process")?;
     let descriptors = i64::try_from(std::fs::read_dir(format!("/proc/{id}/fd"))?.count())?;
-    let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let number = line.and_then(|line| line.split_whitespace().next()?.parse::<i64>().ok());
-        number.with_context(|| format!("no {name} in the status of a process"))
-    };
     let number = |value: &Value| value.as_f64().unwrap_or_default() as i64;
     let connections = number(&state["established"]);
     Ok(Some(Held {
         descriptors: descriptors - connections - number(&state["waiting"]),
-        threads: field("Threads:")?,
-        resident_kib: field("VmRSS:")?,
+        threads: field(id, "Threads:")?,
+        resident_kib: field(id, "VmRSS:")?,
         connections,
         substreams: 100 * number(&state["substreams"]) / connections.max(1),
     }))
+}
+
+/// The number behind `name` in what the kernel tells of the process `id`.
+fn field(id: u32, name: &str) -> Result<i64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    number.with_context(|| format!("no {name} in the status of process {id}"))
+}
+
+/// The mean resident memory of those of `nodes` that are never killed, in KiB.
+pub(crate) fn resident_of_the_spared(nodes: &[Node]) -> Result<i64> {
+    let spared = nodes.iter().filter(|node| is_spared(node.index));
+    let resident: Vec<i64> = spared
+        .filter_map(|node| Some(field(node.process_id()?, "VmRSS:")))
+        .collect::<Result<_>>()?;
+    Ok(resident.iter().sum::<i64>() / i64::try_from(resident.len().max(1))?)
 }

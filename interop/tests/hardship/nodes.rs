@@ -18,7 +18,10 @@ use std::time::{Duration, Instant};
 /// A node that is not stopped answers within this time. It takes milliseconds on an idle machine.
 pub(crate) const ANSWER: Duration = Duration::from_secs(30);
 /// Lines of a process's output that are kept.
-const KEPT: usize = 400;
+const KEPT: usize = 2000;
+
+/// Below the ports that the kernel chooses, and not libp2p's usual ones, where other programs listen.
+const FIRST_PORT: u16 = 23_101;
 
 /// How a node's manager is set, and what the system gives it.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +81,7 @@ impl Node {
         Ok(Self {
             index,
             peer: stranger(secret),
-            socket: SocketAddr::from((ip, 4001 + u16::try_from(index)?)),
+            socket: SocketAddr::from((ip, FIRST_PORT + u16::try_from(index)?)),
             settings,
             disk,
             clock: Clock::new(scratch.join("clock"), place.library.clone())?,
@@ -135,6 +138,11 @@ impl Node {
             .lines()
             .filter(|line| !line.contains("\"connections\""))
             .collect();
+        let trims: Vec<_> = all_lines.iter().filter(|line| line.contains("manager: Trim")).collect();
+        let _ = writeln!(all, "  its last trims:");
+        for line in &trims[trims.len().saturating_sub(lines)..] {
+            let _ = writeln!(all, "  {line}");
+        }
         let _ = writeln!(all, "  what it wrote last:");
         for line in &all_lines[all_lines.len().saturating_sub(lines)..] {
             let _ = writeln!(all, "  {line}");
@@ -193,7 +201,12 @@ impl Node {
         let listening = process.wait_for(|event| event["event"] == "listening", ANSWER);
         self.process = Some(process);
         if let Err(error) = listening {
-            faults.note(self, "a node does not start", &format!("{error:#}"));
+            let who = Command::new("ss")
+                .args(["-Htanp", &format!("sport = :{}", self.socket.port())])
+                .output();
+            let who = who.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+            let what = format!("{error:#}\nsockets at its port: {}", who.unwrap_or_default());
+            faults.note(self, "a node does not start", &what);
             self.process = None;
             self.lost = true;
             return Ok(());
@@ -214,6 +227,9 @@ impl Node {
     /// SIGKILL: no goodbye is said.
     pub(crate) fn kill(&mut self, faults: &mut Faults) {
         self.complaints(faults);
+        if self.process.as_ref().is_some_and(Process::has_ended) {
+            faults.note(self, "a node ended by itself", "before it was killed");
+        }
         self.log("kill -9");
         self.stopped = false;
         if let Some(process) = self.process.take() {

@@ -4,7 +4,7 @@ use crate::crowd::Crowd;
 use crate::disks::Place;
 use crate::faults::Faults;
 use crate::ledger::audit;
-use crate::measure::{Held, measure};
+use crate::measure::{Held, measure, resident_of_the_spared};
 use crate::nodes::{Node, Settings};
 use crate::schedule::{Planned, Shape, schedule};
 use anyhow::{Result, anyhow};
@@ -40,6 +40,8 @@ pub(crate) struct Run {
     pub(crate) without_disk: Vec<bool>,
     /// Which nodes have had as many connections as their high mark.
     pub(crate) at_mark: BTreeSet<usize>,
+    /// The mean resident memory of the nodes that are never killed, in KiB, at each tenth.
+    pub(crate) resident: Vec<i64>,
     /// The next to be asked how it is.
     pub(crate) turn: usize,
 }
@@ -60,6 +62,7 @@ pub(crate) fn run(name: &str, form: Form) -> Result<()> {
         begun: Instant::now(),
         without_disk: vec![false; form.shape.nodes],
         at_mark: BTreeSet::new(),
+        resident: Vec::new(),
         turn: 0,
     };
     run.begin()?;
@@ -211,6 +214,7 @@ impl Run {
         let begun = Instant::now();
         let mut looked = Instant::now();
         let rhythm = Duration::from_millis(2000 / u64::try_from(self.nodes.len())?);
+        let tenth = self.form.shape.length / 10;
         while let Some(next) = plan.front().copied() {
             if next.at <= begun.elapsed() {
                 plan.pop_front();
@@ -225,6 +229,9 @@ impl Run {
                 std::thread::sleep(Duration::from_millis(2));
             }
             self.revive()?;
+            if self.resident.len() < 10 && begun.elapsed() >= tenth * u32::try_from(self.resident.len())? {
+                self.resident.push(resident_of_the_spared(&self.nodes)?);
+            }
         }
         self.crowd.disperse();
         Ok(())

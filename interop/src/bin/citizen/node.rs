@@ -65,6 +65,8 @@ impl Node {
             .with_hard_limit(args.hard)?
             .with_grace_period(Duration::from_millis(args.grace))
             .with_silence_period(Duration::from_millis(args.silence))?
+            // By default 10 s, in which no other trim begins.
+            .with_close_deadline(Duration::from_secs(4))
             // Only the marks decide.
             .with_keep_alive(KeepAlive::All)
             .with_closer(gate.closer())
