@@ -49,7 +49,8 @@ impl Run {
             "the Swarm had more connections than the hard limit for long",
         );
         // A trim takes four seconds at most. The next one begins at the second multiple of the
-        // silence period after that, at the latest. The rest is for a machine that does other things.
+        // silence period after that, at the latest. The rest is for a machine that does other
+        // things.
         let trim = node.settings.silence * 2 + Duration::from_secs(8);
         must(
             number(&watch["over_mark"]["longest"]) <= looks(trim),

@@ -53,8 +53,8 @@ impl Ledger {
             let peer = stranger(dice.random());
             (Rule::block().peer(peer), json!({ "peer": peer.to_string() }))
         } else {
-            // The range is kept for benchmarks; no node has an address in it. A second rule about an
-            // address would replace the first.
+            // The range is kept for benchmarks; no node has an address in it. A second rule about
+            // an address would replace the first.
             let [.., high, low] = number.to_be_bytes();
             let ip = IpAddr::from(Ipv4Addr::new(198, 18, high, low));
             (Rule::block().network(ip), json!({ "ip": ip }))

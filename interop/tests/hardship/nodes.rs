@@ -2,7 +2,7 @@
 
 use crate::disks::{Clock, Disk, Place};
 use crate::faults::Faults;
-use crate::ledger::{Ledger, stranger};
+use crate::ledger::{Fate, Ledger, stranger};
 use anyhow::{Context as _, Result, ensure};
 use interop::process::Process;
 use libp2p::PeerId;
@@ -20,7 +20,8 @@ pub(crate) const ANSWER: Duration = Duration::from_secs(30);
 /// Lines of a process's output that are kept.
 const KEPT: usize = 2000;
 
-/// Below the ports that the kernel chooses, and not libp2p's usual ones, where other programs listen.
+/// Below the ports that the kernel chooses, and not libp2p's usual ones, where other programs
+/// listen.
 const FIRST_PORT: u16 = 23_101;
 
 /// How a node's manager is set, and what the system gives it.
@@ -112,6 +113,19 @@ impl Node {
     /// Where it is found.
     pub(crate) fn address(&self) -> String {
         format!("{}/p2p/{}", self.listens(), self.peer)
+    }
+
+    /// Gives it a file of so many rules before it starts: a save then takes a while, and several
+    /// pages of the disk.
+    pub(crate) fn rule(&mut self, count: usize, seed: u64) -> Result<()> {
+        let mut text = "libp2p-gater rules 1\n".to_owned();
+        for number in (0..).take(count) {
+            let rule = self.ledger.think_of(seed ^ (number << 32), None);
+            self.ledger.settle(rule, Fate::There);
+            let _ = writeln!(text, "{}", self.ledger.line(rule));
+        }
+        text.push_str("end\n");
+        fs::write(self.disk.path().join("rules"), text).context("the first rules")
     }
 
     /// From the next start on it talks with `peer`, and keeps it connected if `address` says where

@@ -12,6 +12,9 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+/// Rules of a node before anything happens.
+const RULES: usize = 300;
+
 /// How many nodes, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Form {
@@ -131,6 +134,7 @@ impl Run {
             self.nodes[other].partner(peer, mutual.then_some(address));
         }
         for node in &mut self.nodes {
+            node.rule(RULES, self.form.shape.seed)?;
             node.start(&mut self.faults)?;
         }
         self.settle("not connected at the start")

@@ -178,7 +178,7 @@ fn process(lane: &mut Lane<'_>) {
         lane.wait(500..lane.shape.stop);
         lane.step(Step::GoOn);
     } else {
-        let (after, dice) = (lane.dice.random_range(0..3000), lane.dice.random());
+        let (after, dice) = (lane.dice.random_range(0..2000), lane.dice.random());
         lane.one_of(&[Step::Kill, Step::KillWhileItSaves { after, dice }]);
         lane.wait(0..4000);
         lane.step(Step::Start);
