@@ -7,7 +7,9 @@ use std::io::{ErrorKind, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The kernel's unit for a tmpfs.
@@ -20,6 +22,8 @@ const BALLAST: &str = "ballast";
 #[derive(Debug)]
 pub(crate) struct Disk {
     path: PathBuf,
+    /// What keeps it full, for as long as the flag says so.
+    hungry: Option<(Arc<AtomicBool>, JoinHandle<()>)>,
 }
 
 impl Disk {
@@ -28,30 +32,42 @@ impl Disk {
         run(Command::new("mount")
             .args(["-t", "tmpfs", "-o", SIZE, "tmpfs"])
             .arg(path))?;
-        Ok(Self { path: path.to_owned() })
+        Ok(Self {
+            path: path.to_owned(),
+            hungry: None,
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Fills it to the last byte, and then gives back so many pages.
-    pub(crate) fn fill(&self, spare: usize) -> Result<()> {
+    /// Fills it to the last byte and gives back so many pages. If that is none, it stays full: each
+    /// page that becomes free is taken at once, as by a program that writes a log.
+    pub(crate) fn fill(&mut self, spare: usize) -> Result<()> {
         let mut ballast = File::create(self.path.join(BALLAST)).context("the ballast")?;
-        let mut written = 0;
-        loop {
-            match ballast.write(&[0; PAGE]) {
-                Ok(more) => written += more,
-                Err(error) if error.kind() == ErrorKind::StorageFull => break,
-                Err(error) => return Err(error).context("filling the disk"),
-            }
+        let written = to_the_last_byte(&mut ballast)?;
+        if spare > 0 {
+            let left = written.saturating_sub(spare * PAGE);
+            return ballast.set_len(u64::try_from(left)?).context("giving back");
         }
-        let left = written.saturating_sub(spare * PAGE);
-        ballast.set_len(u64::try_from(left)?).context("giving back")
+        let full = Arc::new(AtomicBool::new(true));
+        let flag = full.clone();
+        let hungry = std::thread::spawn(move || {
+            while flag.load(Ordering::Relaxed) && to_the_last_byte(&mut ballast).is_ok() {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        });
+        self.hungry = Some((full, hungry));
+        Ok(())
     }
 
     /// Takes away what [`Self::fill`] has put there.
-    pub(crate) fn free(&self) -> Result<()> {
+    pub(crate) fn free(&mut self) -> Result<()> {
+        if let Some((full, hungry)) = self.hungry.take() {
+            full.store(false, Ordering::Relaxed);
+            let _ = hungry.join();
+        }
         match fs::remove_file(self.path.join(BALLAST)) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context("freeing the disk"),
             _ => Ok(()),
@@ -82,7 +98,20 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
+        let _ = self.free();
         unmount(&self.path);
+    }
+}
+
+/// Writes until there is no room. How much that was.
+fn to_the_last_byte(file: &mut File) -> Result<usize> {
+    let mut written = 0;
+    loop {
+        match file.write(&[0; PAGE]) {
+            Ok(more) => written += more,
+            Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(written),
+            Err(error) => return Err(error).context("filling the disk"),
+        }
     }
 }
 
