@@ -85,6 +85,10 @@ impl Ledger {
         there.get(at).copied()
     }
 
+    pub(crate) fn ends(&self, number: usize) -> bool {
+        self.entries[number].until.is_some()
+    }
+
     pub(crate) fn line(&self, number: usize) -> &str {
         &self.entries[number].line
     }

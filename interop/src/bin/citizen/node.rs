@@ -4,18 +4,18 @@ use crate::Args;
 use crate::behaviour::{Behaviour, BehaviourEvent, topic};
 use crate::commands::{Command, Subject};
 use crate::talks::Talks;
-use crate::watch::{Marks, Watch};
+use crate::watch::{self, Marks, Watch};
 use anyhow::{Context as _, Result, anyhow, bail};
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::SwarmEvent;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, gossipsub, identify};
 use libp2p_connmgr::{KeepAlive, Manager, persistent};
 use libp2p_gater::{Change, ConnectionGater as _, FileError, Gate, Rule, Rules, SaveError, Verdict};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -29,6 +29,14 @@ pub(crate) struct Wanted {
     pub(crate) unresponsive: u64,
 }
 
+/// A connection.
+pub(crate) struct Open {
+    pub(crate) peer: PeerId,
+    pub(crate) dialled: bool,
+    /// At which look it came.
+    since: u64,
+}
+
 pub(crate) struct Node {
     pub(crate) swarm: Swarm<Behaviour>,
     pub(crate) manager: Manager,
@@ -36,8 +44,8 @@ pub(crate) struct Node {
     pub(crate) talks: Talks,
     pub(crate) watch: Watch,
     pub(crate) registry: Registry,
-    /// As the Swarm's events tell them: who it is, and who dialled.
-    pub(crate) open: BTreeMap<String, (PeerId, bool)>,
+    /// As the Swarm's events tell them.
+    pub(crate) open: HashMap<ConnectionId, Open>,
     pub(crate) listening: BTreeSet<Multiaddr>,
     pub(crate) wanted: Wanted,
     pub(crate) gossip_heard: u64,
@@ -92,13 +100,14 @@ impl Node {
             swarm,
             manager,
             marks: Marks {
+                patience: (args.grace + 2 * args.silence) / u64::try_from(watch::TICK.as_millis())?,
                 low: args.low,
                 high: args.high,
                 hard: args.hard,
             },
             watch: Watch::default(),
             registry,
-            open: BTreeMap::new(),
+            open: HashMap::new(),
             listening: BTreeSet::new(),
             wanted: Wanted::default(),
             gossip_heard: 0,
@@ -182,7 +191,24 @@ impl Node {
 
     pub(crate) fn look(&mut self) {
         let counts = self.manager.counts();
-        self.watch.look(self.marks, &counts, self.open.len());
+        let overdue = self.overdue();
+        self.watch.look(self.marks, &counts, self.open.len(), overdue);
+    }
+
+    /// How many connections have been candidates of at least one trim, if there was one: old
+    /// enough, of peers that are not protected, and not being closed.
+    fn overdue(&self) -> usize {
+        let is_old = |id: &ConnectionId| {
+            let since = self.open.get(id).map(|open| open.since);
+            since.is_some_and(|since| self.watch.looks() - since > self.marks.patience)
+        };
+        let peers: BTreeSet<&PeerId> = self.open.values().map(|open| &open.peer).collect();
+        let infos = peers.into_iter().filter_map(|peer| self.manager.tag_info(peer));
+        infos
+            .filter(|info| info.protections.is_empty())
+            .flat_map(|info| info.connections)
+            .filter(|connection| !connection.closing && is_old(&connection.id))
+            .count()
     }
 
     pub(crate) fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -206,8 +232,12 @@ impl Node {
                 endpoint,
                 ..
             } => {
-                self.open
-                    .insert(connection_id.to_string(), (peer_id, endpoint.is_dialer()));
+                let open = Open {
+                    peer: peer_id,
+                    dialled: endpoint.is_dialer(),
+                    since: self.watch.looks(),
+                };
+                self.open.insert(connection_id, open);
                 self.watch.newcomer(self.manager.info().connections, self.open.len());
                 let address = endpoint.get_remote_address();
                 let way = if endpoint.is_dialer() { "to" } else { "from" };
@@ -219,7 +249,7 @@ impl Node {
                 cause,
                 ..
             } => {
-                self.open.remove(&connection_id.to_string());
+                self.open.remove(&connection_id);
                 let cause = cause.map_or_else(|| "by us".to_owned(), |error| error.to_string());
                 self.tell(format_args!("{connection_id} with {peer_id} is gone: {cause}"));
             }

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 impl Node {
     pub(crate) fn state(&self) -> Value {
         let mut by_peer: BTreeMap<String, (u32, u32)> = BTreeMap::new();
-        for (peer, dialled) in self.open.values() {
-            let (out, inward) = by_peer.entry(peer.to_string()).or_default();
-            *(if *dialled { out } else { inward }) += 1;
+        for open in self.open.values() {
+            let (out, inward) = by_peer.entry(open.peer.to_string()).or_default();
+            *(if open.dialled { out } else { inward }) += 1;
         }
         let wanted: BTreeMap<String, bool> = self
             .swarm
@@ -58,7 +58,7 @@ impl Node {
 
     /// Open streams as the manager counts them, and connections for which it does not.
     fn substreams(&self) -> (u64, usize) {
-        let peers: std::collections::BTreeSet<&PeerId> = self.open.values().map(|(peer, _)| peer).collect();
+        let peers: std::collections::BTreeSet<&PeerId> = self.open.values().map(|open| &open.peer).collect();
         let infos = peers.into_iter().filter_map(|peer| self.manager.tag_info(peer));
         let connections: Vec<ConnectionInfo> = infos.flat_map(|info| info.connections).collect();
         let counted = connections.iter().filter_map(|connection| connection.streams);

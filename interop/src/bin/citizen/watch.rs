@@ -47,6 +47,8 @@ impl Run {
 /// The manager's settings.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Marks {
+    /// In looks: for how long a connection is left alone, its grace and two silences.
+    pub(crate) patience: u64,
     pub(crate) low: usize,
     pub(crate) high: usize,
     pub(crate) hard: usize,
@@ -59,13 +61,19 @@ impl Watch {
         self.most_established = self.most_established.max(established);
     }
 
-    pub(crate) fn look(&mut self, marks: Marks, counts: &Counts, established: usize) {
+    /// How often it has looked.
+    pub(crate) fn looks(&self) -> u64 {
+        self.looks
+    }
+
+    /// `overdue` are connections that a trim should have closed by now, but for as many as the low
+    /// mark.
+    pub(crate) fn look(&mut self, marks: Marks, counts: &Counts, established: usize, overdue: usize) {
         self.looks += 1;
         let open = counts.connections();
         self.newcomer(open, established);
-        let closable = counts.tagged.connections + counts.plain.connections;
         self.over_hard.look(established > marks.hard);
-        self.over_mark.look(open >= marks.high && closable > marks.low);
+        self.over_mark.look(open >= marks.high && overdue > marks.low);
         self.disagreed.look(open + counts.closing != established);
     }
 
