@@ -48,9 +48,9 @@ impl Run {
             number(&watch["over_hard"]["longest"]) <= looks(Duration::from_secs(10)),
             "the Swarm had more connections than the hard limit for long",
         );
-        // A trim takes four seconds at most. The next one begins at the second multiple of the
-        // silence period after that, at the latest. The rest is for a machine that does other
-        // things.
+        // What is overdue goes with the next trim. That one may have to wait for the trim before it,
+        // four seconds at most, and then for a multiple of the silence period. The rest is for a
+        // machine that does other things.
         let trim = node.settings.silence * 2 + Duration::from_secs(8);
         must(
             number(&watch["over_mark"]["longest"]) <= looks(trim),

@@ -19,8 +19,8 @@ pub(crate) struct Watch {
     most_established: usize,
     /// The Swarm had more than the hard limit.
     over_hard: Run,
-    /// The manager had its high mark or more, and more than its low mark of peers that it may
-    /// close.
+    /// The manager had its high mark or more, and more than its low mark of connections that a trim
+    /// should have closed by then.
     over_mark: Run,
     /// The manager and the Swarm counted differently.
     disagreed: Run,
