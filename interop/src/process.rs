@@ -148,6 +148,27 @@ impl Process {
         log.events.iter().map(|(event, _)| event.clone()).collect()
     }
 
+    /// Whether its standard output has ended, as it does with the process.
+    pub fn has_ended(&self) -> bool {
+        self.seen.lock().ended
+    }
+
+    /// The first line of its standard error that is remembered and that `is` accepts.
+    pub fn complaint(&self, is: impl Fn(&str) -> bool) -> Option<String> {
+        let log = self.seen.lock();
+        let mut complaints = log.lines.iter().filter_map(|line| line.strip_prefix("err: "));
+        complaints.find(|line| is(line)).map(str::to_owned)
+    }
+
+    /// Forgets the events that a wait has returned, and of what it wrote all but the last `lines`: for a process that is
+    /// asked for hours.
+    pub fn forget(&self, lines: usize) {
+        let mut log = self.seen.lock();
+        log.events.retain(|(_, taken)| !taken);
+        let old = log.lines.len().saturating_sub(lines);
+        log.lines.drain(..old);
+    }
+
     /// Everything it wrote to either stream so far, for a message.
     pub fn transcript(&self) -> String {
         self.seen.lock().transcript()
