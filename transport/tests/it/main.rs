@@ -28,4 +28,6 @@ mod purity;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
+mod strict;
+#[cfg(test)]
 mod swarm;
