@@ -1,6 +1,6 @@
 //! The first half: knock, then TLS.
 
-use crate::address;
+use crate::address::{self, Marked};
 use crate::config::Config;
 use crate::door::{Door, Inner, Secured, Upgrade, lock};
 use crate::error::{Error, Failure, Stage};
@@ -10,7 +10,7 @@ use crate::stream::TlsStream;
 use crate::upgrade::Shared;
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::io::{AsyncRead, AsyncWrite};
-use libp2p_core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
+use libp2p_core::transport::{DialOpts, ListenerId, PortUse, TransportError, TransportEvent};
 use libp2p_core::{ConnectedPoint, Endpoint, Multiaddr};
 use libp2p_identity::PeerId;
 use std::pin::Pin;
@@ -23,8 +23,13 @@ use std::task::{Context, Poll};
 /// Everybody else takes [`Transport`](crate::Transport), or [`tokio::Transport`](crate::tokio::Transport).
 ///
 /// Addresses are those of `T` with `/tls` behind them, and `/p2p/<peer>` behind that: always in a dial, never demanded
-/// in a `listen_on`. Dial futures do nothing before they are first polled; dropped at any point they leave nothing but
-/// a closed socket behind.
+/// in a `listen_on`. Over a relay's client a circuit may do without `/tls`, as that announces it. See
+/// [`is_knock_address`](crate::is_knock_address). Dial futures do nothing before they are first polled; dropped at any point
+/// they leave nothing but a closed socket behind.
+///
+/// A dial that is to come from a listener's port (`PortUse::Reuse`) and finds that the port cannot be shared
+/// (`AddrInUse`) is made once more from a port of its own. In the listener's part of a hole punch it fails instead: the other
+/// end expects that port and no other.
 ///
 /// Errors are [`Failure`]s. `MultiaddrNotSupported` says that an address is not ours or not `T`'s, so that the next
 /// transport may be asked.
@@ -90,7 +95,7 @@ where
 
 impl<T> libp2p_core::Transport for Authenticated<T>
 where
-    T: libp2p_core::Transport + Unpin,
+    T: libp2p_core::Transport + Unpin + Send + 'static,
     T::Output: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T::Error: Send + Sync + 'static,
     T::Dial: Send + 'static,
@@ -102,7 +107,7 @@ where
     type Dial = BoxFuture<'static, Secured<T::Output>>;
 
     fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<Failure>> {
-        let Some(marked) = address::parse(&address) else {
+        let Some((marked, plain)) = self.claim(&address) else {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
         if marked
@@ -113,8 +118,13 @@ where
                 Error::NotOurPeerId { address }.at(Stage::Address),
             ));
         }
+        // Before it can announce anything.
+        self.shared.unmarked.listens(id, !plain);
         let listening = lock(&self.inner).listen_on(id, marked.inner);
-        listening.map_err(|error| as_ours(error, address))?;
+        if let Err(error) = listening {
+            self.shared.unmarked.closed(id);
+            return Err(as_ours(error, address));
+        }
         if let Some(spawn) = self.spawn.take() {
             spawn(&mut self.door);
         }
@@ -129,16 +139,27 @@ where
     }
 
     fn dial(&mut self, address: Multiaddr, opts: DialOpts) -> Result<Self::Dial, TransportError<Failure>> {
-        let Some(marked) = address::parse(&address) else {
+        let Some((marked, _)) = self.claim(&address) else {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
+        let peer = self.callee(&address, marked.peer);
         // The inner transport first: an address that it does not know may be another transport's.
-        let connect = lock(&self.inner).dial(marked.inner, opts);
+        let mut connect = lock(&self.inner).dial(marked.inner.clone(), opts);
+        if let Err(TransportError::Other(error)) = &connect
+            && shares_no_port(error, opts)
+        {
+            connect = lock(&self.inner).dial(marked.inner.clone(), from_any_port(opts));
+        }
+        let connect = match connect {
+            Err(TransportError::MultiaddrNotSupported(_)) => {
+                return Err(TransportError::MultiaddrNotSupported(address));
+            }
+            connect => connect,
+        };
+        // Without a peer a relay would complain as well, in other words.
+        let peer = peer.map_err(|error| TransportError::Other(error.at(Stage::Address)))?;
         let connect = connect.map_err(|error| as_ours(error, address.clone()))?;
         self.door.wake();
-        let peer = self
-            .callee(&address, marked.peer)
-            .map_err(|error| TransportError::Other(error.at(Stage::Address)))?;
 
         let shared = self.shared.clone();
         let point = ConnectedPoint::Dialer {
@@ -146,8 +167,20 @@ where
             role_override: opts.role,
             port_use: opts.port_use,
         };
+        let inner = self.inner.clone();
         let dial = async move {
-            let connected = connect.await.map_err(Error::inner);
+            let connected = match connect.await {
+                Err(error) if shares_no_port(&error, opts) => {
+                    tracing::debug!(%error, "the port of a listener cannot be shared: dialling from another");
+                    let again = lock(&inner).dial(marked.inner, from_any_port(opts));
+                    match again {
+                        Ok(connect) => connect.await,
+                        Err(_) => Err(error),
+                    }
+                }
+                connected => connected,
+            };
+            let connected = connected.map_err(Error::inner);
             let result = match (connected, opts.role) {
                 (Ok(io), Endpoint::Dialer) => shared.knock_at(io, peer, &point).await,
                 // Both ends of a hole punch dial; the one in this role keeps silent and awaits the other's knock.
@@ -168,12 +201,30 @@ where
 
 impl<T> Authenticated<T>
 where
-    T: libp2p_core::Transport + Unpin,
-    T::Output: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    T::Error: Send + Sync + 'static,
-    T::Dial: Send + 'static,
-    T::ListenerUpgrade: Send + 'static,
+    T: libp2p_core::Transport,
 {
+    /// The address, if it is ours, and whether it is a circuit without the marker.
+    fn claim(&self, address: &Multiaddr) -> Option<(Marked, bool)> {
+        let marked = address::parse(address);
+        if !address::is_circuit(address) {
+            return Some((marked?, false));
+        }
+        let plain = marked.is_none();
+        let marked = marked.or_else(|| address::parse_circuit(address))?;
+        self.carries_circuits(address).then_some((marked, plain))
+    }
+
+    /// Whether the inner transport is a relay's client. Some others take no notice of what follows a peer in an address, and
+    /// would dial the relay in place of the circuit.
+    fn carries_circuits(&self, address: &Multiaddr) -> bool {
+        let opts = DialOpts {
+            role: Endpoint::Dialer,
+            port_use: PortUse::New,
+        };
+        let probed = lock(&self.inner).dial(address::circuit_probe(address), opts);
+        !matches!(probed, Err(TransportError::MultiaddrNotSupported(_)))
+    }
+
     /// The key to knock at.
     fn callee(&self, address: &Multiaddr, peer: Option<PeerId>) -> Result<Key, Error> {
         let peer = peer.ok_or_else(|| Error::MissingPeerId {
@@ -184,6 +235,33 @@ where
             return Err(Error::SelfDial);
         }
         Ok(key)
+    }
+}
+
+/// Whether a dial failed because it was to come from a port that something else holds, and may come from any other.
+/// `libp2p-tcp` tries another port by itself only if the pair of addresses is taken (`AddrNotAvailable`).
+fn shares_no_port(error: &(dyn std::error::Error + 'static), opts: DialOpts) -> bool {
+    if opts.port_use != PortUse::Reuse || opts.role == Endpoint::Listener {
+        return false;
+    }
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let system = error.downcast_ref::<std::io::Error>();
+        if system.is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse) {
+            return true;
+        }
+        next = match system.and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
+}
+
+fn from_any_port(opts: DialOpts) -> DialOpts {
+    DialOpts {
+        port_use: PortUse::New,
+        ..opts
     }
 }
 

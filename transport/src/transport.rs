@@ -29,7 +29,7 @@ where
 
 impl<T> Transport<T>
 where
-    T: libp2p_core::Transport + Unpin,
+    T: libp2p_core::Transport + Unpin + Send + 'static,
     T::Output: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T::Error: Send + Sync + 'static,
     T::Dial: Send + 'static,
@@ -46,10 +46,7 @@ where
     }
 
     /// See [`Authenticated::with_executor`].
-    pub fn with_executor(self, spawn: impl FnOnce(BoxFuture<'static, ()>) + Send + 'static) -> Self
-    where
-        T: Send + 'static,
-    {
+    pub fn with_executor(self, spawn: impl FnOnce(BoxFuture<'static, ()>) + Send + 'static) -> Self {
         Self {
             inner: self.inner.map_inner(|inner| inner.with_executor(spawn)),
         }
@@ -67,7 +64,7 @@ where
 
 impl<T> libp2p_core::Transport for Transport<T>
 where
-    T: libp2p_core::Transport + Unpin,
+    T: libp2p_core::Transport + Unpin + Send + 'static,
     T::Output: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T::Error: Send + Sync + 'static,
     T::Dial: Send + 'static,

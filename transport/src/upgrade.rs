@@ -9,6 +9,7 @@
 //! | 5 | compares what was negotiated with what is configured | the same |
 //! | 6 | asks the secured hook | the same |
 
+use crate::announce::Unmarked;
 use crate::config::{Config, Dialect, KeyExchange};
 use crate::error::{Error, Failure, Stage};
 use crate::handshake::{self, Handshake};
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     ambiguous: bool,
     /// The code points of our key-exchange groups.
     groups: Vec<u16>,
+    pub(crate) unmarked: Unmarked,
 }
 
 /// What a right head leads to.
@@ -101,6 +103,7 @@ impl Shared {
             v2: config.speaks_v2(),
             ambiguous: config.is_ambiguous(),
             groups: config.groups.iter().map(|group| group.code_point()).collect(),
+            unmarked: Unmarked::default(),
             config,
             tls,
         })
