@@ -6,8 +6,10 @@ use crate::door::{Door, Inner, Secured, Upgrade, lock};
 use crate::error::{Error, Failure, Stage};
 use crate::identity::Key;
 use crate::metrics::Outcome;
+use crate::muxed::{MuxExt, Muxed};
 use crate::stream::TlsStream;
 use crate::upgrade::Shared;
+use crate::yamux;
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::io::{AsyncRead, AsyncWrite};
 use libp2p_core::transport::{DialOpts, ListenerId, PortUse, TransportError, TransportEvent};
@@ -71,6 +73,17 @@ where
         self
     }
 
+    /// Puts yamux on every connection, as [`MuxExt::muxed`] does, with the close timeout of the
+    /// configuration. Peers for whom it says [`Mode::Frames`](crate::Mode::Frames) are refused from then on.
+    pub fn muxed(self, yamux: yamux::Config) -> Muxed<Self>
+    where
+        Self: libp2p_core::Transport<Output = (PeerId, TlsStream<T::Output>)>,
+    {
+        self.shared.muxed();
+        let close_timeout = self.shared.config.close_timeout;
+        MuxExt::muxed(self, yamux).with_close_timeout(close_timeout)
+    }
+
     fn with_shared(inner: T, shared: Arc<Shared>) -> Self {
         let inner = Arc::new(Mutex::new(inner));
         Self {
@@ -117,6 +130,9 @@ where
             return Err(TransportError::Other(
                 Error::NotOurPeerId { address }.at(Stage::Address),
             ));
+        }
+        if let Some(error) = self.shared.contradiction() {
+            return Err(TransportError::Other(error.at(Stage::Address)));
         }
         // Before it can announce anything.
         self.shared.unmarked.listens(id, !plain);
@@ -233,6 +249,12 @@ where
         let key = Key::of_peer(&peer).map_err(|reason| Error::UnsupportedKey { peer, reason })?;
         if key == self.shared.config.key {
             return Err(Error::SelfDial);
+        }
+        if let Some(error) = self.shared.contradiction() {
+            return Err(error);
+        }
+        if !self.shared.speaks(self.shared.config.dialect(&key)) {
+            return Err(Error::NotMuxed { peer: Some(peer) });
         }
         Ok(key)
     }

@@ -3,7 +3,7 @@
 use crate::authenticated::Authenticated;
 use crate::config::Config;
 use crate::error::Failure;
-use crate::muxed::{MuxExt as _, Muxed, Muxer, Muxing};
+use crate::muxed::{Muxed, Muxer, Muxing};
 use crate::stream::TlsStream;
 use futures::future::BoxFuture;
 use futures::io::{AsyncRead, AsyncWrite};
@@ -37,11 +37,9 @@ where
 {
     /// The stack that `config` describes, over `inner`.
     pub fn new(inner: T, config: Config) -> Self {
-        let (yamux, close_timeout) = (config.yamux.clone(), config.close_timeout);
+        let yamux = config.yamux.clone();
         Self {
-            inner: Authenticated::new(inner, config)
-                .muxed(yamux)
-                .with_close_timeout(close_timeout),
+            inner: Authenticated::new(inner, config).muxed(yamux),
         }
     }
 

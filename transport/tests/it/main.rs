@@ -26,6 +26,8 @@ mod metrics;
 #[cfg(test)]
 mod purity;
 #[cfg(test)]
+mod settings;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod strict;

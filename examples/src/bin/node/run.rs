@@ -110,7 +110,7 @@ fn swarm(key: &Keypair, config: libp2p_knock::Config) -> Result<Swarm<Behaviour>
 fn config(key: &Keypair, options: &Options) -> Result<libp2p_knock::Config> {
     let config = libp2p_knock::Config::new(key)?.with_close_time_seed(&seed::load_or_create(&options.key)?);
     Ok(match &options.network {
-        Some(path) => config.with_network(libp2p_knock::Network::from_file(path)?),
+        Some(path) => config.with_network(libp2p_knock::Network::from_file(path)?)?,
         None => config,
     })
 }
