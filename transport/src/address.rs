@@ -3,9 +3,10 @@
 //! No transport of rust-libp2p claims `/tcp/N/tls`, so it reaches ours whatever the order in which transports are
 //! asked, and every libp2p peer can parse it and pass it on.
 //!
-//! Circuits are different. A relay's client transport claims everything with `/p2p-circuit` in it, and announces addresses that no
-//! transport on top of it can mark: its behaviour confirms `<relay>/p2p-circuit/p2p/<peer>` as an external address. So a
-//! transport of ours over a relay's takes a circuit with the marker or without, and one over anything else takes none.
+//! Circuits are different. A relay's client transport claims everything with `/p2p-circuit` in it,
+//! and announces addresses that no transport on top of it can mark: its behaviour confirms
+//! `<relay>/p2p-circuit/p2p/<peer>` as an external address. So a transport of ours over a relay's
+//! takes a circuit with the marker or without, and one over anything else takes none.
 
 use libp2p_core::multiaddr::{Multiaddr, Protocol};
 use libp2p_identity::PeerId;
@@ -19,23 +20,24 @@ pub(crate) struct Marked {
     pub(crate) peer: Option<PeerId>,
 }
 
-/// Whether an address says that one has to knock there: whether a transport of this crate would claim it over an inner
-/// transport that knows what is in front of the marker.
+/// Whether an address says that one has to knock there: whether a transport of this crate would
+/// claim it over an inner transport that knows what is in front of the marker.
 ///
 /// ```text
-/// knock   = inner "/tls" peers                      ; TCP, memory, a Unix socket, whatever carries bytes
-///         / relay "/p2p-circuit" peers "/tls" peers ; a circuit
-/// peers   = *( "/p2p/" peer-id )                    ; all of an address the same
-/// inner   = 1*component                             ; no "/p2p-circuit" among them
-/// relay   = *component
+/// knock = inner "/tls" peers
+/// inner = 1*component            ; of TCP, memory, a Unix socket, a circuit
+/// peers = *( "/p2p/" peer-id )   ; all the same
 /// ```
 ///
-/// `/tls` with anything else behind it (`/tls/ws`, `/tls/sni/example.org`) is no knock, nor is a circuit through a relay at
-/// which one has to knock. Two different peers behind the marker make it no address at all.
+/// A circuit (`<relay>/p2p-circuit/tls/p2p/<peer>`) may name its peer in front of the marker as
+/// well, which has to be the same peer then. `/tls` with anything else behind it (`/tls/ws`,
+/// `/tls/sni/example.org`, `/tls/p2p/<relay>/p2p-circuit`) is no knock. An address with two different
+/// peers at its end is not claimed.
 ///
-/// A circuit without the marker (`<relay>/p2p-circuit/p2p/<peer>`) does not say what is spoken through it, so the answer is
-/// false. A transport of this crate over a relay's client claims it all the same, and knocks: everything that such a
-/// transport dials does, and rust-libp2p's relay announces circuits in that form alone.
+/// A circuit without the marker (`<relay>/p2p-circuit/p2p/<peer>`) does not say what is spoken
+/// through it, so the answer is false. A transport of this crate over a relay's client claims it
+/// all the same, and knocks: everything that such a transport dials does, and rust-libp2p's relay
+/// announces circuits in that form alone.
 ///
 /// For configuration files, address books and policies that have to tell the knock's addresses from stock ones.
 ///
@@ -54,7 +56,8 @@ pub(crate) fn is_circuit(address: &Multiaddr) -> bool {
     address.iter().any(|protocol| protocol == Protocol::P2pCircuit)
 }
 
-/// `<inner>/tls` of every address the transport emits. A circuit's peer stays behind the marker, as everywhere.
+/// `<inner>/tls` of every address the transport emits. A circuit's peer stays behind the marker, as
+/// everywhere.
 pub(crate) fn mark(mut inner: Multiaddr) -> Multiaddr {
     match inner.pop() {
         Some(Protocol::P2p(peer)) if inner.iter().last() == Some(Protocol::P2pCircuit) => {
@@ -67,7 +70,8 @@ pub(crate) fn mark(mut inner: Multiaddr) -> Multiaddr {
     }
 }
 
-/// Takes an address with the marker apart; `None` for anything else, which is then another transport's address.
+/// Takes an address with the marker apart; `None` for anything else, which is then another
+/// transport's address.
 pub(crate) fn parse(address: &Multiaddr) -> Option<Marked> {
     let mut inner = address.clone();
     let mut peer = None;
@@ -93,8 +97,8 @@ fn to_circuit(mut inner: Multiaddr, mut peer: Option<PeerId>) -> Option<Marked> 
     Some(Marked { inner, peer })
 }
 
-/// What is left of the circuit addresses that ask an inner transport whether it carries circuits: too little to be dialled by
-/// one that does, and nothing that any other would take for its own.
+/// What is left of the circuit addresses that ask an inner transport whether it carries circuits:
+/// too little to be dialled by one that does, and nothing that any other would take for its own.
 pub(crate) fn circuit_probe(address: &Multiaddr) -> Multiaddr {
     let mut relay = Multiaddr::empty();
     for protocol in address {
@@ -107,7 +111,8 @@ pub(crate) fn circuit_probe(address: &Multiaddr) -> Multiaddr {
     relay.with(Protocol::P2pCircuit)
 }
 
-/// Takes the peers off the end, and the component before them. `None` if two of them differ, or nothing is before them.
+/// Takes the peers off the end, and the component before them. `None` if two of them differ, or
+/// nothing is before them.
 fn pop_peers(address: &mut Multiaddr, peer: &mut Option<PeerId>) -> Option<Protocol<'static>> {
     loop {
         match address.pop()? {

@@ -6,8 +6,8 @@ use libp2p_core::transport::ListenerId;
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The listeners that were asked for circuits without the marker. Their addresses keep that form, which is the one in which
-/// the relay's client announces them as well.
+/// The listeners that were asked for circuits without the marker. Their addresses keep that form,
+/// which is the one in which the relay's client announces them as well.
 #[derive(Debug, Default)]
 pub(crate) struct Unmarked(Mutex<HashSet<ListenerId>>);
 

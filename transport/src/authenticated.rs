@@ -24,14 +24,15 @@ use std::task::{Context, Poll};
 /// For those who compose by hand: a check may come between this and [`muxed`](crate::MuxExt::muxed), and may refuse.
 /// Everybody else takes [`Transport`](crate::Transport), or [`tokio::Transport`](crate::tokio::Transport).
 ///
-/// Addresses are those of `T` with `/tls` behind them, and `/p2p/<peer>` behind that: always in a dial, never demanded
-/// in a `listen_on`. Over a relay's client a circuit may do without `/tls`, as that announces it. See
-/// [`is_knock_address`](crate::is_knock_address). Dial futures do nothing before they are first polled; dropped at any point
-/// they leave nothing but a closed socket behind.
+/// Addresses are those of `T` with `/tls` behind them, and `/p2p/<peer>` behind that: always in a
+/// dial, never demanded in a `listen_on`. Over a relay's client a circuit may do without `/tls`, as
+/// that announces it. See [`is_knock_address`](crate::is_knock_address). Dial futures do nothing
+/// before they are first polled; dropped at any point they leave nothing but a closed socket
+/// behind.
 ///
-/// A dial that is to come from a listener's port (`PortUse::Reuse`) and finds that the port cannot be shared
-/// (`AddrInUse`) is made once more from a port of its own. In the listener's part of a hole punch it fails instead: the other
-/// end expects that port and no other.
+/// A dial that is to come from a listener's port (`PortUse::Reuse`) and finds that the port cannot
+/// be shared (`AddrInUse`) is made once more from a port of its own. In the listener's part of a
+/// hole punch it fails instead: the other end expects that port and no other.
 ///
 /// Errors are [`Failure`]s. `MultiaddrNotSupported` says that an address is not ours or not `T`'s, so that the next
 /// transport may be asked.
@@ -74,7 +75,8 @@ where
     }
 
     /// Puts yamux on every connection, as [`MuxExt::muxed`] does, with the close timeout of the
-    /// configuration. Peers for whom it says [`Mode::Frames`](crate::Mode::Frames) are refused from then on.
+    /// configuration. Peers for whom it says [`Mode::Frames`](crate::Mode::Frames) are refused from
+    /// then on.
     pub fn muxed(self, yamux: yamux::Config) -> Muxed<Self>
     where
         Self: libp2p_core::Transport<Output = (PeerId, TlsStream<T::Output>)>,
@@ -230,8 +232,8 @@ where
         self.carries_circuits(address).then_some((marked, plain))
     }
 
-    /// Whether the inner transport is a relay's client. Some others take no notice of what follows a peer in an address, and
-    /// would dial the relay in place of the circuit.
+    /// Whether the inner transport is a relay's client. Some others take no notice of what follows
+    /// a peer in an address, and would dial the relay in place of the circuit.
     fn carries_circuits(&self, address: &Multiaddr) -> bool {
         let opts = DialOpts {
             role: Endpoint::Dialer,
@@ -260,8 +262,9 @@ where
     }
 }
 
-/// Whether a dial failed because it was to come from a port that something else holds, and may come from any other.
-/// `libp2p-tcp` tries another port by itself only if the pair of addresses is taken (`AddrNotAvailable`).
+/// Whether a dial failed because it was to come from a port that something else holds, and may come
+/// from any other. `libp2p-tcp` tries another port by itself only if the pair of addresses is taken
+/// (`AddrNotAvailable`).
 fn shares_no_port(error: &(dyn std::error::Error + 'static), opts: DialOpts) -> bool {
     if opts.port_use != PortUse::Reuse || opts.role == Endpoint::Listener {
         return false;

@@ -103,8 +103,8 @@ pub struct Config {
     pub(crate) metrics: Metrics,
 }
 
-/// Whether a configuration was ever cloned. All clones share what is remembered of knocks, and so does the transport that a
-/// clone was given to.
+/// Whether a configuration was ever cloned. All clones share what is remembered of knocks, and so
+/// does the transport that a clone was given to.
 #[derive(Debug, Default)]
 struct Cloned(Arc<AtomicBool>);
 
@@ -227,7 +227,8 @@ impl Config {
     /// if the knock had been wrong. The Swarm sees nothing either; the metric `knocks{outcome="denied"}` counts it. In
     /// the listener's part of a hole punch it is our own dial that fails, with [`Error::Denied`](crate::Error::Denied).
     ///
-    /// Set more than once, every hook has to allow. They are asked in the order in which they were set, until one denies.
+    /// Set more than once, every hook has to allow. They are asked in the order in which they were
+    /// set, until one denies.
     pub fn with_admission<F>(mut self, hook: F) -> Self
     where
         F: Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync + 'static,
@@ -238,9 +239,9 @@ impl Config {
 
     /// Asked between TLS and the muxer, inbound and outbound, with the proven peer. Default: everybody.
     ///
-    /// Called on the connection's task. A refusal is [`Error::Denied`](crate::Error::Denied) here; the other end
-    /// sees its connection closed, and may have seen it open for a moment. Set more than once, every hook has to allow, as
-    /// with [`Config::with_admission`].
+    /// Called on the connection's task. A refusal is [`Error::Denied`](crate::Error::Denied) here;
+    /// the other end sees its connection closed, and may have seen it open for a moment. Set more
+    /// than once, every hook has to allow, as with [`Config::with_admission`].
     pub fn with_secured_hook<F>(mut self, hook: F) -> Self
     where
         F: Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync + 'static,
@@ -273,7 +274,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Cloned`] once the configuration was cloned: one clone would count, and remember, by itself.
+    /// [`ConfigError::Cloned`] once the configuration was cloned: one clone would count, and
+    /// remember, by itself.
     pub fn with_max_openings(mut self, per_second: NonZeroU32) -> Result<Self, ConfigError> {
         self.not_cloned("with_max_openings")?;
         self.openings_per_second = per_second;
@@ -317,23 +319,26 @@ impl Config {
         self
     }
 
-    /// How long a connection may take to close, after which it is dropped. Default 5 s. rust-libp2p awaits a closing
-    /// connection without a limit of its own. A muxer that [`MuxExt::muxed`](crate::MuxExt::muxed) puts on behind a check of
-    /// yours has [`Muxed::with_close_timeout`](crate::Muxed::with_close_timeout).
+    /// How long a connection may take to close, after which it is dropped. Default 5 s. rust-libp2p
+    /// awaits a closing connection without a limit of its own. A muxer that
+    /// [`MuxExt::muxed`](crate::MuxExt::muxed) puts on behind a check of yours has
+    /// [`Muxed::with_close_timeout`](crate::Muxed::with_close_timeout).
     pub fn with_close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
         self
     }
 
-    /// Configures yamux in [`Transport`](crate::Transport) and [`tokio::Transport`](crate::tokio::Transport). Default:
-    /// [`yamux::Config::default`]. A muxer that is put on by hand is given its own.
+    /// Configures yamux in [`Transport`](crate::Transport) and
+    /// [`tokio::Transport`](crate::tokio::Transport). Default: [`yamux::Config::default`]. A muxer
+    /// that is put on by hand is given its own.
     pub fn with_yamux(mut self, yamux: yamux::Config) -> Self {
         self.yamux = yamux;
         self
     }
 
-    /// Registers the metrics below the prefix `libp2p_knock`. Register once for each registry: a second transport on
-    /// a clone of this configuration counts into the same numbers. Several registries show the same numbers each.
+    /// Registers the metrics below the prefix `libp2p_knock`. Register once for each registry: a
+    /// second transport on a clone of this configuration counts into the same numbers. Several
+    /// registries show the same numbers each.
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
     pub fn with_metrics(mut self, registry: &mut prometheus_client::registry::Registry) -> Self {
@@ -376,12 +381,13 @@ impl Dangerous {
         self.0
     }
 
-    /// The wall clock that knocks are made and judged by. For tests, and for machines with a better clock than the system's.
+    /// The wall clock that knocks are made and judged by. For tests, and for machines with a better
+    /// clock than the system's.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Cloned`] once the configuration was cloned: all clones share what is remembered of knocks, and by which
-    /// clock.
+    /// [`ConfigError::Cloned`] once the configuration was cloned: all clones share what is
+    /// remembered of knocks, and by which clock.
     pub fn with_clock(self, wall: impl Fn() -> SystemTime + Send + Sync + 'static) -> Result<Config, ConfigError> {
         self.0.not_cloned("with_clock")?;
         Ok(self.0.judging_by(Clock::of(wall)))

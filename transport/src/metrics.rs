@@ -146,7 +146,8 @@ mod present {
             Self(None)
         }
 
-        /// Registers what is counted, which goes on counting into every registry that it was in before.
+        /// Registers what is counted, which goes on counting into every registry that it was in
+        /// before.
         pub(crate) fn register(&self, registry: &mut Registry) -> Self {
             let registry = registry.sub_registry_with_prefix("libp2p_knock");
             let this = self.0.clone().unwrap_or_else(Registered::new);

@@ -347,7 +347,8 @@ fn key_and_iv(
     }
 }
 
-/// The alert that answers `error`. None answers an alert: the other end has closed the connection with it (section 6.2).
+/// The alert that answers `error`. None answers an alert: the other end has closed the connection
+/// with it (section 6.2).
 pub(crate) fn alert_for(error: &Error) -> Option<AlertDescription> {
     Some(match error {
         Error::AlertReceived(_) => return None,

@@ -36,17 +36,20 @@ pub enum Role {
 /// system call if they come together. An idle stream holds no buffer; one that waits for the rest of a record holds what
 /// has come of it, and one whose data nobody reads up to 80 KiB.
 ///
-/// Reads and writes are cancel safe: a dropped read or write future loses nothing that it reported as taken, and keeps the
-/// other half of a split stream from nothing. Read as an [`AsyncBufRead`], it hands out what it opened where it lies.
+/// Reads and writes are cancel safe: a dropped read or write future loses nothing that it reported
+/// as taken, and keeps the other half of a split stream from nothing. Read as an [`AsyncBufRead`],
+/// it hands out what it opened where it lies.
 ///
 /// A clean end of the stream is the other end's `close_notify`; a connection cut without one is
-/// [`io::ErrorKind::UnexpectedEof`]. Behind such an end one may still write. The end is answered with a `close_notify` by
-/// [`close`](futures::AsyncWriteExt::close), or when the stream is dropped. A stream that is dropped before it has ended, and
-/// without a close, looks cut to the other end.
+/// [`io::ErrorKind::UnexpectedEof`]. Behind such an end one may still write. The end is answered
+/// with a `close_notify` by [`close`](futures::AsyncWriteExt::close), or when the stream is
+/// dropped. A stream that is dropped before it has ended, and without a close, looks cut to the
+/// other end.
 ///
 /// A record that is no good fails that read and everything after it but the close, with
-/// [`io::ErrorKind::InvalidData`] and a [`rustls::Error`] in it. The other end is told which fault it was, once, by the alert
-/// that TLS has for it, as far as the socket takes it at once or before the stream is dropped.
+/// [`io::ErrorKind::InvalidData`] and a [`rustls::Error`] in it. The other end is told which fault
+/// it was, once, by the alert that TLS has for it, as far as the socket takes it at once or before
+/// the stream is dropped.
 pub struct TlsStream<S> {
     io: S,
     records: Records,
@@ -66,8 +69,8 @@ pub struct TlsStream<S> {
     sealed: usize,
     /// Whether `io` holds bytes that it was not, or not successfully, told to flush.
     unflushed: bool,
-    /// Who waits to write, and who waits to read and for what was written to go out before. The socket has room for one
-    /// waker: it is given one that wakes both.
+    /// The task that waits to write, and the task that waits to read and for what was written to go
+    /// out before. The socket has room for one waker: it is given one that wakes both.
     writer: Option<Waker>,
     pusher: Option<Waker>,
     /// [`TlsStream::part`], which needs to know more of `S` than a `drop` does.
@@ -99,7 +102,8 @@ fn with(own: &Waker, other: Option<&Waker>) -> Waker {
 /// Sealed bytes that may wait for the socket before a write has to.
 const BACKLOG: usize = 4 * MAX_PLAIN;
 
-/// How often one poll reads from the socket for the sake of a byte of data. Records may be empty, or say nothing.
+/// How often one poll reads from the socket for the sake of a byte of data. Records may be empty,
+/// or say nothing.
 const FILLS_PER_POLL: usize = 4;
 
 /// The facts about a stream that its bytes do not carry.
@@ -224,8 +228,9 @@ where
         self.unflushed || !self.outbound.is_empty() || !self.partial.is_empty()
     }
 
-    /// Everything out, for a read that waits: whoever waits for an answer counts on his question going out. Should it fail,
-    /// the next write will say so; there may still be something to read.
+    /// Everything out, for a read that waits: a reader that waits for an answer counts on its
+    /// question going out. Should it fail, the next write will say so; there may still be something
+    /// to read.
     fn push_to_read(&mut self, cx: &mut Context<'_>) {
         let waker = with(cx.waker(), self.writer.as_ref());
         let pushed = self.poll_push(&mut Context::from_waker(&waker));
@@ -271,7 +276,8 @@ where
         Poll::Pending
     }
 
-    /// Seals what tells the other end of its fault, behind what was written before, and remembers the fault.
+    /// Seals what tells the other end of its fault, behind what was written before, and remembers
+    /// the fault.
     fn tell(&mut self, fault: rustls::Error) {
         match alert_for(&fault).filter(|_| self.closing.is_none()) {
             Some(alert) => {
@@ -292,8 +298,8 @@ where
         }
     }
 
-    /// The last that can be said when the stream is dropped, as far as the socket takes it without waiting: what is left of a
-    /// fault, or the answer to the other end's close.
+    /// The last that can be said when the stream is dropped, as far as the socket takes it without
+    /// waiting: what is left of a fault, or the answer to the other end's close.
     fn part(&mut self) {
         let answers = self.fault.is_none() && self.inbound.has_ended();
         if self.closing.is_some() || !(answers || self.fault.is_some()) || std::thread::panicking() {
@@ -322,7 +328,7 @@ where
             .map_err(io::Error::other)
     }
 
-    /// Has the socket wake who waits to write, and who waits to read and for the same.
+    /// Has the socket wake the task that writes, and the one that waits to read and for the same.
     fn writing<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -425,8 +431,9 @@ where
         pushed
     }
 
-    /// `close_notify`, then the close of the socket, together within the close timeout. Behind a fault the close of the socket
-    /// alone. Writing fails with [`io::ErrorKind::BrokenPipe`] from then on; reading goes on.
+    /// `close_notify`, then the close of the socket, together within the close timeout. Behind a
+    /// fault the close of the socket alone. Writing fails with [`io::ErrorKind::BrokenPipe`] from
+    /// then on; reading goes on.
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.closed {

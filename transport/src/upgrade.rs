@@ -46,7 +46,7 @@ pub(crate) struct Shared {
     /// The code points of our key-exchange groups.
     groups: Vec<u16>,
     pub(crate) unmarked: Unmarked,
-    /// Whether a muxer comes behind it, so that nobody may speak frames.
+    /// Whether a muxer comes behind it, so that no peer may speak frames.
     muxed: AtomicBool,
 }
 

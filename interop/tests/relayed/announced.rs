@@ -1,4 +1,5 @@
-//! What is announced is dialled as it stands: by `Swarm::listeners`, as external addresses, and by identify.
+//! What is announced is dialled as it stands: by `Swarm::listeners`, as external addresses, and by
+//! identify.
 
 use crate::nodes::*;
 use futures::StreamExt as _;

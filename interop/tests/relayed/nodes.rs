@@ -112,7 +112,8 @@ fn swarm<B: NetworkBehaviour>(transport: Connections, behaviour: B, peer: PeerId
     Swarm::new(transport, behaviour, peer, config)
 }
 
-/// Where a relay listens, once it does. A reservation says where the relay can be reached, which it has to know first.
+/// Where a relay listens, once it does. A reservation says where the relay can be reached, which it
+/// has to know first.
 pub(crate) async fn listening(relay: &mut Swarm<Relay>, address: &str) -> Multiaddr {
     relay.listen_on(address.parse().unwrap()).unwrap();
     let address = wait("the relay's address", relay, |event| match event {

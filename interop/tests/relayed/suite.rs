@@ -1,5 +1,6 @@
-//! What rust-libp2p demands of relay and client in its own suite (`protocols/relay/tests/lib.rs`), with knocks over the
-//! circuits and over what is below them: in either order of the transports, and at circuits with our mark and without.
+//! What rust-libp2p demands of relay and client in its own suite (`protocols/relay/tests/lib.rs`),
+//! with knocks over the circuits and over what is below them: in either order of the transports,
+//! and at circuits with our mark and without.
 
 use crate::nodes::*;
 use libp2p::core::transport::ListenerId;

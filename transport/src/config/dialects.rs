@@ -41,15 +41,17 @@ impl Sealed {
 }
 
 impl Config {
-    /// Which knock is sent to, and understood from, every peer that has no version of its own. Default [`Version::V3`].
+    /// Which knock is sent to, and understood from, every peer that has no version of its own.
+    /// Default [`Version::V3`].
     ///
-    /// Exactly one for each peer, on both sides: nothing is negotiated, learnt or fallen back to, or whoever drops
-    /// packets could choose the weaker one. What version 2 gives away is in `SECURITY.md`.
+    /// Exactly one for each peer, on both sides. Nothing is negotiated, learnt or fallen back to:
+    /// an attacker that drops packets could choose the weaker one otherwise. What version 2 gives
+    /// away is in `SECURITY.md`.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::SignerCannotKnockV3`] for an identity that can only sign, and [`ConfigError::NetworkNeedsV3`] for
-    /// [`Version::V2`] in a private network.
+    /// [`ConfigError::SignerCannotKnockV3`] for an identity that can only sign, and
+    /// [`ConfigError::NetworkNeedsV3`] for [`Version::V2`] in a private network.
     pub fn with_version(mut self, version: Version) -> Result<Self, ConfigError> {
         self.dialect.version = self.can(version)?;
         match self.contradiction() {
@@ -58,9 +60,10 @@ impl Config {
         }
     }
 
-    /// What is spoken inside TLS with every peer that has no mode of its own. Default [`Mode::Yamux`]. [`Mode::Frames`] is
-    /// for [`Authenticated`] alone: it is what Go's ragep2p speaks. A transport with a muxer answers dials to such a peer with
-    /// [`Error::NotMuxed`] and its knocks with silence.
+    /// What is spoken inside TLS with every peer that has no mode of its own. Default
+    /// [`Mode::Yamux`]. [`Mode::Frames`] is for [`Authenticated`] alone: it is what Go's ragep2p
+    /// speaks. A transport with a muxer answers dials to such a peer with [`Error::NotMuxed`] and
+    /// its knocks with silence.
     ///
     /// [`Authenticated`]: crate::Authenticated
     /// [`Error::NotMuxed`]: crate::Error::NotMuxed
@@ -69,12 +72,13 @@ impl Config {
         self
     }
 
-    /// How one peer knocks and what is spoken with it, whatever holds for all others. A peer that has [`Version::V2`] knocks
-    /// from outside of a private network as well.
+    /// How one peer knocks and what is spoken with it, whatever holds for all others. A peer that
+    /// has [`Version::V2`] knocks from outside of a private network as well.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::UnsupportedPeer`] for a peer whose key is not Ed25519, and [`ConfigError::SignerCannotKnockV3`].
+    /// [`ConfigError::UnsupportedPeer`] for a peer whose key is not Ed25519, and
+    /// [`ConfigError::SignerCannotKnockV3`].
     pub fn with_peer(mut self, peer: PeerId, version: Version, mode: Mode) -> Result<Self, ConfigError> {
         let key = Key::of_peer(&peer).map_err(|reason| ConfigError::UnsupportedPeer { peer, reason })?;
         let version = self.can(version)?;
@@ -82,11 +86,12 @@ impl Config {
         Ok(self)
     }
 
-    /// As Go's ragep2p: [`Version::V2`] and [`Mode::Frames`] with every peer that has none of its own. Nodes of ours among
-    /// them get the better knock by [`Config::with_peer`], on both sides.
+    /// As Go's ragep2p: [`Version::V2`] and [`Mode::Frames`] with every peer that has none of its
+    /// own. Nodes of ours among them get the better knock by [`Config::with_peer`], on both sides.
     ///
-    /// In a private network this lets in everybody who knows our PeerID, so a transport refuses to listen and to dial with
-    /// [`ConfigError::NetworkNeedsV3`]. Name the peers of version 2 by [`Config::with_peer`] there.
+    /// In a private network this would let in every peer that knows our PeerID, so a transport
+    /// refuses to listen and to dial, with [`ConfigError::NetworkNeedsV3`]. Name the peers of
+    /// version 2 by [`Config::with_peer`] there.
     pub fn ragep2p_compatible(mut self) -> Self {
         self.dialect = Dialect {
             version: Version::V2,
@@ -95,14 +100,14 @@ impl Config {
         self
     }
 
-    /// The network to knock in. Default [`Network::open`]: whoever knows our PeerID. In a private one, whoever has its
-    /// secret as well; to anybody from another network we are as silent as to any stranger, and they to us. Says nothing
-    /// to knocks of version 2, which know of no networks.
+    /// The network to knock in. Default [`Network::open`], in which every peer that knows our
+    /// PeerID can knock. In a private network it needs the network's secret as well. Peers of other
+    /// networks meet the silence that strangers meet. Knocks of version 2 know of no networks.
     ///
     /// # Errors
     ///
-    /// For a private network [`ConfigError::SignerCannotKnockV3`] if the identity can only sign, and
-    /// [`ConfigError::NetworkNeedsV3`] if version 2 is the rule.
+    /// For a private network [`ConfigError::SignerCannotKnockV3`] if the identity can only sign,
+    /// and [`ConfigError::NetworkNeedsV3`] if version 2 is the rule.
     pub fn with_network(mut self, network: Network) -> Result<Self, ConfigError> {
         let private = network.name().is_some();
         match self.sealed.take() {
@@ -116,8 +121,8 @@ impl Config {
         }
     }
 
-    /// What of the settings would be without effect beside others of them. Each by itself is in order, so that this is known
-    /// only when no other can follow.
+    /// What of the settings would be without effect beside others of them. Each by itself is in
+    /// order, so that this is known only when no other can follow.
     pub(crate) fn contradiction(&self) -> Option<ConfigError> {
         let private = self
             .sealed
@@ -142,19 +147,19 @@ impl Config {
         self.peers.values().chain([&self.dialect])
     }
 
-    /// Whether a sealed knock may begin as any knock of version 2 does: version 2 is the rule, so that every key will do,
-    /// and somebody has version 3 all the same.
+    /// Whether a sealed knock may begin as any knock of version 2 does: version 2 is the rule, so
+    /// that every key will do, and some peer has version 3 all the same.
     pub(crate) fn is_ambiguous(&self) -> bool {
         let sealed = |dialect: &Dialect| dialect.version == Version::V3;
         self.dialect.version == Version::V2 && self.peers.values().any(sealed)
     }
 
-    /// Whether anybody may knock with version 2.
+    /// Whether any peer may knock with version 2.
     pub(crate) fn speaks_v2(&self) -> bool {
         self.dialects().any(|dialect| dialect.version == Version::V2)
     }
 
-    /// Whether yamux is spoken with anybody.
+    /// Whether yamux is spoken with any peer.
     pub(crate) fn speaks_yamux(&self) -> bool {
         self.dialects().any(|dialect| dialect.mode == Mode::Yamux)
     }

@@ -127,7 +127,7 @@ fn a_private_network_of_an_identity_that_only_signs_is_an_error_and_not_an_open_
         signer.clone().with_network(private()),
         Err(ConfigError::SignerCannotKnockV3)
     ));
-    // The network of everybody is the one it is in.
+    // The open network is the one it is in.
     let open = signer.with_network(Network::open()).expect("asks for nothing");
     assert!(open.contradiction().is_none());
 }
@@ -139,7 +139,7 @@ fn a_private_network_and_version_2_as_the_rule_are_an_error_in_either_order() {
     for refused in [old().with_network(private()), in_network().with_version(Version::V2)] {
         assert!(matches!(refused, Err(ConfigError::NetworkNeedsV3)), "{refused:?}");
     }
-    old().with_network(Network::open()).expect("hides nobody");
+    old().with_network(Network::open()).expect("the open network");
     let left = in_network().with_network(Network::open()).expect("can agree");
     left.with_version(Version::V2).expect("left before");
     // This cannot fail, so a transport of it does.
@@ -169,7 +169,7 @@ fn what_all_clones_share_is_set_before_the_first_clone_or_not_at_all() {
             .with_clock(clock)
             .and_then(|config| config.with_max_openings(many)),
     ] {
-        let config = config.expect("nobody has cloned it");
+        let config = config.expect("not cloned yet");
         assert_eq!(config.openings_per_second, many);
         assert_eq!(config.guard.now_ms(), 1_000_000);
     }

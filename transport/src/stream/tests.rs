@@ -211,9 +211,9 @@ fn a_record_that_does_not_open_fails_every_read_and_the_other_end_is_told_once()
     let fault = Heard::Fault(TlsError::AlertReceived(AlertDescription::BadRecordMac));
     assert_eq!(heard(&mut other, below.sent()), (b"before".to_vec(), fault));
     for _ in 0..2 {
-        let error = now(stream.write(b"behind")).expect_err("nobody would take it");
+        let error = now(stream.write(b"behind")).expect_err("after a fault");
         assert_eq!(fault_of(&error), Some(&TlsError::DecryptError));
-        now(stream.flush()).expect_err("nobody would take it");
+        now(stream.flush()).expect_err("after a fault");
     }
     now(stream.close()).expect("closes");
     drop(stream);

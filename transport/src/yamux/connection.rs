@@ -33,8 +33,9 @@ const READS_PER_TURN: usize = 32;
 /// How many of those who wait to write are woken at once. The first of them may fill the socket again.
 const WOKEN_PER_TURN: usize = 4;
 
-/// How long reading goes on, at most, when nothing can be written any more: a socket whose other end has closed it refuses to
-/// take anything, and may say only a moment later that there is something to read.
+/// How long reading goes on, at most, when nothing can be written any more: a socket whose other
+/// end has closed it refuses to take anything, and may say only a moment later that there is
+/// something to read.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// The owner's end: opens, accepts, reads.
@@ -43,7 +44,8 @@ pub(crate) struct Connection<C> {
     reading: Reading,
     /// Not while the other end leaves unheard what it made us say.
     listens: bool,
-    /// The other end's last word. The streams hear of it when what they have sent has gone out, as far as it goes.
+    /// The other end's last word. The streams hear of it when what they have sent has gone out, as
+    /// far as it goes.
     farewell: Option<Header>,
     /// How long to go on reading now that nothing can be written any more.
     failing: Option<Deadline>,

@@ -373,9 +373,10 @@ impl Session {
         self.flushed = self.frames - but;
     }
 
-    /// Nothing follows on this stream. When the connection has ended there is nobody to tell, which is no error if all data of
-    /// this stream has left and the other end wanted nothing more of it: it has closed the connection in order, or its own
-    /// direction of the stream before.
+    /// Nothing follows on this stream. After the end of the connection the other end cannot be
+    /// told, which is no error if all data of this stream has left and the other end wanted nothing
+    /// more of it: it has closed the connection in order, or its own direction of the stream
+    /// before.
     pub(crate) fn finish(&mut self, id: u32) -> io::Result<()> {
         let ended = self.ended;
         let Some(stream) = self.streams.get_mut(&id) else {

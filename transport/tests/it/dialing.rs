@@ -490,7 +490,8 @@ async fn a_dial_whose_listening_port_cannot_be_shared_comes_from_another_port() 
     assert_ne!(from.port(), port);
     callee.upgraded().await.unwrap();
 
-    // In the listener's part of a hole punch the other end expects that port, and is told of no other.
+    // In the listener's part of a hole punch the other end expects that port, and is told of no
+    // other.
     let punch = ours.dial(callee.address.clone(), opts(Endpoint::Listener)).unwrap();
     let failure = soon("the punch", punch).await.unwrap_err();
     assert_eq!(failure.stage(), Stage::Inner);

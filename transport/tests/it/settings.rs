@@ -35,7 +35,7 @@ async fn a_private_network_that_version_2_would_open_neither_listens_nor_dials()
 
 #[tokio::test]
 async fn frames_are_refused_where_a_muxer_follows() {
-    // With nobody else there is nothing to listen for.
+    // With no other peer there is nothing to listen for.
     let go = config(1).ragep2p_compatible();
     let mut transport = libp2p_knock::tokio::Transport::new(go);
     let listening = transport.listen_on(ListenerId::next(), "/ip4/127.0.0.1/tcp/0/tls".parse().unwrap());

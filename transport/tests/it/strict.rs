@@ -173,7 +173,8 @@ async fn a_strict_server_of_a_muxer_is_told_of_its_fault_and_has_its_close_answe
     }
 }
 
-/// Authentication comes first: to a client that another key has certified, the same fault is not told.
+/// Authentication comes first: to a client that another key has certified, the same fault is not
+/// told.
 #[tokio::test]
 async fn a_client_that_has_not_authenticated_is_told_nothing() {
     let close = std::time::Duration::from_millis(300);

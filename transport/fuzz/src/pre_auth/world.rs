@@ -213,7 +213,7 @@ fn house(
 ) -> House {
     let config = config
         .with_max_openings(NonZeroU32::new(OPENINGS as u32).expect("not zero"))
-        .expect("nobody has cloned it");
+        .expect("not cloned yet");
     let config = peers.iter().fold(config, |config, (party, version, mode)| {
         config
             .with_peer(parties[*party].peer, *version, *mode)

@@ -1,4 +1,5 @@
-//! The halves of a stream in two tasks, in every order in which they, the wire and those who lose patience can act.
+//! The halves of a stream in two tasks, in every order in which they, the wire and those who lose
+//! patience can act.
 
 use super::*;
 use futures::io::{ReadHalf, WriteHalf};
@@ -122,7 +123,8 @@ impl World {
         panic!("the tasks wake each other for ever");
     }
 
-    /// Once the wire is free everything that was written arrives, as long as a flush or a read waits for it.
+    /// Once the wire is free everything that was written arrives, as long as a flush or a read
+    /// waits for it.
     fn check(mut self, steps: &[Step]) {
         self.below.set_full(false);
         self.run();

@@ -49,7 +49,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Io<C> {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes a frame, or nothing of it. What is not taken of one that has begun comes first next time.
+    /// Writes a frame, or nothing of it. What is not taken of one that has begun comes first next
+    /// time.
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -97,8 +98,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Io<C> {
         }
     }
 
-    /// Answers the other end's close with ours, without waiting for anything. Says how many of the last frames of data have
-    /// not gone out, if the others have.
+    /// Answers the other end's close with ours, without waiting for anything. Says how many of the
+    /// last frames of data have not gone out, if the others have.
     pub(super) fn part(&mut self, cx: &mut Context<'_>) -> Option<u64> {
         let all = matches!(self.poll_rest(cx), Poll::Ready(Ok(())));
         // Also when headers are left over: data may have gone before them.
@@ -110,8 +111,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Io<C> {
         out.then_some(self.tail.into())
     }
 
-    /// Reads what there is. The kernel resets a connection that is dropped with bytes that nobody has read, and throws our last
-    /// ones away.
+    /// Reads what there is. The kernel resets a connection that is dropped with unread bytes, and
+    /// throws our last ones away.
     fn read_away(&mut self, cx: &mut Context<'_>) {
         let mut unread = chunk();
         for _ in 0..READS_PER_TURN {

@@ -1,5 +1,5 @@
-//! The properties that rust-yamux's own test harness demands of a muxer, over TCP: of ours at both ends, and of ours
-//! with rust-libp2p's at the other end, in either role.
+//! The properties that rust-yamux's own test harness demands of a muxer, over TCP: of ours at both
+//! ends, and of ours with rust-libp2p's at the other end, in either role.
 
 use super::live::{bytes, within};
 use crate::muxed::Muxer;
@@ -69,8 +69,9 @@ impl<M> Peer for M where
 {
 }
 
-/// Echoes every stream of the other end's and closes it, in the task that drives the connection, until the other end has
-/// closed the connection. Returns the number of streams; fails if a stream does.
+/// Echoes every stream of the other end's and closes it, in the task that drives the connection,
+/// until the other end has closed the connection. Returns the number of streams; fails if a stream
+/// does.
 async fn serve<M: Peer>(mut muxer: M) -> io::Result<usize> {
     let mut workers = FuturesUnordered::new();
     let (mut served, mut over) = (0, false);
@@ -110,11 +111,13 @@ async fn echo<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<()
     stream.close().await
 }
 
-/// Sends each message on a stream of its own, reads it back, and closes the stream; then closes the connection. Returns
-/// the number of streams. In tasks of their own or in the task that drives the connection.
+/// Sends each message on a stream of its own, reads it back, and closes the stream; then closes the
+/// connection. Returns the number of streams. In tasks of their own or in the task that drives the
+/// connection.
 ///
-/// The socket stays. The kernel resets one that is dropped with bytes that nobody has read, and throws away what it has not
-/// sent. rust-libp2p's muxer drops its socket when it has closed, so it does not dial where many streams end at once.
+/// The socket stays. The kernel resets one that is dropped with unread bytes, and throws away what
+/// it has not sent. rust-libp2p's muxer drops its socket when it has closed, so it does not dial
+/// where many streams end at once.
 async fn send<M: Peer>(muxer: &mut M, mut messages: Vec<Vec<u8>>, spawn: bool) -> io::Result<usize> {
     let mut workers: FuturesUnordered<BoxFuture<'static, io::Result<()>>> = FuturesUnordered::new();
     let mut sent = 0;
