@@ -31,8 +31,9 @@ use std::task::{Context, Poll};
 /// behind.
 ///
 /// A dial that is to come from a listener's port (`PortUse::Reuse`) and finds that the port cannot
-/// be shared (`AddrInUse`) is made once more from a port of its own. In the listener's part of a
-/// hole punch it fails instead: the other end expects that port and no other.
+/// be shared (`AddrInUse`) is made once more from a port of its own. In the listener's part of a hole
+/// punch it fails instead: the other end expects that port and no other. The dialer's part cannot be
+/// told from any other dial.
 ///
 /// Errors are [`Failure`]s. `MultiaddrNotSupported` says that an address is not ours or not `T`'s, so that the next
 /// transport may be asked.
@@ -45,6 +46,8 @@ where
     door: Door<T>,
     /// Moves the door to a task of its own when something first listens.
     spawn: Option<Spawn<T>>,
+    /// Whether the inner transport is known to be a relay's client.
+    carries_circuits: bool,
 }
 
 type Spawn<T> = Box<dyn FnOnce(&mut Door<T>) + Send>;
@@ -93,6 +96,7 @@ where
             inner,
             shared,
             spawn: None,
+            carries_circuits: false,
         }
     }
 }
@@ -222,7 +226,7 @@ where
     T: libp2p_core::Transport,
 {
     /// The address, if it is ours, and whether it is a circuit without the marker.
-    fn claim(&self, address: &Multiaddr) -> Option<(Marked, bool)> {
+    fn claim(&mut self, address: &Multiaddr) -> Option<(Marked, bool)> {
         let marked = address::parse(address);
         if !address::is_circuit(address) {
             return Some((marked?, false));
@@ -232,15 +236,20 @@ where
         self.carries_circuits(address).then_some((marked, plain))
     }
 
-    /// Whether the inner transport is a relay's client. Some others take no notice of what follows
-    /// a peer in an address, and would dial the relay in place of the circuit.
-    fn carries_circuits(&self, address: &Multiaddr) -> bool {
-        let opts = DialOpts {
-            role: Endpoint::Dialer,
-            port_use: PortUse::New,
-        };
-        let probed = lock(&self.inner).dial(address::circuit_probe(address), opts);
-        !matches!(probed, Err(TransportError::MultiaddrNotSupported(_)))
+    /// Whether the inner transport is a relay's client. Some others take no notice of what follows a
+    /// peer in an address, and would dial the relay in place of the circuit.
+    ///
+    /// Asked until it says so once. A transport in between may leave some relays to others.
+    fn carries_circuits(&mut self, address: &Multiaddr) -> bool {
+        if !self.carries_circuits {
+            let opts = DialOpts {
+                role: Endpoint::Dialer,
+                port_use: PortUse::New,
+            };
+            let probed = lock(&self.inner).dial(address::circuit_probe(address), opts);
+            self.carries_circuits = !matches!(probed, Err(TransportError::MultiaddrNotSupported(_)));
+        }
+        self.carries_circuits
     }
 
     /// The key to knock at.

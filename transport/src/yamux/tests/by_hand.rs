@@ -26,6 +26,8 @@ struct Wire {
     over: bool,
     /// We have.
     closed: bool,
+    /// Nothing is taken any more.
+    broken: bool,
 }
 
 #[derive(Clone, Default)]
@@ -85,6 +87,9 @@ impl AsyncRead for Below {
 impl AsyncWrite for Below {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut wire = self.0.lock().expect("no panic");
+        if wire.broken {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         if wire.full {
             wire.writer = Some(cx.waker().clone());
             return Poll::Pending;
@@ -213,6 +218,35 @@ fn a_stream_whose_bytes_have_not_left_does_not_close_as_if_they_had_arrived() {
     assert_eq!(task.ended().kind(), io::ErrorKind::ConnectionAborted);
     assert_eq!(shut(&mut flushed), Ok(()));
     assert_eq!(shut(&mut written), Err(io::ErrorKind::ConnectionAborted));
+}
+
+/// A kernel refuses to write to an end that has gone, and shows a moment later what that had said.
+#[test]
+fn when_nothing_can_be_written_any_more_the_other_ends_last_word_is_waited_for_but_not_for_ever() {
+    for says_it in [true, false] {
+        let below = Below::default();
+        let mut task = Task::new(&below);
+        let mut stream = task.open();
+        put(&mut stream, b"question");
+        assert!(stream.flush().now_or_never().is_some());
+        task.run();
+        below.0.lock().expect("no panic").broken = true;
+        below.receive(Header::ping(SYN, 7));
+        assert_eq!(task.run(), 1, "the answer goes nowhere, and it goes on reading");
+        if says_it {
+            below.receive(Header::go_away(NORMAL));
+            assert_eq!(task.ended().kind(), io::ErrorKind::ConnectionAborted);
+            assert_eq!(shut(&mut stream), Ok(()));
+            continue;
+        }
+        let waited = std::time::Instant::now();
+        while !task.woken.0.load(Ordering::SeqCst) {
+            assert!(waited.elapsed().as_secs() < 20, "it waits for ever");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert_eq!(task.ended().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(shut(&mut stream), Err(io::ErrorKind::BrokenPipe));
+    }
 }
 
 #[test]
