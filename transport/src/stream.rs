@@ -12,6 +12,7 @@ use futures::io::{AsyncBufRead, AsyncRead, AsyncWrite};
 use futures::ready;
 use libp2p_identity::PeerId;
 use rustls::AlertDescription;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -92,10 +93,10 @@ impl Wake for Both {
 }
 
 /// A waker of the task that polls and, if another one waits for the same, of that too.
-fn with(own: &Waker, other: Option<&Waker>) -> Waker {
+fn with<'a>(own: &'a Waker, other: Option<&Waker>) -> Cow<'a, Waker> {
     match other {
-        Some(other) if !other.will_wake(own) => Arc::new(Both(own.clone(), other.clone())).into(),
-        _ => own.clone(),
+        Some(other) if !other.will_wake(own) => Cow::Owned(Arc::new(Both(own.clone(), other.clone())).into()),
+        _ => Cow::Borrowed(own),
     }
 }
 
