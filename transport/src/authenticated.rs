@@ -2,21 +2,26 @@
 
 use crate::address::{self, Marked};
 use crate::config::Config;
-use crate::door::{Door, Inner, Secured, Upgrade, lock};
+use crate::door::{Door, Event, Said, Secured, Upgrade};
 use crate::error::{Error, Failure, Stage};
 use crate::identity::Key;
+use crate::inner::Inner;
 use crate::metrics::Outcome;
 use crate::muxed::{MuxExt, Muxed};
 use crate::stream::TlsStream;
 use crate::upgrade::Shared;
+use crate::user_code::Hook;
 use crate::yamux;
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::io::{AsyncRead, AsyncWrite};
+use futures::ready;
 use libp2p_core::transport::{DialOpts, ListenerId, PortUse, TransportError, TransportEvent};
 use libp2p_core::{ConnectedPoint, Endpoint, Multiaddr};
 use libp2p_identity::PeerId;
+use std::collections::{HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// Knock and TLS over any byte-stream transport `T`, without a muxer.
@@ -48,9 +53,16 @@ where
     spawn: Option<Spawn<T>>,
     /// Whether the inner transport is known to be a relay's client.
     carries_circuits: bool,
+    /// Listeners that have not been reported as closed, oldest first.
+    open: Vec<ListenerId>,
+    /// Events to report before those of the door.
+    unsaid: VecDeque<Event<T::Output>>,
+    /// Listeners that were reported as closed when their door ended. The inner transport may report
+    /// them too.
+    mourned: HashSet<ListenerId>,
 }
 
-type Spawn<T> = Box<dyn FnOnce(&mut Door<T>) + Send>;
+type Spawn<T> = Box<dyn FnMut(&mut Door<T>) + Send>;
 
 impl<T> Authenticated<T>
 where
@@ -69,11 +81,16 @@ where
     /// in when strangers are accepted and closed.
     ///
     /// `inner` has to work on whichever thread polls it.
-    pub fn with_executor(mut self, spawn: impl FnOnce(BoxFuture<'static, ()>) + Send + 'static) -> Self
+    ///
+    /// The task may end before the transport does: it panics, or its runtime is shut down. Every
+    /// listener is then closed and reported so, with [`Error::ListenersEnded`]. The next
+    /// [`listen_on`](libp2p_core::Transport::listen_on) asks `spawn` for a new task. `spawn` is
+    /// called inside `listen_on`. Its panic reaches the caller of that, and nothing listens.
+    pub fn with_executor(mut self, mut spawn: impl FnMut(BoxFuture<'static, ()>) + Send + 'static) -> Self
     where
         T: Send + 'static,
     {
-        self.spawn = Some(Box::new(|door| door.spawn(spawn)));
+        self.spawn = Some(Box::new(move |door| door.spawn(&mut spawn)));
         self
     }
 
@@ -90,14 +107,83 @@ where
     }
 
     fn with_shared(inner: T, shared: Arc<Shared>) -> Self {
-        let inner = Arc::new(Mutex::new(inner));
+        let inner = Inner::new(inner);
         Self {
             door: Door::new(inner.clone(), shared.clone()),
             inner,
             shared,
             spawn: None,
             carries_circuits: false,
+            open: Vec::new(),
+            unsaid: VecDeque::new(),
+            mourned: HashSet::new(),
         }
+    }
+
+    /// Closes the socket of a listener that was just removed, without waiting for the door. Returns
+    /// whether it is closed. Polls the inner transport, which has to be able to work on this
+    /// thread.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn settle(&mut self, removed: ListenerId) -> bool {
+        let closed = self.inner.settle(removed);
+        self.door.wake();
+        closed
+    }
+
+    /// Moves the door to its task, if it has an executor and is not there yet.
+    fn spawn(&mut self) {
+        let Some(spawn) = &mut self.spawn else { return };
+        let door = &mut self.door;
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| spawn(door))) {
+            // The caller's own. What listens here would be heard by no task.
+            self.end();
+            resume_unwind(panic);
+        }
+    }
+
+    /// The task of the door has ended, or was never started. Closes its listeners and reports them.
+    fn mourn(&mut self) {
+        tracing::error!(listeners = self.open.len(), "the task of the listening side has ended");
+        for listener_id in self.end() {
+            self.unsaid.push_back(TransportEvent::ListenerClosed {
+                listener_id,
+                reason: Err(Error::ListenersEnded.at(Stage::Inner)),
+            });
+        }
+    }
+
+    /// Closes all listeners without a report, and puts a new door in place of the old one. Returns
+    /// what was open.
+    fn end(&mut self) -> Vec<ListenerId> {
+        let open = std::mem::take(&mut self.open);
+        // It may be what panicked.
+        let user_code = &self.shared.config.user_code;
+        let abandoned = user_code.run(Hook::Inner, || self.inner.abandon(open.clone()));
+        self.mourned.extend(abandoned.as_ref().unwrap_or(&open));
+        for id in &open {
+            self.shared.unmarked.closed(*id);
+        }
+        self.door = Door::new(self.inner.clone(), self.shared.clone());
+        open
+    }
+
+    /// Whether to report this event.
+    fn is_news(&mut self, event: &Event<T::Output>) -> bool {
+        if let TransportEvent::ListenerClosed { listener_id, .. } = event {
+            self.open.retain(|open| open != listener_id);
+            return !self.mourned.remove(listener_id);
+        }
+        true
+    }
+}
+
+/// Its listeners' sockets close here, and not when the task of its door is polled next.
+impl<T> Drop for Authenticated<T>
+where
+    T: libp2p_core::Transport,
+{
+    fn drop(&mut self) {
+        self.inner.close();
     }
 }
 
@@ -140,24 +226,32 @@ where
         if let Some(error) = self.shared.contradiction() {
             return Err(TransportError::Other(error.at(Stage::Address)));
         }
+        // A door that has ended unnoticed would take this listener along.
+        if let Some(said) = self.door.last_words() {
+            for event in said {
+                if self.is_news(&event) {
+                    self.unsaid.push_back(event);
+                }
+            }
+            self.mourn();
+        }
         // Before it can announce anything.
         self.shared.unmarked.listens(id, !plain);
-        let listening = lock(&self.inner).listen_on(id, marked.inner);
-        if let Err(error) = listening {
+        let listening = self.inner.ask(|inner| inner.listen_on(id, marked.inner));
+        if let Err(error) = listening.expect("the inner transport goes with this one") {
             self.shared.unmarked.closed(id);
             return Err(as_ours(error, address));
         }
-        if let Some(spawn) = self.spawn.take() {
-            spawn(&mut self.door);
-        }
+        self.open.push(id);
+        self.spawn();
         self.door.wake();
         Ok(())
     }
 
     fn remove_listener(&mut self, id: ListenerId) -> bool {
-        let removed = lock(&self.inner).remove_listener(id);
+        let removed = self.inner.ask(|inner| inner.remove_listener(id));
         self.door.wake();
-        removed
+        removed.unwrap_or(false)
     }
 
     fn dial(&mut self, address: Multiaddr, opts: DialOpts) -> Result<Self::Dial, TransportError<Failure>> {
@@ -166,11 +260,15 @@ where
         };
         let peer = self.callee(&address, marked.peer);
         // The inner transport first: an address that it does not know may be another transport's.
-        let mut connect = lock(&self.inner).dial(marked.inner.clone(), opts);
+        let ask = |opts| {
+            let asked = self.inner.ask(|inner| inner.dial(marked.inner.clone(), opts));
+            asked.expect("the inner transport goes with this one")
+        };
+        let mut connect = ask(opts);
         if let Err(TransportError::Other(error)) = &connect
             && shares_no_port(error, opts)
         {
-            connect = lock(&self.inner).dial(marked.inner.clone(), from_any_port(opts));
+            connect = ask(from_any_port(opts));
         }
         let connect = match connect {
             Err(TransportError::MultiaddrNotSupported(_)) => {
@@ -194,10 +292,10 @@ where
             let connected = match connect.await {
                 Err(error) if shares_no_port(&error, opts) => {
                     tracing::debug!(%error, "the port of a listener cannot be shared: dialling from another");
-                    let again = lock(&inner).dial(marked.inner, from_any_port(opts));
+                    let again = inner.ask(|inner| inner.dial(marked.inner, from_any_port(opts)));
                     match again {
-                        Ok(connect) => connect.await,
-                        Err(_) => Err(error),
+                        Some(Ok(connect)) => connect.await,
+                        _ => Err(error),
                     }
                 }
                 connected => connected,
@@ -217,7 +315,20 @@ where
     }
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
-        self.get_mut().door.poll(cx)
+        let this = self.get_mut();
+        loop {
+            if let Some(event) = this.unsaid.pop_front() {
+                return Poll::Ready(event);
+            }
+            match ready!(this.door.poll(cx)) {
+                Said::Event(event) => {
+                    if this.is_news(&event) {
+                        return Poll::Ready(event);
+                    }
+                }
+                Said::Ended => this.mourn(),
+            }
+        }
     }
 }
 
@@ -246,8 +357,9 @@ where
                 role: Endpoint::Dialer,
                 port_use: PortUse::New,
             };
-            let probed = lock(&self.inner).dial(address::circuit_probe(address), opts);
-            self.carries_circuits = !matches!(probed, Err(TransportError::MultiaddrNotSupported(_)));
+            let probe = address::circuit_probe(address);
+            let probed = self.inner.ask(|inner| inner.dial(probe, opts));
+            self.carries_circuits = !matches!(probed, Some(Err(TransportError::MultiaddrNotSupported(_))));
         }
         self.carries_circuits
     }

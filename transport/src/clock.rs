@@ -44,6 +44,11 @@ impl fmt::Debug for Clock {
     }
 }
 
+/// The wall clock shows no time that a knock could be made at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the clock shows no time: it panicked, or it shows one before 1970")]
+pub(crate) struct NoTime;
+
 fn milliseconds(wall: SystemTime) -> u64 {
     let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -6,13 +6,14 @@ use crate::certificate;
 use crate::clock::Clock;
 use crate::error::ConfigError;
 use crate::guard::Guard;
-use crate::identity::{Identity, Key, Local};
+use crate::identity::{Caught, Identity, Key, Local};
 use crate::knock::v3::{Network, StaticKey, StaticKeyError};
 use crate::knock::{Mode, Version};
 use crate::metrics::Metrics;
 use crate::random::Hedged;
 use crate::silence::budget::OPENINGS_PER_SECOND;
 use crate::silence::limits;
+use crate::user_code::UserCode;
 use crate::yamux;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 pub(crate) use dialects::{Dialect, Sealed};
@@ -26,12 +27,11 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use web_time::SystemTime;
 
 /// Why a hook said no. Anything that is an error will do: the gater's and your own.
 pub type Denial = Box<dyn std::error::Error + Send + Sync>;
 
-pub(crate) type Hook = Arc<dyn Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync>;
+pub(crate) type Policy = Arc<dyn Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync>;
 
 /// A group for the key exchange of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -79,7 +79,10 @@ impl KeyExchange {
 /// ```
 #[derive(Clone)]
 pub struct Config {
-    pub(crate) identity: Arc<dyn Identity>,
+    identity: Arc<dyn Identity>,
+    /// The same for tasks of ours: what it panics with is an error.
+    pub(crate) caught: Arc<dyn Identity>,
+    pub(crate) user_code: UserCode,
     pub(crate) key: Key,
     pub(crate) certificate: CertificateDer<'static>,
     dialect: Dialect,
@@ -93,8 +96,8 @@ pub struct Config {
     openings_per_second: NonZeroU32,
     pub(crate) groups: Vec<KeyExchange>,
     pub(crate) key_log: Arc<dyn KeyLog>,
-    pub(crate) admission: Option<Hook>,
-    pub(crate) secured: Option<Hook>,
+    pub(crate) admission: Option<Policy>,
+    pub(crate) secured: Option<Policy>,
     pub(crate) max_waiting: NonZeroUsize,
     pub(crate) close_time: Duration,
     pub(crate) handshake_timeout: Duration,
@@ -135,6 +138,7 @@ impl Config {
     /// [`ConfigError::SignerCannotKnockV3`]: an identity that cannot work is found here and not at the first connection.
     /// For one that can only sign there is [`Config::with_signer`].
     pub fn with_identity(identity: Arc<dyn Identity>) -> Result<Self, ConfigError> {
+        // Asked inside the caller's own call: a panic here is the caller's.
         let own = StaticKey::new(identity.clone()).map_err(|error| match error {
             StaticKeyError::Key(key) => ConfigError::InvalidKey(key),
             StaticKeyError::CannotAgree => ConfigError::SignerCannotKnockV3,
@@ -142,6 +146,7 @@ impl Config {
         })?;
         let mut this = Self::with_signer(identity)?;
         this.dialect = Dialect::default();
+        let own = own.working_with(this.caught.clone());
         this.sealed = Some(Sealed::new(own, Network::open()));
         Ok(this)
     }
@@ -167,8 +172,11 @@ impl Config {
             Clock::system(),
             const { NonZeroU32::new(OPENINGS_PER_SECOND).expect("not zero") },
         );
+        let user_code = UserCode::default();
         Ok(Self {
+            caught: Arc::new(Caught::new(identity.clone(), key, user_code.clone())),
             identity,
+            user_code,
             key,
             certificate,
             dialect: Dialect {
@@ -178,7 +186,7 @@ impl Config {
             peers: Arc::default(),
             sealed: None,
             random,
-            guard: Arc::new(Guard::new(clock.clone(), openings_per_second)),
+            guard: Arc::new(Guard::new(clock.clone(), openings_per_second, Arc::default())),
             cloned: Cloned::default(),
             clock,
             openings_per_second,
@@ -222,13 +230,17 @@ impl Config {
     /// Asked after a valid knock and before any work or byte of TLS, with the peer the knock names and how it
     /// reached us. Default: every valid knock is let in, so that whoever knows our PeerId can connect, as in libp2p.
     ///
-    /// Called on the task that polls the transport: it must not block. The peer is not proven yet (a knock can be a
-    /// replay), so deny by it but change nothing by it. A refused caller learns nothing: to it the listener looks as
-    /// if the knock had been wrong. The Swarm sees nothing either; the metric `knocks{outcome="denied"}` counts it. In
-    /// the listener's part of a hole punch it is our own dial that fails, with [`Error::Denied`](crate::Error::Denied).
+    /// Called on the task of the listening side, which has one for all its callers: a hook that
+    /// blocks delays all of them. The peer is not proven yet (a knock can be a replay), so deny by
+    /// it but change nothing by it. A refused caller learns nothing: to it the listener looks as if
+    /// the knock had been wrong. The Swarm sees nothing either; the metric
+    /// `knocks{outcome="denied"}` counts it. In the listener's part of a hole punch the hook is
+    /// called on the dial's task, and our own dial fails with
+    /// [`Error::Denied`](crate::Error::Denied).
     ///
-    /// Set more than once, every hook has to allow. They are asked in the order in which they were
-    /// set, until one denies.
+    /// A hook that panics denies that caller. It may call back into this crate: no lock is held
+    /// meanwhile. Set more than once, every hook has to allow. They are asked in the order in which
+    /// they were set, until one denies.
     pub fn with_admission<F>(mut self, hook: F) -> Self
     where
         F: Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync + 'static,
@@ -239,9 +251,11 @@ impl Config {
 
     /// Asked between TLS and the muxer, inbound and outbound, with the proven peer. Default: everybody.
     ///
-    /// Called on the connection's task. A refusal is [`Error::Denied`](crate::Error::Denied) here;
-    /// the other end sees its connection closed, and may have seen it open for a moment. Set more
-    /// than once, every hook has to allow, as with [`Config::with_admission`].
+    /// Called on the connection's task, which a slow hook delays, and with it the thread that runs
+    /// it. A refusal is [`Error::Denied`](crate::Error::Denied) here; the other end sees its
+    /// connection closed, and may have seen it open for a moment. A hook that panics denies that
+    /// connection. Set more than once, every hook has to allow, as with
+    /// [`Config::with_admission`].
     pub fn with_secured_hook<F>(mut self, hook: F) -> Self
     where
         F: Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync + 'static,
@@ -252,6 +266,8 @@ impl Config {
 
     /// Most accepted sockets that may be held at once before they have authenticated, over all listeners of a
     /// transport. Default: a quarter of the descriptors that the process may open, less 128, and from 64 to 8192.
+    ///
+    /// Callers in their TLS handshake count, and so do those that the Swarm has not taken yet.
     ///
     /// Worst case: as many descriptors, some 4 kB each in the kernel and 1 kB here. When full, one is closed for each that
     /// is accepted: by lot, from the prefixes (IPv4 /24, IPv6 /48) that hold the most; one from which nobody has
@@ -266,8 +282,10 @@ impl Config {
     /// 7 % of a core. Half of them is kept for prefixes from which somebody has authenticated within a day, and while
     /// less than half a second's worth is left, one prefix has 20 a second. Who is over it meets silence.
     ///
-    /// What is done for version 2 grows with it: by default 2000 signature checks a second, 20 of them for one prefix,
-    /// and 2 handshakes for a peer from one prefix.
+    /// What is done for version 2 grows with it: by default 2000 signature checks a second, 20 of
+    /// them for one prefix, and 2 handshakes for a peer from one prefix. At once a prefix has as
+    /// many checks as there are peers configured for version 2, from 5 to 256; 256 if version 2 is
+    /// the rule.
     ///
     /// Only somebody who knows our PeerID can spend it. The memory of what was answered, which no replay outlives, grows
     /// with it: 242 s of it are kept, some 10 MB by default if ever used up. All clones share it.
@@ -308,7 +326,8 @@ impl Config {
 
     /// Forgets which knocks were answered.
     pub(crate) fn renew_guard(&mut self) {
-        self.guard = Arc::new(Guard::new(self.clock.clone(), self.openings_per_second));
+        let known = self.guard.known().clone();
+        self.guard = Arc::new(Guard::new(self.clock.clone(), self.openings_per_second, known));
     }
 
     /// How long TLS may take, from the connected socket (dialer) or the valid knock (listener), and how long the
@@ -342,7 +361,7 @@ impl Config {
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
     pub fn with_metrics(mut self, registry: &mut prometheus_client::registry::Registry) -> Self {
-        self.metrics = self.metrics.register(registry);
+        self.metrics = self.metrics.register(registry, &self.user_code);
         self
     }
 
@@ -369,40 +388,8 @@ impl fmt::Debug for Config {
     }
 }
 
-/// See [`Config::dangerous`].
-#[derive(Debug)]
-pub struct Dangerous(Config);
-
-impl Dangerous {
-    /// How long a socket that does not authenticate stays open. Below some minutes it is a mark that tells this listener
-    /// from others; for tests and measurements, which cannot wait for minutes.
-    pub fn with_close_time(mut self, time: Duration) -> Config {
-        self.0.close_time = time;
-        self.0
-    }
-
-    /// The wall clock that knocks are made and judged by. For tests, and for machines with a better
-    /// clock than the system's.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::Cloned`] once the configuration was cloned: all clones share what is
-    /// remembered of knocks, and by which clock.
-    pub fn with_clock(self, wall: impl Fn() -> SystemTime + Send + Sync + 'static) -> Result<Config, ConfigError> {
-        self.0.not_cloned("with_clock")?;
-        Ok(self.0.judging_by(Clock::of(wall)))
-    }
-
-    /// Hands the secrets of every connection to `log`, so that captures can be decrypted. Never on by itself: the
-    /// environment variable that libp2p's own TLS obeys is not looked at.
-    pub fn with_key_log(mut self, log: Arc<dyn KeyLog>) -> Config {
-        self.0.key_log = log;
-        self.0
-    }
-}
-
 /// Asks `first`, if there is one, then `hook`.
-fn both<F>(first: Option<Hook>, hook: F) -> Hook
+fn both<F>(first: Option<Policy>, hook: F) -> Policy
 where
     F: Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync + 'static,
 {
@@ -433,6 +420,10 @@ fn descriptors() -> usize {
 fn descriptors() -> usize {
     usize::MAX
 }
+
+mod dangerous;
+
+pub use dangerous::Dangerous;
 
 #[cfg(test)]
 mod tests;

@@ -3,9 +3,11 @@
 
 use crate::address;
 use crate::error::{Error, Failure};
+use crate::inner::Inner;
 use crate::listener::{Knocked, Lobby};
 use crate::stream::TlsStream;
 use crate::upgrade::Shared;
+use crate::user_code::Hook;
 use futures::channel::mpsc;
 use futures::future::{AbortHandle, BoxFuture, FutureExt as _, poll_fn};
 use futures::io::{AsyncRead, AsyncWrite};
@@ -14,8 +16,7 @@ use futures::task::AtomicWaker;
 use libp2p_core::ConnectedPoint;
 use libp2p_core::transport::TransportEvent;
 use libp2p_identity::PeerId;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// Sockets accepted from the inner transport in one turn, at most.
@@ -23,15 +24,7 @@ const ACCEPTS_PER_TURN: usize = 64;
 
 pub(crate) type Secured<S> = Result<(PeerId, TlsStream<S>), Failure>;
 pub(crate) type Upgrade<S> = BoxFuture<'static, Secured<S>>;
-type Event<S> = TransportEvent<Upgrade<S>, Failure>;
-
-/// The inner transport, which dials for the Swarm and listens for the door.
-pub(crate) type Inner<T> = Arc<Mutex<T>>;
-
-pub(crate) fn lock<T>(inner: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Had it panicked, the Swarm would have too.
-    inner.lock().unwrap_or_else(PoisonError::into_inner)
-}
+pub(crate) type Event<S> = TransportEvent<Upgrade<S>, Failure>;
 
 /// Where the door is polled.
 pub(crate) enum Door<T: libp2p_core::Transport> {
@@ -39,10 +32,18 @@ pub(crate) enum Door<T: libp2p_core::Transport> {
     There(Task<T::Output>),
 }
 
-/// A door that is polled by somebody else. Dropped, it closes.
+/// What a door has come to.
+pub(crate) enum Said<S> {
+    Event(Event<S>),
+    /// Its task has ended, by a panic or with its runtime, and all that it held is gone.
+    Ended,
+}
+
+/// A door on a task of its own. Dropped, it closes.
 pub(crate) struct Task<S> {
     events: mpsc::UnboundedReceiver<Event<S>>,
-    /// Of the task, for when something was asked of the inner transport.
+    /// Wakes the task when something was asked of the inner transport. The task has the only other
+    /// copy.
     waker: Arc<AtomicWaker>,
     abort: AbortHandle,
 }
@@ -69,7 +70,7 @@ where
     }
 
     /// Moves it to a task of its own, unless it has one.
-    pub(crate) fn spawn(&mut self, spawn: impl FnOnce(BoxFuture<'static, ()>))
+    pub(crate) fn spawn(&mut self, spawn: &mut impl FnMut(BoxFuture<'static, ()>))
     where
         T: Send + 'static,
     {
@@ -102,15 +103,23 @@ where
         }
     }
 
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event<T::Output>> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Said<T::Output>> {
         match self {
-            Self::Here(accepting) => accepting.poll(cx),
-            Self::There(task) => match task.events.poll_next_unpin(cx) {
-                Poll::Ready(Some(event)) => Poll::Ready(event),
-                // Its runtime has ended, or is about to.
-                Poll::Ready(None) | Poll::Pending => Poll::Pending,
-            },
+            Self::Here(accepting) => accepting.poll(cx).map(Said::Event),
+            Self::There(task) => task.events.poll_next_unpin(cx).map(|event| match event {
+                Some(event) => Said::Event(event),
+                None => Said::Ended,
+            }),
         }
+    }
+
+    /// If its task has ended: what that had said and was not heard.
+    pub(crate) fn last_words(&mut self) -> Option<Vec<Event<T::Output>>> {
+        let Self::There(task) = self else { return None };
+        if Arc::strong_count(&task.waker) > 1 {
+            return None;
+        }
+        Some(std::iter::from_fn(|| task.events.try_recv().ok()).collect())
     }
 }
 
@@ -138,7 +147,7 @@ where
             return Poll::Pending;
         }
         let mut accepted = 0;
-        while let Poll::Ready(event) = Pin::new(&mut *lock(&self.inner)).poll(cx) {
+        while let Poll::Ready(event) = self.inner.poll(cx) {
             match event {
                 TransportEvent::Incoming {
                     listener_id,
@@ -182,7 +191,8 @@ where
                     });
                 }
                 TransportEvent::ListenerError { listener_id, error } => {
-                    if is_exhaustion(&error) {
+                    let user_code = &self.shared.config.user_code;
+                    if let Ok(true) = user_code.run(Hook::Inner, || is_exhaustion(&error)) {
                         self.lobby.make_room();
                     }
                     return Poll::Ready(TransportEvent::ListenerError {
@@ -204,7 +214,6 @@ where
             io,
             invited,
             prefix,
-            displaced,
             listener,
             local_addr,
             send_back_addr,
@@ -215,14 +224,8 @@ where
             local_addr: local_addr.clone(),
             send_back_addr: send_back_addr.clone(),
         };
-        let displaced = async {
-            if displaced.await.is_err() {
-                // The listener has gone, and needs no places.
-                futures::future::pending().await
-            }
-        };
         let upgrade = async move {
-            match shared.answer(io, invited, prefix, displaced, &point).await {
+            match shared.answer(io, invited, prefix, &point).await {
                 Ok(secured) => {
                     ticket.authenticated();
                     Ok(secured)

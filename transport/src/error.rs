@@ -125,7 +125,8 @@ pub enum Error {
     /// somebody in between.
     #[error("the certificate was refused")]
     Certificate(#[source] CertificateRefusal),
-    /// A hook of the configuration said no.
+    /// A hook of the configuration said no, or panicked: the source is a
+    /// [`HookPanicked`](crate::HookPanicked) then.
     #[error("denied by our own policy")]
     Denied(#[source] Boxed),
     /// The other end closed the connection where the protocol had more to say. For a dialer this, or [`Error::Timeout`],
@@ -139,7 +140,12 @@ pub enum Error {
     /// The connection broke.
     #[error("the connection broke")]
     Io(#[source] std::io::Error),
-    /// A knock was awaited from a dialled peer (hole punching) and refused.
+    /// The task of the listening side has ended: it panicked, or its runtime was shut down. Every
+    /// listener of the transport is closed. The transport can listen anew.
+    #[error("the task of the listening side has ended: it panicked, or its runtime was shut down")]
+    ListenersEnded,
+    /// A knock was awaited from a dialled peer (hole punching) and refused, or a caller had to go
+    /// for others.
     #[error("the knock was refused")]
     Knock(#[source] Refusal),
     /// The configuration contradicts itself. Nothing listens and nothing is dialled before that is
@@ -186,8 +192,8 @@ pub enum Error {
     /// The address leads to ourselves.
     #[error("the address leads to ourselves")]
     SelfDial,
-    /// The sealed knock could not be made: our own identity did not do its Diffie-Hellman, or the system gave no random
-    /// bytes.
+    /// The sealed knock could not be made: our own identity did not do its Diffie-Hellman, the
+    /// system gave no random bytes, or the clock shows no time.
     #[error("the knock could not be made")]
     Seal(#[source] Boxed),
     /// Our own identity could not sign.

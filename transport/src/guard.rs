@@ -1,19 +1,21 @@
 //! What is remembered about knocks: one [`Guard`] for each identity. Every clone of its configuration, every listener,
 //! every address and every hole-punched socket asks the same one, or a knock answered here could be played back there.
 
-use crate::clock::Clock;
+use crate::clock::{Clock, NoTime};
 use crate::identity::Key;
 use crate::knock::v3::{Gate, HEAD, Opened};
 use crate::knock::{Caller, Refusal, v2};
+use crate::known_prefixes::Known;
 use crate::silence::budget::{Budget, Handshakes, Verifications};
-use crate::silence::known::{KnownPrefixes, VerifiedKnocks};
+use crate::silence::known::VerifiedKnocks;
 use crate::silence::prefix::Prefix;
 use crate::silence::replay::{self, Moment, ReplaySet};
 use crate::silence::summary::{Cause, Counts, Notice, Notices};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use web_time::Instant;
 
@@ -21,6 +23,7 @@ use web_time::Instant;
 pub(crate) struct Guard {
     clock: Clock,
     state: Mutex<State>,
+    known: Arc<Known>,
 }
 
 struct State {
@@ -29,13 +32,13 @@ struct State {
     verifications: Verifications,
     verified: VerifiedKnocks,
     handshakes: Handshakes,
-    known: KnownPrefixes,
     counts: Counts,
     notices: Notices,
 }
 
 impl Guard {
-    pub(crate) fn new(clock: Clock, openings_per_second: NonZeroU32) -> Self {
+    /// `known` is not forgotten with all else when a configuration gets a new guard.
+    pub(crate) fn new(clock: Clock, openings_per_second: NonZeroU32, known: Arc<Known>) -> Self {
         let now = clock.now().monotonic;
         let mut key = [0; 32];
         // Should there be no randomness, nothing else here will work either, and will say so.
@@ -49,11 +52,20 @@ impl Guard {
                 verifications: Verifications::new(per_second, now),
                 verified: VerifiedKnocks::new(),
                 handshakes: Handshakes::new(per_second),
-                known: KnownPrefixes::new(),
                 counts: Counts::default(),
                 notices: Notices::new(),
             }),
+            known,
         }
+    }
+
+    pub(crate) fn known(&self) -> &Arc<Known> {
+        &self.known
+    }
+
+    /// See [`Config::with_known_prefixes_file`](crate::Config::with_known_prefixes_file).
+    pub(crate) fn keep_known_prefixes(&self, path: PathBuf) {
+        self.known.keep_at(path, &self.clock);
     }
 
     /// How long our first knock has to wait. A listener refuses knocks as old as its process, and times are whole
@@ -66,8 +78,11 @@ impl Guard {
     }
 
     /// Our clock for knocks of our own, Unix time in milliseconds.
-    pub(crate) fn now_ms(&self) -> u64 {
-        self.clock.now().wall
+    pub(crate) fn now_ms(&self) -> Result<u64, NoTime> {
+        match self.clock.now().wall {
+            0 => Err(NoTime),
+            wall => Ok(wall),
+        }
     }
 
     /// Opens the head of a sealed knock: first what costs nothing, then what is remembered, then what costs two
@@ -75,16 +90,22 @@ impl Guard {
     pub(crate) fn open_head(&self, gate: &Gate, head: &[u8; HEAD], prefix: Prefix) -> Result<Opened, Refusal> {
         let boxed = gate.open_box(head)?;
         let now = self.clock.now();
-        self.state().may_open(&boxed.ephemeral(), now, prefix)?;
+        let known = self.known.contains(now.monotonic, prefix);
+        let allowed = self.state().may_open(&boxed.ephemeral(), now, prefix, known);
+        if let Err(Refusal::Replayed) = allowed {
+            // By whom it was made is not known before it is opened, and it is not opened.
+            self.tell_of_replay(now.monotonic, None);
+        }
+        allowed?;
         let opened = boxed.open(gate, now.wall, now.boot).map_err(|refused| {
             if let Some(late) = refused.late {
                 let seconds = late.skew_ms / 1000;
-                if let Ok(key) = Key::of_peer(&late.peer)
-                    && self
-                        .state()
-                        .notices
-                        .pass(now.monotonic, &key.bytes(), Notice::Skewed(seconds))
-                {
+                let told = Key::of_peer(&late.peer).is_ok_and(|key| {
+                    let mut state = self.state();
+                    state.notices.pass(now.monotonic, &key.bytes(), Notice::Skewed(seconds))
+                });
+                // Not under the lock: a subscriber to the log may dial.
+                if told {
                     tracing::warn!(
                         peer = %late.peer,
                         seconds_ahead = seconds,
@@ -102,30 +123,37 @@ impl Guard {
     /// Takes a knock whose flight is in order too, once and never again.
     pub(crate) fn remember(&self, opened: &Opened, prefix: Prefix) -> Result<(), Refusal> {
         let now = self.clock.now();
-        let mut state = self.state();
-        let known = state.known.contains(now.monotonic, prefix);
-        let taken = state
+        let known = self.known.contains(now.monotonic, prefix);
+        let taken = self
+            .state()
             .replays
             .insert(&opened.ephemeral(), opened.time_ms(), now, prefix, known);
         let Err(refused) = taken else {
             return Ok(());
         };
-        let caller = opened.caller();
         if refused == replay::Refused::Replayed {
-            state.replayed(now.monotonic, Some(caller));
+            self.tell_of_replay(now.monotonic, Some(opened.caller()));
         }
         Err(refused.into())
     }
 
     /// Opens a v2 knock. One that was verified before, byte for byte, costs no signature check.
-    pub(crate) fn open_v2(&self, own: &Key, knock: &[u8; v2::SIZE], prefix: Prefix) -> Result<Caller, Refusal> {
+    ///
+    /// `peers`: how many are configured for version 2. `None` if all are.
+    pub(crate) fn open_v2(
+        &self,
+        own: &Key,
+        knock: &[u8; v2::SIZE],
+        prefix: Prefix,
+        peers: Option<usize>,
+    ) -> Result<Caller, Refusal> {
         let own = own.bytes();
         let key = v2::claimed(knock, &own)?;
         let now = self.clock.now().monotonic;
         let remembered = {
             let mut state = self.state();
             let remembered = state.verified.contains(&key.bytes(), knock);
-            if !remembered && !state.verifications.charge(now, prefix) {
+            if !remembered && !state.verifications.charge(now, prefix, peers) {
                 return Err(Refusal::Budget);
             }
             remembered
@@ -145,14 +173,12 @@ impl Guard {
     }
 
     pub(crate) fn is_known(&self, prefix: Prefix) -> bool {
-        let now = self.clock.now().monotonic;
-        self.state().known.contains(now, prefix)
+        self.known.contains(self.clock.now().monotonic, prefix)
     }
 
     /// A peer has authenticated from there: its certificate was verified, not just its knock.
     pub(crate) fn authenticated(&self, prefix: Prefix) {
-        let now = self.clock.now().monotonic;
-        self.state().known.on_authenticated(now, prefix);
+        self.known.authenticated(&self.clock, prefix);
     }
 
     /// Counts one for the summary of the minute.
@@ -163,10 +189,23 @@ impl Guard {
     /// Says once a minute what became of the strangers of that minute, if there were any. Returns when to ask again.
     pub(crate) fn summarise(&self) -> Option<Instant> {
         let mut state = self.state();
-        if let Some(summary) = state.counts.pop(Instant::now()) {
+        let summary = state.counts.pop(Instant::now());
+        let next = state.counts.next_timeout();
+        drop(state);
+        if let Some(summary) = summary {
             tracing::info!(%summary, "sockets that did not become connections within a minute");
         }
-        state.counts.next_timeout()
+        next
+    }
+
+    /// Logs a replay, unless there was enough of that.
+    fn tell_of_replay(&self, now: Instant, caller: Option<Caller>) {
+        let about = caller.map_or([0; 32], |caller| caller.key().bytes());
+        let told = self.state().notices.pass(now, &about, Notice::Replayed);
+        if told {
+            let peer = caller.map(|caller| tracing::field::display(caller.peer()));
+            tracing::warn!(peer, "a knock that was answered before: somebody plays it back");
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -177,25 +216,20 @@ impl Guard {
 
 impl State {
     /// Whether the Noise message with this ephemeral is worth the key work.
-    fn may_open(&mut self, ephemeral: &[u8; 32], now: Moment, prefix: Prefix) -> Result<(), Refusal> {
+    fn may_open(&mut self, ephemeral: &[u8; 32], now: Moment, prefix: Prefix, known: bool) -> Result<(), Refusal> {
         if self.replays.contains(ephemeral) {
-            // By whom it was made is not known before it is opened, and it is not opened.
-            self.replayed(now.monotonic, None);
             return Err(Refusal::Replayed);
         }
-        let known = self.known.contains(now.monotonic, prefix);
         if !self.openings.charge(now.monotonic, prefix, known) {
             return Err(Refusal::Budget);
         }
         Ok(())
     }
+}
 
-    fn replayed(&mut self, now: Instant, caller: Option<Caller>) {
-        let about = caller.map_or([0; 32], |caller| caller.key().bytes());
-        if self.notices.pass(now, &about, Notice::Replayed) {
-            let peer = caller.map(|caller| tracing::field::display(caller.peer()));
-            tracing::warn!(peer, "a knock that was answered before: somebody plays it back");
-        }
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.known.write(&self.clock);
     }
 }
 

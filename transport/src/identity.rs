@@ -1,18 +1,25 @@
 //! Who we are: an Ed25519 key that may live elsewhere.
 
 use crate::recent::recent;
+use crate::user_code::{Hook, UserCode};
 use crate::x25519::{self, Secret};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use libp2p_identity::{KeyType, Keypair, PeerId};
 use lru::LruCache;
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The host's Ed25519 identity. The key behind it may live in this process, in an agent or in hardware.
 ///
-/// **Synchronous.** rustls signs inside its state machine and gives a signer no way to wait, so [`Identity::sign`]
-/// blocks the task that runs the handshake: one call for each knock sent and one for each handshake. A signer behind
-/// a network should cache a local delegate or accept that a slow answer holds a worker thread for that long.
+/// **Synchronous.** rustls signs inside its state machine and gives a signer no way to wait, so
+/// [`Identity::sign`] blocks the task that runs the handshake: one call for each knock sent and one
+/// for each handshake. A signer behind a network should cache a local delegate or accept that a
+/// slow answer holds a worker thread for that long. [`Identity::agree`] is asked on the task of the
+/// listening side, where a slow answer delays every caller, and on those of dials.
+///
+/// **Panics.** One in [`Identity::sign`] or [`Identity::agree`] fails the connection at hand and
+/// nothing else. While a [`Config`](crate::Config) is made it reaches the caller of that
+/// constructor.
 ///
 /// A [`Keypair`] is turned into an identity by [`Config::new`](crate::Config::new).
 pub trait Identity: Send + Sync + 'static {
@@ -85,6 +92,38 @@ impl Identity for Local {
     /// With the scalar that signs, as RFC 8032 takes it from the seed. `None` for a `peer` of small order.
     fn agree(&self, peer: &[u8; 32]) -> Option<[u8; 32]> {
         self.secret.agree(peer)
+    }
+}
+
+/// An identity of the user's, for tasks of ours: a panic of its own is an error.
+pub(crate) struct Caught {
+    identity: Arc<dyn Identity>,
+    key: Key,
+    user_code: UserCode,
+}
+
+impl Caught {
+    pub(crate) fn new(identity: Arc<dyn Identity>, key: Key, user_code: UserCode) -> Self {
+        Self {
+            identity,
+            key,
+            user_code,
+        }
+    }
+}
+
+impl Identity for Caught {
+    fn public_key(&self) -> [u8; 32] {
+        self.key.bytes()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<[u8; 64], SignError> {
+        let signed = self.user_code.run(Hook::Sign, || self.identity.sign(message));
+        signed.unwrap_or_else(|panicked| Err(SignError(panicked.into())))
+    }
+
+    fn agree(&self, peer: &[u8; 32]) -> Option<[u8; 32]> {
+        self.user_code.run(Hook::Agree, || self.identity.agree(peer)).ok()?
     }
 }
 

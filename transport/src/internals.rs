@@ -34,6 +34,12 @@ pub fn certificate_key(der: &[u8]) -> Option<[u8; 32]> {
     crate::certificate::key_of(&der.into()).ok()
 }
 
+/// The same configuration, with no clock but `time`: what the wall clock shows, and how long the
+/// process has run. Forgets which knocks were answered.
+pub fn with_time(config: Config, time: impl Fn() -> (SystemTime, Duration) + Send + Sync + 'static) -> Config {
+    config.judging_by(Clock::of_both(time))
+}
+
 /// A listener without a socket.
 pub struct Doorkeeper(Arc<Shared>);
 
@@ -58,7 +64,7 @@ impl Doorkeeper {
 
     /// The same, with no clock but `time`: what the wall clock shows, and how long the process has run.
     pub fn with_time(config: Config, time: impl Fn() -> (SystemTime, Duration) + Send + Sync + 'static) -> Self {
-        Self::new(config.judging_by(Clock::of_both(time)))
+        Self::new(with_time(config, time))
     }
 
     /// Forgets whatever it has heard, as if it had just been made.

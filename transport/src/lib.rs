@@ -17,6 +17,8 @@ pub mod yamux;
 // ordered steps of one connection, each under its deadline.
 mod announce;
 mod door;
+mod inner;
+mod lent;
 mod listener;
 mod socket;
 mod upgrade;
@@ -34,6 +36,7 @@ mod config;
 mod error;
 mod guard;
 mod identity;
+mod known_prefixes;
 mod metrics;
 mod network_file;
 #[cfg_attr(
@@ -42,7 +45,9 @@ mod network_file;
 )]
 mod random;
 mod recent;
+mod replace;
 mod timer;
+mod user_code;
 
 // Pure: the `/tls` marker, the 178-byte certificate, knock messages, TLS records, who may wait and until when,
 // Diffie-Hellman.
@@ -65,6 +70,7 @@ pub use network_file::NetworkFileError;
 pub use stream::{Role, TlsStream};
 pub use tls::CertificateRefusal;
 pub use transport::Transport;
+pub use user_code::HookPanicked;
 
 /// For this workspace's benchmarks and fuzzers. Unstable.
 #[cfg(feature = "internals")]

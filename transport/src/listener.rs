@@ -6,6 +6,7 @@
 use crate::knock::Refusal;
 use crate::knock::reader::Reader;
 use crate::knock::v3::Opened;
+use crate::lent::{Lender, Lent, lend};
 use crate::metrics::KnockOutcome;
 use crate::silence::answering::Answering;
 use crate::silence::pool::{Action, EVICTED_FOR_DESCRIPTORS, Event, Pool, Slot};
@@ -14,8 +15,9 @@ use crate::silence::summary::Cause;
 use crate::socket::{Signal, Socket, Step};
 use crate::timer::Deadline;
 use crate::upgrade::{Invited, Judged, Shared, Turned};
+use crate::user_code::Hook;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
-use futures::channel::{mpsc, oneshot};
+use futures::channel::mpsc;
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -34,11 +36,9 @@ const STEPS_PER_TURN: usize = 64;
 
 /// A socket whose caller may come in.
 pub(crate) struct Knocked<S> {
-    pub(crate) io: S,
+    pub(crate) io: Lent<S>,
     pub(crate) invited: Invited,
     pub(crate) prefix: Prefix,
-    /// Says when others need its place.
-    pub(crate) displaced: oneshot::Receiver<()>,
     pub(crate) listener: ListenerId,
     pub(crate) local_addr: Multiaddr,
     pub(crate) send_back_addr: Multiaddr,
@@ -58,7 +58,7 @@ enum Outcome<S> {
     In,
     /// It has failed. Read from it until its time is over.
     Out(S),
-    /// The Swarm did not want it.
+    /// The Swarm did not want it, or it was taken back.
     Dropped,
 }
 
@@ -88,6 +88,8 @@ struct Place {
     prefix: Prefix,
     /// Whether it has been counted already what became of it.
     counted: bool,
+    /// Its slot while the Swarm answers it. Its signal reaches no socket then.
+    answering: Option<Slot>,
     signal: Arc<Signal>,
 }
 
@@ -102,7 +104,7 @@ pub(crate) struct Lobby<S> {
     shared: Arc<Shared>,
     pool: Pool<Place>,
     sockets: FuturesUnordered<Socket<S>>,
-    answering: Answering<oneshot::Sender<()>>,
+    answering: Answering<Lender<S>>,
     outcomes: mpsc::UnboundedReceiver<(Slot, Outcome<S>)>,
     ticket: mpsc::UnboundedSender<(Slot, Outcome<S>)>,
     lots: SystemRandom,
@@ -158,13 +160,14 @@ where
             send_back_addr,
             prefix,
             counted: false,
+            answering: None,
             signal: signal.clone(),
         };
         let known = shared.config.guard.is_known(prefix);
         let (slot, evicted) = self.pool.on_accept(Instant::now(), prefix, known, place, self.lot());
         shared.config.metrics.accepted();
         if let Some(place) = evicted {
-            self.left(&place, KnockOutcome::Evicted, Cause::Evicted);
+            self.evict(&place);
         }
         self.sockets.push(Socket::connecting(slot, signal, shared, socket));
         self.count();
@@ -180,9 +183,27 @@ where
     pub(crate) fn make_room(&mut self) {
         let lot = self.lot();
         for place in self.pool.evict(EVICTED_FOR_DESCRIPTORS, lot) {
-            self.left(&place, KnockOutcome::Evicted, Cause::Evicted);
+            self.evict(&place);
         }
         self.count();
+    }
+
+    /// Closes one that had to leave the pool, also if the Swarm works with it.
+    fn evict(&mut self, place: &Place) {
+        self.left(place, KnockOutcome::Evicted, Cause::Evicted);
+        if let Some(slot) = place.answering
+            && let Some(lender) = self.answering.end(slot)
+        {
+            self.take_back(slot, lender);
+        }
+    }
+
+    /// Takes back the socket of a caller that is being answered. It may be through already, with
+    /// word of that on the way.
+    fn take_back(&mut self, slot: Slot, lender: Lender<S>) {
+        if let Some(io) = lender.take_back() {
+            self.drain(slot, io);
+        }
     }
 
     /// Whether more may be ready than the last [`Lobby::poll`] got to. It has asked to be woken then.
@@ -298,18 +319,13 @@ where
         self.shared.count(Ok(()));
         let place = self.pool.get_mut(slot)?;
         place.counted = true;
-        let known = self.shared.config.guard.is_known(place.prefix);
+        place.answering = Some(slot);
         self.outstanding += 1;
-        let (displace, displaced) = oneshot::channel();
-        if let Some(other) = self.answering.start(slot, place.prefix, known, displace) {
-            // It may be through already, and its word of that on the way.
-            let _ = other.send(());
-        }
-        Some(Knocked {
+        let (lender, io) = lend(io);
+        let knocked = Knocked {
             io,
             invited,
             prefix: place.prefix,
-            displaced,
             listener: place.listener,
             local_addr: place.local_addr.clone(),
             send_back_addr: place.send_back_addr.clone(),
@@ -318,7 +334,12 @@ where
                 outcome: None,
                 lobby: self.ticket.clone(),
             },
-        })
+        };
+        let known = self.shared.config.guard.is_known(knocked.prefix);
+        if let Some((other, lender)) = self.answering.start(slot, knocked.prefix, known, lender) {
+            self.take_back(other, lender);
+        }
+        Some(knocked)
     }
 
     /// Reads from then on what it goes on sending, and does not listen.
@@ -330,23 +351,29 @@ where
             place.counted = true;
         }
         self.shared.count(Err(&turned));
+        // The denial is the user's.
+        let _ = self.shared.config.user_code.run(Hook::Admission, || drop(turned));
         self.drain(slot, io);
     }
 
+    /// Reads from it until its time is over, which it is if its place is gone.
     fn drain(&mut self, slot: Slot, io: S) {
         self.pool.on_event(slot, Event::Refused);
-        if let Some(place) = self.pool.get_mut(slot) {
-            let signal = place.signal.clone();
-            self.sockets
-                .push(Socket::draining(slot, signal, self.shared.clone(), io));
-        }
+        let shared = self.shared.clone();
+        self.sockets.push(match self.pool.get_mut(slot) {
+            Some(place) => {
+                place.answering = None;
+                Socket::draining(slot, place.signal.clone(), shared, io)
+            }
+            None => Socket::closing(slot, Arc::default(), shared, io),
+        });
     }
 
     /// Hears what became of those that were answered.
     fn poll_outcomes(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some((slot, outcome))) = self.outcomes.poll_next_unpin(cx) {
             self.outstanding -= 1;
-            self.answering.end(slot);
+            let ended = self.answering.end(slot).is_some();
             match outcome {
                 Outcome::In => {
                     if let Some(place) = self.pool.remove(slot) {
@@ -354,7 +381,9 @@ where
                     }
                 }
                 Outcome::Out(io) => self.drain(slot, io),
-                Outcome::Dropped => drop(self.pool.remove(slot)),
+                Outcome::Dropped if ended => drop(self.pool.remove(slot)),
+                // It was taken back before, and has its place still or has not.
+                Outcome::Dropped => {}
             }
             self.count();
         }
@@ -377,8 +406,20 @@ where
             self.timer = None;
             while let Some(place) = self.pool.pop_expired(Instant::now()) {
                 self.left(&place, KnockOutcome::Timeout, Cause::Timeout);
+                self.take_back_unanswered(&place);
             }
             self.count();
+        }
+    }
+
+    /// Takes back the socket of a caller whose time was over before the Swarm began to answer it. A
+    /// handshake that has begun has a time limit of its own.
+    fn take_back_unanswered(&mut self, place: &Place) {
+        if let Some(slot) = place.answering
+            && self.answering.get(slot).is_some_and(|lender| !lender.is_used())
+            && let Some(lender) = self.answering.end(slot)
+        {
+            self.take_back(slot, lender);
         }
     }
 

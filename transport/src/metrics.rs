@@ -76,7 +76,11 @@ mod absent {
 #[cfg(feature = "metrics")]
 mod present {
     use super::*;
-    use prometheus_client::encoding::EncodeLabelSet;
+    use crate::user_code::{Hook, UserCode};
+    use prometheus_client::collector::Collector;
+    use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+    use prometheus_client::metrics::MetricType;
+    use prometheus_client::metrics::counter::ConstCounter;
     use prometheus_client::metrics::counter::Counter;
     use prometheus_client::metrics::family::Family;
     use prometheus_client::metrics::gauge::Gauge;
@@ -104,6 +108,27 @@ mod present {
     #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
     struct DirectionLabel {
         direction: &'static str,
+    }
+
+    /// Shows what [`UserCode`] counts. Every hook has a value from registration on.
+    #[derive(Debug)]
+    struct HookPanics(UserCode);
+
+    impl Collector for HookPanics {
+        fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+            let help = "Panics in hooks of the user's, which count as denials";
+            let mut family = encoder.encode_descriptor("hook_panics", help, None, MetricType::Counter)?;
+            for hook in Hook::ALL {
+                let label = HookLabel { hook: hook.name() };
+                ConstCounter::new(self.0.panics(hook)).encode(family.encode_family(&label)?)?;
+            }
+            Ok(())
+        }
+    }
+
+    #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+    struct HookLabel {
+        hook: &'static str,
     }
 
     /// Cheap to clone; every clone counts into the same registry, or into none.
@@ -148,7 +173,7 @@ mod present {
 
         /// Registers what is counted, which goes on counting into every registry that it was in
         /// before.
-        pub(crate) fn register(&self, registry: &mut Registry) -> Self {
+        pub(crate) fn register(&self, registry: &mut Registry, user_code: &UserCode) -> Self {
             let registry = registry.sub_registry_with_prefix("libp2p_knock");
             let this = self.0.clone().unwrap_or_else(Registered::new);
             registry.register("accepts", "Sockets accepted, before any knock", this.accepts.clone());
@@ -180,6 +205,7 @@ mod present {
                 Unit::Bytes,
                 this.bytes.clone(),
             );
+            registry.register_collector(Box::new(HookPanics(user_code.clone())));
             Self(Some(this))
         }
 

@@ -51,6 +51,11 @@ impl<T> Muxed<T> {
         self
     }
 
+    #[cfg(feature = "tokio")]
+    pub(crate) fn inner_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+
     pub(crate) fn map_inner(mut self, map: impl FnOnce(T) -> T) -> Self {
         self.inner = map(self.inner);
         self

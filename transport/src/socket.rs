@@ -4,11 +4,13 @@ use crate::knock::reader::Reader;
 use crate::knock::v3::Opened;
 use crate::silence::pool::Slot;
 use crate::upgrade::Shared;
+use crate::user_code::Hook;
 use futures::future::BoxFuture;
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::ready;
 use futures::task::AtomicWaker;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -110,6 +112,11 @@ impl<S> Socket<S> {
         Self::new(slot, signal, shared, State::Flight(io, opened, room, 0))
     }
 
+    /// One that has to go.
+    pub(crate) fn closing(slot: Slot, signal: Arc<Signal>, shared: Arc<Shared>, io: S) -> Self {
+        Self::new(slot, signal, shared, State::Closing(io, CLOSING_TURNS))
+    }
+
     /// One that was turned away.
     pub(crate) fn draining(slot: Slot, signal: Arc<Signal>, shared: Arc<Shared>, io: S) -> Self {
         Self::new(slot, signal, shared, State::Draining(io))
@@ -146,45 +153,66 @@ where
 {
     type Output = Step<S>;
 
+    /// The inner transport's sockets are the user's code too. One that panics is one that has
+    /// ended.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Step<S>> {
         let this = self.get_mut();
-        this.signal.waker.register(cx.waker());
-        this.obey();
-        let slot = this.slot;
+        match catch_unwind(AssertUnwindSafe(|| this.step(cx))) {
+            Ok(step) => step,
+            Err(panic) => {
+                let user_code = &this.shared.config.user_code;
+                user_code.caught(Hook::Inner, panic);
+                let state = std::mem::replace(&mut this.state, State::Resolved);
+                // What it owns may panic once more as it goes.
+                let _ = user_code.run(Hook::Inner, || drop(state));
+                Poll::Ready(Step::Ended(this.slot))
+            }
+        }
+    }
+}
+
+impl<S> Socket<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<Step<S>> {
+        self.signal.waker.register(cx.waker());
+        self.obey();
+        let slot = self.slot;
         for _ in 0..READS {
-            match &mut this.state {
+            match &mut self.state {
                 State::Connecting(socket) => {
-                    this.state = match socket.as_mut().poll(cx) {
+                    self.state = match socket.as_mut().poll(cx) {
                         // Even if its time is over already: bytes may have come with it.
-                        Poll::Ready(Some(io)) => State::Head(io, this.shared.reader()),
+                        Poll::Ready(Some(io)) => State::Head(io, self.shared.reader()),
                         Poll::Ready(None) => State::Resolved,
                         // Not ours yet: dropped, it is the inner transport's to close.
-                        Poll::Pending if this.signal.is_closed() => State::Resolved,
+                        Poll::Pending if self.signal.is_closed() => State::Resolved,
                         Poll::Pending => return Poll::Pending,
                     };
-                    this.obey();
+                    self.obey();
                 }
                 State::Head(io, reader) => {
                     let Some(n) = ready!(poll_read(io, cx, reader.space())) else {
-                        this.state = State::Resolved;
+                        self.state = State::Resolved;
                         continue;
                     };
-                    reader.advance(n, |claimed| this.shared.may_v2(claimed));
+                    reader.advance(n, |claimed| self.shared.may_v2(claimed));
                     if reader.gathered().is_some()
-                        && let State::Head(io, reader) = std::mem::replace(&mut this.state, State::Resolved)
+                        && let State::Head(io, reader) = std::mem::replace(&mut self.state, State::Resolved)
                     {
                         return Poll::Ready(Step::Head(slot, io, reader));
                     }
                 }
                 State::Flight(io, _, room, filled) => {
                     let Some(n) = ready!(poll_read(io, cx, &mut room[*filled..])) else {
-                        this.state = State::Resolved;
+                        self.state = State::Resolved;
                         continue;
                     };
                     *filled += n;
                     if *filled == room.len()
                         && let State::Flight(io, opened, sealed, _) =
-                            std::mem::replace(&mut this.state, State::Resolved)
+                            std::mem::replace(&mut self.state, State::Resolved)
                     {
                         return Poll::Ready(Step::Flight(slot, io, opened, sealed));
                     }
@@ -192,7 +220,7 @@ where
                 State::Draining(io) => {
                     let mut sink = [0; 4096];
                     if ready!(poll_read(io, cx, &mut sink)).is_none() {
-                        this.state = State::Resolved;
+                        self.state = State::Resolved;
                     }
                 }
                 State::Closing(io, _) => {
@@ -204,16 +232,16 @@ where
                             let _: Poll<io::Result<()>> = Pin::new(io).poll_close(cx);
                         }
                     }
-                    this.state = State::Resolved;
+                    self.state = State::Resolved;
                 }
                 State::Resolved => return Poll::Ready(Step::Ended(slot)),
             }
         }
-        if let State::Closing(_, turns) = &mut this.state {
+        if let State::Closing(_, turns) = &mut self.state {
             *turns -= 1;
             if *turns == 0 {
                 // It sends faster than it can be read, and its time is over.
-                this.state = State::Resolved;
+                self.state = State::Resolved;
             }
         }
         cx.waker().wake_by_ref();

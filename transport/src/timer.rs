@@ -6,7 +6,9 @@
 //! once in a handshake timeout, however many handshakes there are. No runtime is needed.
 
 use crate::silence::limits::later;
+use crate::user_code::discard;
 use std::collections::BTreeMap;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -52,10 +54,18 @@ impl Deadline {
         let key = (time, timer.next);
         timer.next += 1;
         timer.waiting.insert(key, None);
-        match timer.thread {
+        let started = match timer.thread {
             Thread::None => timer.start(),
-            Thread::SleepsUntil(until) if until.is_none_or(|until| time < until) => EARLIER.notify_one(),
-            _ => {}
+            Thread::SleepsUntil(until) if until.is_none_or(|until| time < until) => {
+                EARLIER.notify_one();
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        // Not under the lock: a subscriber to the log may need a deadline.
+        drop(timer);
+        if let Err(error) = started {
+            tracing::error!(%error, "no thread for timeouts");
         }
         Self { key }
     }
@@ -91,13 +101,12 @@ impl Drop for Deadline {
 }
 
 impl Timer {
-    fn start(&mut self) {
+    /// Without a thread the next deadline tries again, and the thread will then find this one too.
+    fn start(&mut self) -> io::Result<()> {
         let thread = std::thread::Builder::new().name("knock-timer".to_owned());
-        match thread.spawn(sleep_and_wake) {
-            Ok(_) => self.thread = Thread::Busy,
-            // The next deadline tries again, and the thread will then find this one too.
-            Err(error) => tracing::error!(%error, "no thread for timeouts"),
-        }
+        thread.spawn(sleep_and_wake)?;
+        self.thread = Thread::Busy;
+        Ok(())
     }
 
     /// Takes out whoever's time has come.
@@ -123,7 +132,9 @@ fn sleep_and_wake() {
             drop(timer);
             for waker in due {
                 // One that panics must not take everybody's timeouts along.
-                let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+                    discard(panic);
+                }
             }
             timer = lock();
             continue;

@@ -4,6 +4,7 @@
 use crate::certificate;
 use crate::config::KeyExchange;
 use crate::identity::{Identity, Key};
+use crate::user_code::{Hook, UserCode};
 use libp2p_identity::PeerId;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, Resumption};
@@ -156,6 +157,32 @@ fn has_aes_instructions() -> bool {
 #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
 fn has_aes_instructions() -> bool {
     false
+}
+
+/// A key log of the user's, for tasks of ours: where it panics nothing is logged.
+#[derive(Debug)]
+pub(crate) struct CaughtKeyLog {
+    log: Arc<dyn KeyLog>,
+    user_code: UserCode,
+}
+
+impl CaughtKeyLog {
+    pub(crate) fn new(log: Arc<dyn KeyLog>, user_code: UserCode) -> Self {
+        Self { log, user_code }
+    }
+}
+
+impl KeyLog for CaughtKeyLog {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+        let _ = self
+            .user_code
+            .run(Hook::KeyLog, || self.log.log(label, client_random, secret));
+    }
+
+    fn will_log(&self, label: &str) -> bool {
+        let will = self.user_code.run(Hook::KeyLog, || self.log.will_log(label));
+        will.unwrap_or(false)
+    }
 }
 
 /// Signs the handshake with the host key itself.

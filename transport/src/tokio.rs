@@ -7,10 +7,11 @@ use libp2p_core::Multiaddr;
 use libp2p_core::multiaddr::Protocol;
 use libp2p_core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
 use socket2::{Domain, Socket, Type};
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 #[cfg(all(feature = "fast-open", target_os = "linux"))]
 mod fast_open;
@@ -49,11 +50,29 @@ type Inner = crate::Transport<libp2p_tcp::tokio::Transport>;
 /// which has to be called inside a tokio runtime, as that of `libp2p-tcp` has. How busy the Swarm is does not show in
 /// how strangers are treated.
 ///
-/// **One port, one transport.** libp2p opens listeners with `SO_REUSEPORT`: a stock TCP listener on the same port
-/// would not fail, it would take a share of the connections. [`listen_on`](libp2p_core::Transport::listen_on) refuses a
-/// port that somebody listens on already ([`Error::PortInUse`]); it cannot see one that comes later.
+/// **One port, one transport.** libp2p opens listeners with `SO_REUSEPORT`: a stock TCP listener on
+/// the same port would not fail, it would take a share of the connections.
+/// [`listen_on`](libp2p_core::Transport::listen_on) refuses a port that somebody listens on already
+/// ([`Error::PortInUse`]); it cannot see one that comes later.
+///
+/// A port is free again as soon as [`remove_listener`](libp2p_core::Transport::remove_listener) has
+/// returned, or the transport is dropped.
 #[derive(Debug)]
-pub struct Transport(Inner);
+pub struct Transport {
+    inner: Inner,
+    /// Of the last `listen_on`. Accepted sockets can be made inside it alone.
+    runtime: Option<tokio::runtime::Handle>,
+    listeners: HashMap<ListenerId, Listener>,
+}
+
+/// A listener that has not been said to be closed.
+#[derive(Debug)]
+struct Listener {
+    port: u16,
+    /// It was removed, and `libp2p-tcp` still has its socket: for a tenth of a second after an
+    /// error it lets none go.
+    leaving: bool,
+}
 
 impl Transport {
     /// The stack that `config` describes, over TCP as `libp2p-tcp` sets it up by default, but for the queue of
@@ -67,7 +86,22 @@ impl Transport {
     /// The same over TCP as `tcp` says.
     pub fn with_tcp(tcp: libp2p_tcp::Config, config: Config) -> Self {
         let inner = Inner::new(libp2p_tcp::tokio::Transport::new(tcp), config);
-        Self(inner.with_executor(|task| drop(tokio::spawn(task))))
+        Self {
+            inner: inner.with_executor(|task| drop(tokio::spawn(task))),
+            runtime: None,
+            listeners: HashMap::new(),
+        }
+    }
+
+    /// Whether the only listeners of ours at this port are about to leave it. Its place can be
+    /// taken before they have: `libp2p-tcp` shares ports.
+    fn is_being_left(&self, port: u16) -> bool {
+        let mut ours = self
+            .listeners
+            .values()
+            .filter(|listener| listener.port == port)
+            .peekable();
+        ours.peek().is_some() && ours.all(|listener| listener.leaving)
     }
 }
 
@@ -78,24 +112,58 @@ impl libp2p_core::Transport for Transport {
     type Dial = <Inner as libp2p_core::Transport>::Dial;
 
     fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<Failure>> {
-        if let Some(socket) = address::parse(&address).and_then(|marked| socket_addr(&marked.inner))
+        let socket = address::parse(&address).and_then(|marked| socket_addr(&marked.inner));
+        if let Some(socket) = socket
             && in_use(socket)
+            && !self.is_being_left(socket.port())
         {
             return Err(TransportError::Other(Error::PortInUse { address }.at(Stage::Address)));
         }
-        self.0.listen_on(id, address)
+        self.inner.listen_on(id, address)?;
+        self.runtime = tokio::runtime::Handle::try_current().ok();
+        let port = socket.map_or(0, |socket| socket.port());
+        self.listeners.insert(id, Listener { port, leaving: false });
+        Ok(())
     }
 
     fn remove_listener(&mut self, id: ListenerId) -> bool {
-        self.0.remove_listener(id)
+        if !self.inner.remove_listener(id) {
+            return false;
+        }
+        let _runtime = self.runtime.as_ref().map(tokio::runtime::Handle::enter);
+        if self.inner.settle(id) {
+            self.listeners.remove(&id);
+        } else if let Some(listener) = self.listeners.get_mut(&id) {
+            listener.leaving = true;
+        }
+        true
     }
 
     fn dial(&mut self, address: Multiaddr, opts: DialOpts) -> Result<Self::Dial, TransportError<Failure>> {
-        self.0.dial(address, opts)
+        self.inner.dial(address, opts)
     }
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
-        Pin::new(&mut self.get_mut().0).poll(cx)
+        let this = self.get_mut();
+        let event = ready!(Pin::new(&mut this.inner).poll(cx));
+        match &event {
+            TransportEvent::NewAddress {
+                listener_id,
+                listen_addr,
+            } => {
+                // Any was asked for, and this is the one that it has become.
+                let port = listen_addr.iter().find_map(|part| match part {
+                    Protocol::Tcp(port) => Some(port),
+                    _ => None,
+                });
+                if let (Some(listener), Some(port)) = (this.listeners.get_mut(listener_id), port) {
+                    listener.port = port;
+                }
+            }
+            TransportEvent::ListenerClosed { listener_id, .. } => drop(this.listeners.remove(listener_id)),
+            _ => {}
+        }
+        Poll::Ready(event)
     }
 }
 

@@ -44,10 +44,16 @@ where
     }
 
     /// See [`Authenticated::with_executor`].
-    pub fn with_executor(self, spawn: impl FnOnce(BoxFuture<'static, ()>) + Send + 'static) -> Self {
+    pub fn with_executor(self, spawn: impl FnMut(BoxFuture<'static, ()>) + Send + 'static) -> Self {
         Self {
             inner: self.inner.map_inner(|inner| inner.with_executor(spawn)),
         }
+    }
+
+    /// See [`Authenticated::settle`].
+    #[cfg(feature = "tokio")]
+    pub(crate) fn settle(&mut self, removed: ListenerId) -> bool {
+        self.inner.inner_mut().settle(removed)
     }
 }
 

@@ -17,13 +17,15 @@ use crate::identity::Key;
 use crate::knock::reader::{Gathered, Reader};
 use crate::knock::v3::{self, Callee, HEAD, Opened};
 use crate::knock::{Caller, Mode, Refusal, Version, v2};
+use crate::lent::{Lent, lend};
 use crate::metrics::{KnockOutcome, Outcome};
 use crate::silence::prefix::Prefix;
 use crate::silence::summary::Cause;
 use crate::stream::{About, Role, TlsStream};
 use crate::timer::Deadline;
 use crate::tls::{self, Tls};
-use futures::future::{Either, pending, select};
+use crate::user_code::Hook;
+use futures::future::{Either, select};
 use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use libp2p_core::ConnectedPoint;
 use libp2p_identity::PeerId;
@@ -39,8 +41,8 @@ use web_time::Instant;
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) tls: Tls,
-    /// Whether anybody may knock with version 2.
-    v2: bool,
+    /// See [`Config::v2_peers`].
+    v2_peers: Option<usize>,
     /// See [`Config::is_ambiguous`].
     ambiguous: bool,
     /// The code points of our key-exchange groups.
@@ -96,14 +98,14 @@ impl From<Turned> for Error {
 impl Shared {
     pub(crate) fn new(config: Config) -> Arc<Self> {
         let tls = Tls::new(
-            config.identity.clone(),
+            config.caught.clone(),
             config.certificate.clone(),
             &config.groups,
             config.key_log.clone(),
         )
         .expect("the provider has TLS 1.3 suites, and `Config` lets no empty list of groups through");
         Arc::new(Self {
-            v2: config.speaks_v2(),
+            v2_peers: config.v2_peers(),
             ambiguous: config.is_ambiguous(),
             groups: config.groups.iter().map(|group| group.code_point()).collect(),
             unmarked: Unmarked::default(),
@@ -168,13 +170,13 @@ impl Shared {
                     reason,
                 })?;
                 let fresh = config.random.fresh().map_err(|error| Error::Seal(error.into()))?;
-                let now = config.guard.now_ms();
+                let now = config.guard.now_ms().map_err(|error| Error::Seal(error.into()))?;
                 v3::seal(&sealed.own, &callee, &sealed.network, dialect.mode, now, fresh, &flight)
                     .map_err(|error| Error::Seal(error.into()))
             }
             // `Config` lets nobody knock with v3 who cannot.
             _ => {
-                let knock = v2::seal(&*config.identity, &peer.bytes()).map_err(Error::Sign)?;
+                let knock = v2::seal(&*config.caught, &peer.bytes()).map_err(Error::Sign)?;
                 Ok([&knock[..], &flight].concat())
             }
         }
@@ -182,7 +184,7 @@ impl Shared {
 
     /// A reader for whatever may be knocked with.
     pub(crate) fn reader(&self) -> Reader {
-        Reader::new(self.v2)
+        Reader::new(self.v2_peers != Some(0))
     }
 
     /// Whether this key may knock with version 2.
@@ -200,7 +202,7 @@ impl Shared {
         let config = &self.config;
         match gathered {
             Gathered::V2(knock) => {
-                let caller = match config.guard.open_v2(&config.key, knock, prefix) {
+                let caller = match config.guard.open_v2(&config.key, knock, prefix, self.v2_peers) {
                     Err(Refusal::Signature) if self.ambiguous => return Ok(Judged::Undecided),
                     opened => opened?,
                 };
@@ -245,10 +247,14 @@ impl Shared {
 
     /// Asks the admission hook.
     fn admit(&self, caller: &Caller, point: &ConnectedPoint) -> Result<(), Turned> {
-        match &self.config.admission {
-            Some(hook) => hook(&caller.peer(), point).map_err(Turned::Denied),
-            None => Ok(()),
-        }
+        let Some(hook) = &self.config.admission else {
+            return Ok(());
+        };
+        let said = self
+            .config
+            .user_code
+            .ask(Hook::Admission, || hook(&caller.peer(), point));
+        said.map_err(Turned::Denied)
     }
 
     /// Counts what became of a knock.
@@ -263,14 +269,14 @@ impl Shared {
         self.config.guard.count(cause);
     }
 
-    /// Answers a caller and becomes the TLS server. Whoever does not authenticate, before `displaced` at that, is to see no
-    /// more than a stranger, so his socket is given back. Whoever did, and is not wanted, sees it closed.
+    /// Answers a caller and becomes the TLS server. A caller that does not authenticate is to see
+    /// no more than a stranger does, so its socket is given back, unless it was taken back already.
+    /// One that did, and is not wanted, sees it closed.
     pub(crate) async fn answer<S>(
         &self,
-        mut io: S,
+        mut lent: Lent<S>,
         invited: Invited,
         prefix: Prefix,
-        displaced: impl Future<Output = ()>,
         point: &ConnectedPoint,
     ) -> Result<(PeerId, TlsStream<S>), (Failure, Option<S>)>
     where
@@ -281,21 +287,31 @@ impl Shared {
         let server = self.tls.server(peer, dialect.alpn());
         let done = match server.and_then(UnbufferedServerConnection::new) {
             Ok(server) => {
-                let shaking = pin!(self.shake(&mut io, server, Vec::new(), &invited.flight));
-                match select(shaking, pin!(displaced)).await {
+                let (io, recalled) = lent.parts();
+                let shaking = pin!(self.shake(io, server, Vec::new(), &invited.flight));
+                match select(shaking, pin!(recalled)).await {
                     Either::Left((done, _)) => done,
                     Either::Right(((), _)) => Err(Error::Knock(Refusal::Budget)),
                 }
             }
             Err(error) => Err(error.into()),
         };
+        // From here it is not taken back any more.
+        let io = lent.keep();
+        let done = if io.is_some() {
+            done
+        } else {
+            Err(Error::Knock(Refusal::Budget))
+        };
         let authenticated = done.is_ok();
         if authenticated {
             self.config.guard.authenticated(prefix);
         }
-        match self.settle(done, peer, dialect, Role::Listener, started, point) {
-            Ok(done) => Ok((peer.peer_id(), self.stream(io, done, peer, dialect, Role::Listener))),
-            Err(failure) => Err((failure, (!authenticated).then_some(io))),
+        match (self.settle(done, peer, dialect, Role::Listener, started, point), io) {
+            (Ok(done), Some(io)) => Ok((peer.peer_id(), self.stream(io, done, peer, dialect, Role::Listener))),
+            // Without a socket it was an error that was settled.
+            (Ok(_), None) => Err((Error::Closed.at(Stage::Tls), None)),
+            (Err(failure), io) => Err((failure, io.filter(|_| !authenticated))),
         }
     }
 
@@ -327,7 +343,8 @@ impl Shared {
         };
         let awaited = within(limit, awaiting).await;
         let invited = awaited.map_err(|error| turned.unwrap_or(error).at(Stage::Knock))?;
-        let answered = self.answer(io, invited, prefix, pending(), point).await;
+        let (_lender, lent) = lend(io);
+        let answered = self.answer(lent, invited, prefix, point).await;
         answered.map_err(|(failure, _)| failure)
     }
 
@@ -394,14 +411,20 @@ impl Shared {
         started: Instant,
         point: &ConnectedPoint,
     ) -> Result<handshake::Done, Failure> {
-        let Config { metrics, secured, .. } = &self.config;
+        let Config {
+            metrics,
+            secured,
+            user_code,
+            ..
+        } = &self.config;
         let group = done.as_ref().ok().and_then(|done| done.key_exchange);
         let result = done.map_err(|e| e.at(Stage::Tls)).and_then(|done| {
             if done.alpn.as_deref() != dialect.alpn() {
                 return Err(Error::Mode { ours: dialect.mode }.at(Stage::Secured));
             }
             if let Some(hook) = secured {
-                hook(&peer.peer_id(), point).map_err(|denial| Error::Denied(denial).at(Stage::Secured))?;
+                let said = user_code.ask(Hook::Secured, || hook(&peer.peer_id(), point));
+                said.map_err(|denial| Error::Denied(denial).at(Stage::Secured))?;
             }
             Ok(done)
         });

@@ -75,6 +75,11 @@ mod held {
         // It has to be younger than the process that it is for, by a millisecond or two.
         let _ = config(2);
         std::thread::sleep(Duration::from_millis(5));
+        sealed()
+    }
+
+    /// One more, in a process that is old enough.
+    fn sealed() -> Vec<u8> {
         let mut hello = Vec::new();
         let mut client = gullible_client(&rustls::version::TLS13, Some((1, 1)));
         client.write_tls(&mut hello).unwrap();
@@ -235,6 +240,198 @@ mod held {
         let held = descriptors() - before - sockets.len();
         assert!(held <= PLACES, "{held} descriptors for {PLACES} places");
         started.elapsed()
+    }
+
+    /// Valid knocks that stall in their handshake, one after the other, at a listener with eight
+    /// places. `taken` says whether its Swarm takes callers, and hears of those that had to go.
+    async fn stalled(taken: bool) {
+        const PLACES: usize = 8;
+        const FLIGHTS: usize = 300;
+        let mut registry = Registry::default();
+        let config = config(2)
+            .with_max_openings(100_000.try_into().unwrap())
+            .unwrap()
+            .with_max_waiting(PLACES.try_into().unwrap())
+            .with_handshake_timeout(Duration::from_secs(300))
+            .with_metrics(&mut registry)
+            .dangerous()
+            .with_close_time(Duration::from_secs(300));
+        let mut transport = authenticated(config).with_executor(|task| drop(tokio::spawn(task)));
+        let to = listening(&mut transport).await;
+        let knocks = |outcome: &str| value(&registry, &format!("knocks_total{{outcome=\"{outcome}\"}}"));
+        let flights: Vec<_> = std::iter::once(flight())
+            .chain((1..FLIGHTS).map(|_| sealed()))
+            .collect();
+        let before = descriptors();
+        let (failures, mut held) = (Arc::<AtomicUsize>::default(), None);
+        if taken {
+            let failed = failures.clone();
+            held = Some(tokio::spawn(async move {
+                loop {
+                    let event = futures::future::poll_fn(|cx| Pin::new(&mut transport).poll(cx)).await;
+                    if let TransportEvent::Incoming { upgrade, .. } = event {
+                        let failed = failed.clone();
+                        tokio::spawn(async move {
+                            let error = upgrade.await.expect_err("it stalls").into_error();
+                            assert!(matches!(error, libp2p_knock::Error::Knock(_)), "{error:?}");
+                            failed.fetch_add(1, Ordering::Relaxed);
+                        });
+                    }
+                }
+            }));
+        }
+        let mut sockets = Vec::new();
+        for (n, flight) in flights.iter().enumerate() {
+            let mut socket = TcpStream::connect(to).await.unwrap();
+            socket.write_all(flight).await.unwrap();
+            sockets.push(socket);
+            within(PATIENCE, "an answer", || {
+                knocks("accepted") + knocks("evicted") == n + 1
+            })
+            .await;
+            let held = || descriptors() - before - sockets.len();
+            within(PATIENCE, "the places", || held() <= PLACES).await;
+        }
+        assert!(knocks("accepted") > FLIGHTS / 2, "stalled before they were answered");
+        let waiting = value(&registry, "sockets_waiting");
+        assert!(waiting <= PLACES && waiting > 0, "{waiting}");
+        // Those that had to go see an ordinary end and no reset, behind the server's flight if
+        // there was one.
+        let mut ended = 0;
+        for socket in sockets {
+            let socket = socket.into_std().unwrap();
+            socket.set_nonblocking(true).unwrap();
+            loop {
+                match std::io::Read::read(&mut &socket, &mut [0; 4096]) {
+                    Ok(0) => ended += 1,
+                    Ok(_) => continue,
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(error) => panic!("{error:?}"),
+                }
+                break;
+            }
+        }
+        assert_eq!(ended, FLIGHTS - waiting);
+        if let Some(task) = held {
+            let gone = knocks("accepted") - waiting;
+            within(PATIENCE, "to be told", || failures.load(Ordering::Relaxed) >= gone).await;
+            task.abort();
+        }
+    }
+
+    #[test]
+    fn callers_that_stall_in_their_handshake_hold_no_more_descriptors_than_there_are_places() {
+        alone(stalled(true));
+    }
+
+    #[test]
+    fn callers_that_their_swarm_does_not_take_hold_no_more_descriptors_than_there_are_places() {
+        alone(stalled(false));
+    }
+
+    /// A caller that the Swarm does not even begin to answer sees what a stranger sees: the end, at
+    /// its time.
+    #[test]
+    fn callers_that_their_swarm_does_not_take_are_closed_when_their_time_is_over() {
+        alone(async {
+            let mut registry = Registry::default();
+            let config = config(2)
+                .with_metrics(&mut registry)
+                .dangerous()
+                .with_close_time(Duration::from_millis(300));
+            let mut transport = authenticated(config).with_executor(|task| drop(tokio::spawn(task)));
+            let to = listening(&mut transport).await;
+            let (flight, before) = (flight(), descriptors());
+            let mut socket = TcpStream::connect(to).await.unwrap();
+            socket.write_all(&flight).await.unwrap();
+            let mut answer = Vec::new();
+            let ended = tokio::io::AsyncReadExt::read_to_end(&mut socket, &mut answer);
+            soon("the end", ended).await.expect("no reset");
+            assert!(answer.is_empty());
+            assert_eq!(value(&registry, "knocks_total{outcome=\"accepted\"}"), 1);
+            drop(socket);
+            within(PATIENCE, "its descriptor", || descriptors() == before).await;
+        });
+    }
+
+    async fn listening(transport: &mut libp2p_knock::Authenticated<libp2p::tcp::tokio::Transport>) -> SocketAddr {
+        transport
+            .listen_on(ListenerId::next(), "/ip4/127.0.0.1/tcp/0/tls".parse().unwrap())
+            .unwrap();
+        let event = futures::future::poll_fn(|cx| Pin::new(&mut *transport).poll(cx)).await;
+        socket_of(&event.into_new_address().expect("an address")).unwrap()
+    }
+
+    /// Descriptors that relief frees are there for the next caller, also if all sockets in the pool
+    /// are being answered.
+    #[test]
+    fn without_descriptors_callers_that_stall_in_their_handshake_go_and_what_they_held_is_free() {
+        alone(async {
+            const STALLED: usize = 40;
+            let mut registry = Registry::default();
+            let config = config(2)
+                .with_max_openings(100_000.try_into().unwrap())
+                .unwrap()
+                .with_max_waiting(4096.try_into().unwrap())
+                .with_handshake_timeout(Duration::from_secs(300))
+                .with_metrics(&mut registry)
+                .dangerous()
+                .with_close_time(Duration::from_secs(300));
+            let mut transport = authenticated(config).with_executor(|task| drop(tokio::spawn(task)));
+            let to = listening(&mut transport).await;
+            let knocks = |outcome: &str| value(&registry, &format!("knocks_total{{outcome=\"{outcome}\"}}"));
+            let flights: Vec<_> = std::iter::once(flight())
+                .chain((1..STALLED).map(|_| sealed()))
+                .collect();
+            // The Swarm takes none of them: what they hold is the listener's.
+            let mut sockets = Vec::new();
+            for flight in &flights {
+                let mut socket = TcpStream::connect(to).await.unwrap();
+                socket.write_all(flight).await.unwrap();
+                sockets.push(socket);
+            }
+            within(PATIENCE, "answers", || knocks("accepted") == STALLED).await;
+            let later = tokio::net::TcpSocket::new_v4().unwrap();
+            let (soft, hard) = rlimit::Resource::NOFILE.get().unwrap();
+            rlimit::Resource::NOFILE.set(soft.min(1024), hard).unwrap();
+            let all = exhaust();
+            let before = value(&registry, "accepts_total");
+            let _one = later.connect(to).await.unwrap();
+            // 64 may go at once, which are all.
+            within(PATIENCE, "relief", || value(&registry, "accepts_total") == before + 1).await;
+            within(PATIENCE, "what they held", || exhaust().len() == STALLED - 1).await;
+            drop(all);
+            rlimit::Resource::NOFILE.set(soft, hard).unwrap();
+        });
+    }
+
+    /// The pause that libp2p-tcp takes after an error does not keep an address from being free.
+    #[test]
+    fn an_address_is_free_as_soon_as_its_listener_is_removed_also_right_after_an_error() {
+        alone(async {
+            let mut transport = tcp(2);
+            let id = ListenerId::next();
+            transport
+                .listen_on(id, "/ip4/127.0.0.1/tcp/0/tls".parse().unwrap())
+                .unwrap();
+            let event = futures::future::poll_fn(|cx| Pin::new(&mut transport).poll(cx)).await;
+            let address = event.into_new_address().expect("an address");
+            let later = tokio::net::TcpSocket::new_v4().unwrap();
+            let (soft, hard) = rlimit::Resource::NOFILE.get().unwrap();
+            rlimit::Resource::NOFILE.set(soft.min(1024), hard).unwrap();
+            let all = exhaust();
+            let _one = later.connect(socket_of(&address).unwrap()).await.unwrap();
+            let failed = soon(
+                "an error",
+                futures::future::poll_fn(|cx| Pin::new(&mut transport).poll(cx)),
+            )
+            .await;
+            assert!(matches!(failed, TransportEvent::ListenerError { .. }), "{failed:?}");
+            drop(all);
+            rlimit::Resource::NOFILE.set(soft, hard).unwrap();
+            assert!(transport.remove_listener(id));
+            transport.listen_on(ListenerId::next(), address).expect("free");
+        });
     }
 
     /// Takes every descriptor that is left.

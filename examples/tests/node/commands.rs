@@ -188,6 +188,11 @@ fn two_nodes_chat_and_send_files() {
     assert_eq!(files(&dir.path().join("received")).len(), 2);
     bob.type_line("/quit");
     alice.expect(" disconnected");
+    // The prefixes of friends are kept for the next start, and their names are not.
+    alice.type_line("/quit");
+    let known = alice.file("node.key.known");
+    assert!(known.contains("\n127.0.0.0/24 "), "{known}");
+    assert_eq!(known.lines().count(), 4, "{known}");
 }
 
 #[test]

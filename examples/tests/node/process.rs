@@ -51,6 +51,7 @@ impl Drop for Dir {
 
 /// A `node run` that goes on, killed when dropped.
 pub(crate) struct Running {
+    dir: PathBuf,
     child: Child,
     stdin: ChildStdin,
     lines: Receiver<String>,
@@ -76,6 +77,7 @@ impl Running {
         });
         let seen = Vec::new();
         let mut running = Self {
+            dir: dir.to_owned(),
             child,
             stdin,
             lines,
@@ -122,6 +124,16 @@ impl Running {
     pub(crate) fn address(&mut self) -> String {
         let line = self.expect("--key second.key --dial /ip4/127.0.0.1/");
         line.rsplit(' ').next().unwrap().to_owned()
+    }
+
+    /// What is in a file that it leaves behind when it ends, which it is about to.
+    pub(crate) fn file(&mut self, name: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < end, "it does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        std::fs::read_to_string(self.dir.join(name)).unwrap()
     }
 
     pub(crate) fn kill(mut self) {

@@ -154,9 +154,10 @@ impl Config {
         self.dialect.version == Version::V2 && self.peers.values().any(sealed)
     }
 
-    /// Whether any peer may knock with version 2.
-    pub(crate) fn speaks_v2(&self) -> bool {
-        self.dialects().any(|dialect| dialect.version == Version::V2)
+    /// How many peers may knock with version 2. `None`: all.
+    pub(crate) fn v2_peers(&self) -> Option<usize> {
+        let v2 = |dialect: &&Dialect| dialect.version == Version::V2;
+        (!v2(&&self.dialect)).then(|| self.peers.values().filter(v2).count())
     }
 
     /// Whether yamux is spoken with any peer.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::SignError;
 use libp2p_identity::KeyType;
+use web_time::SystemTime;
 
 #[test]
 fn every_other_key_type_is_refused_by_name() {
@@ -83,15 +84,16 @@ fn a_peer_may_knock_otherwise_than_the_rest() {
     let peer = Keypair::generate_ed25519().public().to_peer_id();
     let other = Keypair::generate_ed25519().public().to_peer_id();
     let dialect = |config: &Config, peer| config.dialect(&Key::of_peer(peer).expect("Ed25519"));
-    assert!(!config.speaks_v2());
+    assert_eq!(config.v2_peers(), Some(0));
     let mixed = config
         .clone()
         .with_peer(peer, Version::V2, Mode::Frames)
         .expect("Ed25519");
-    assert!(mixed.speaks_v2());
+    assert_eq!(mixed.v2_peers(), Some(1));
     assert_eq!(dialect(&mixed, &peer).version, Version::V2);
     assert_eq!(dialect(&mixed, &other), Dialect::default());
     let go = config.ragep2p_compatible();
+    assert_eq!(go.v2_peers(), None);
     assert_eq!(
         (dialect(&go, &peer).version, dialect(&go, &peer).mode),
         (Version::V2, Mode::Frames)
@@ -171,7 +173,7 @@ fn what_all_clones_share_is_set_before_the_first_clone_or_not_at_all() {
     ] {
         let config = config.expect("not cloned yet");
         assert_eq!(config.openings_per_second, many);
-        assert_eq!(config.guard.now_ms(), 1_000_000);
+        assert_eq!(config.guard.now_ms().ok(), Some(1_000_000));
     }
 
     let config = local();

@@ -37,7 +37,7 @@ impl Line {
     /// Connects the owners of two configurations twice. In the first line the dialer speaks, in the second the listener.
     pub fn both(dialer: &Config, listener: &Config) -> [Self; 2] {
         let tls = |config: &Config| {
-            let (identity, certificate) = (config.identity.clone(), config.certificate.clone());
+            let (identity, certificate) = (config.caught.clone(), config.certificate.clone());
             Tls::new(identity, certificate, &config.groups, config.key_log.clone()).expect("configures")
         };
         let connected = || connect(&tls(dialer), dialer.key, &tls(listener), listener.key);

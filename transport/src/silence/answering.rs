@@ -14,7 +14,7 @@ const MAX_HANDSHAKES: usize = 256;
 /// What part of a large pool they may be.
 const SHARE: usize = 16;
 
-/// See the module. `T` is how a caller is told that it has to go.
+/// See the module. `T` is how a caller is told to go.
 #[derive(Debug)]
 pub(crate) struct Answering<T> {
     most: usize,
@@ -40,7 +40,7 @@ impl<T> Answering<T> {
     }
 
     /// Takes one more in, and returns the one that goes for it.
-    pub(crate) fn start(&mut self, slot: Slot, prefix: Prefix, known: bool, caller: T) -> Option<T> {
+    pub(crate) fn start(&mut self, slot: Slot, prefix: Prefix, known: bool, caller: T) -> Option<(Slot, T)> {
         let displaced = if self.callers.len() >= self.most {
             self.victim().and_then(|n| self.callers.remove(n))
         } else {
@@ -52,12 +52,18 @@ impl<T> Answering<T> {
             known,
             caller,
         });
-        displaced.map(|answered| answered.caller)
+        displaced.map(|answered| (answered.slot, answered.caller))
     }
 
-    /// It is through, or has failed, or has gone before.
-    pub(crate) fn end(&mut self, slot: Slot) {
-        self.callers.retain(|answered| answered.slot != slot);
+    /// It is through, or has failed, or has to go. `None` if that was said before.
+    pub(crate) fn end(&mut self, slot: Slot) -> Option<T> {
+        let at = self.callers.iter().position(|answered| answered.slot == slot)?;
+        self.callers.remove(at).map(|answered| answered.caller)
+    }
+
+    pub(crate) fn get(&self, slot: Slot) -> Option<&T> {
+        let answered = self.callers.iter().find(|answered| answered.slot == slot)?;
+        Some(&answered.caller)
     }
 
     /// How many there may be.
@@ -106,11 +112,15 @@ mod tests {
         for (n, slot) in slots.iter().enumerate().take(MAX_HANDSHAKES) {
             assert_eq!(answering.start(*slot, net(1), false, n), None);
         }
-        answering.end(slots[7]);
-        answering.end(slots[7]);
+        assert_eq!(answering.get(slots[7]), Some(&7));
+        assert_eq!(answering.end(slots[7]), Some(7));
+        assert_eq!((answering.end(slots[7]), answering.get(slots[7])), (None, None));
         assert_eq!(answering.start(slots[MAX_HANDSHAKES], net(1), false, 1000), None);
         // The longest here.
-        assert_eq!(answering.start(slots[MAX_HANDSHAKES + 1], net(1), false, 1001), Some(0));
+        assert_eq!(
+            answering.start(slots[MAX_HANDSHAKES + 1], net(1), false, 1001),
+            Some((slots[0], 0))
+        );
         assert_eq!(answering.callers.len(), MAX_HANDSHAKES);
     }
 
@@ -129,7 +139,7 @@ mod tests {
             assert_eq!(answering.start(*slot, prefix, false, n), None);
         }
         for (n, slot) in slots.iter().enumerate().skip(MAX_HANDSHAKES) {
-            let gone = answering.start(*slot, net(99), false, n);
+            let gone = answering.start(*slot, net(99), false, n).map(|(_, n)| n);
             assert_eq!(gone, Some(n - MAX_HANDSHAKES + 10), "the oldest of the busiest");
         }
     }
@@ -142,7 +152,10 @@ mod tests {
             let prefix = if stranger { net(n as u16) } else { net(1) };
             assert_eq!(answering.start(*slot, prefix, !stranger, n), None);
         }
-        let mut known = |n: usize| answering.start(slots[MAX_HANDSHAKES + n], net(1), true, 1000);
+        let mut known = |n: usize| {
+            let gone = answering.start(slots[MAX_HANDSHAKES + n], net(1), true, 1000);
+            gone.map(|(_, n)| n)
+        };
         assert_eq!(known(0), Some(100));
         assert_eq!(known(1), Some(200));
         assert_eq!(known(2), Some(0));

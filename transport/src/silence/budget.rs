@@ -8,6 +8,7 @@ use crate::recent::recent;
 use lru::LruCache;
 use std::hash::Hash;
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use web_time::Instant;
 
 /// Openings a second: two Diffie-Hellman operations each, about 6 % of a core.
@@ -18,15 +19,15 @@ const OF_A_PREFIX: Limit = Limit {
     per_second: 20,
     burst: 40,
 };
-/// Signature checks of v2 knocks: 7 % of a core in all. The figures for one prefix are WireGuard's.
+/// Signature checks of v2 knocks: 7 % of a core in all.
 const VERIFICATIONS: Limit = Limit {
     per_second: 2000,
     burst: 2000,
 };
-const VERIFICATIONS_OF_A_PREFIX: Limit = Limit {
-    per_second: 20,
-    burst: 5,
-};
+/// Signature checks of one prefix in a second.
+const VERIFICATIONS_OF_A_PREFIX: u32 = 20;
+/// Signature checks of one prefix at once, at least and at most. See [`Verifications`].
+const AT_ONCE: RangeInclusive<u32> = 5..=256;
 /// TLS handshakes behind a v2 knock, which can be a replay.
 const HANDSHAKES_OF_A_PAIR: Limit = Limit {
     per_second: 2,
@@ -70,7 +71,7 @@ impl Budget {
             limit,
             overall: Bucket::full(limit, now),
             strangers: (strangers, Bucket::full(strangers, now)),
-            prefixes: PerKey::new(OF_A_PREFIX, room),
+            prefixes: PerKey::new(room),
         }
     }
 
@@ -81,10 +82,10 @@ impl Budget {
             return false;
         }
         if self.overall.level(limit, now) < limit.cap() / 2 {
-            if !self.prefixes.has_one(now, prefix) || !(known || strangers.has_one(*shared, now)) {
+            if !self.prefixes.has_one(OF_A_PREFIX, now, prefix) || !(known || strangers.has_one(*shared, now)) {
                 return false;
             }
-            self.prefixes.take(now, prefix);
+            self.prefixes.take(OF_A_PREFIX, now, prefix);
             if !known {
                 strangers.take(*shared, now);
             }
@@ -95,12 +96,27 @@ impl Budget {
 }
 
 /// Signature checks of v2 knocks, asked only for claimed keys that are configured and not remembered.
+///
+/// **How many at once.** A peer's knock never changes, and is remembered once it was verified. So
+/// peers need one check each after a restart, at the same time if they live in one prefix, and none
+/// after that. A prefix therefore has as many at once as there are peers configured for version 2,
+/// from 5 to 256. It has 256 if version 2 is the rule, as the number of peers is not known then. It
+/// has 20 a second, as WireGuard's has.
+///
+/// A replay is remembered too, and costs no check. A forger gets what peers leave of this: 256
+/// checks at once at most, an eighth of what all prefixes have, and 20 a second from then on.
+///
+/// The alternative is a head that waits for its token. It would have to be kept, and to go on
+/// reading as a refused one does, or its socket would show which keys are configured. A larger
+/// burst changes nothing that is visible.
 #[derive(Debug)]
 pub(crate) struct Verifications {
     limit: Limit,
     overall: Bucket,
-    /// Only who is served has an entry, which is full again after a quarter of a second. In that time 2,500 are served
-    /// at most, so what the table forgets for lack of room is always full.
+    /// What one prefix has, but for how many at once.
+    of_a_prefix: Limit,
+    /// Only a prefix that was served has an entry. An attacker with more than 4,096 prefixes can
+    /// have one forgotten before it is full again; the overall limit holds then.
     prefixes: PerKey<Prefix>,
 }
 
@@ -108,19 +124,28 @@ impl Verifications {
     /// As many as `openings` of sealed knocks a second leave room for: the figures above are for the default of those.
     pub(crate) fn new(openings: u32, now: Instant) -> Self {
         let limit = VERIFICATIONS.scaled(openings);
+        let of_a_prefix = Limit {
+            per_second: VERIFICATIONS_OF_A_PREFIX,
+            burst: *AT_ONCE.start(),
+        };
         Self {
             limit,
             overall: Bucket::full(limit, now),
-            prefixes: PerKey::new(VERIFICATIONS_OF_A_PREFIX.scaled(openings), TABLE),
+            of_a_prefix: of_a_prefix.scaled(openings),
+            prefixes: PerKey::new(TABLE),
         }
     }
 
-    pub(crate) fn charge(&mut self, now: Instant, prefix: Prefix) -> bool {
-        let limit = self.limit;
-        let both = self.overall.has_one(limit, now) && self.prefixes.has_one(now, prefix);
+    /// Takes one for this prefix, where so many peers are configured for version 2. `None`: all
+    /// are.
+    pub(crate) fn charge(&mut self, now: Instant, prefix: Prefix, peers: Option<usize>) -> bool {
+        let (least, most) = AT_ONCE.into_inner();
+        let at_once = peers.map_or(most, |peers| u32::try_from(peers).unwrap_or(most).clamp(least, most));
+        let (limit, of_a_prefix) = (self.limit, self.of_a_prefix.at_once(at_once));
+        let both = self.overall.has_one(limit, now) && self.prefixes.has_one(of_a_prefix, now, prefix);
         if both {
             self.overall.take(limit, now);
-            self.prefixes.take(now, prefix);
+            self.prefixes.take(of_a_prefix, now, prefix);
         }
         both
     }
@@ -132,18 +157,24 @@ impl Verifications {
 /// Somebody with more than 4,096 prefixes can have a pair forgotten before its two seconds are over, and it starts
 /// anew with four.
 #[derive(Debug)]
-pub(crate) struct Handshakes(PerKey<([u8; 32], Prefix)>);
+pub(crate) struct Handshakes {
+    limit: Limit,
+    pairs: PerKey<([u8; 32], Prefix)>,
+}
 
 impl Handshakes {
     pub(crate) fn new(openings: u32) -> Self {
-        Self(PerKey::new(HANDSHAKES_OF_A_PAIR.scaled(openings), TABLE))
+        Self {
+            limit: HANDSHAKES_OF_A_PAIR.scaled(openings),
+            pairs: PerKey::new(TABLE),
+        }
     }
 
     pub(crate) fn charge(&mut self, now: Instant, peer: &[u8; 32], prefix: Prefix) -> bool {
         let pair = (*peer, prefix);
-        let has_one = self.0.has_one(now, pair);
+        let has_one = self.pairs.has_one(self.limit, now, pair);
         if has_one {
-            self.0.take(now, pair);
+            self.pairs.take(self.limit, now, pair);
         }
         has_one
     }
@@ -164,6 +195,14 @@ impl Limit {
         Self {
             per_second: self.per_second.saturating_mul(times),
             burst: self.burst.saturating_mul(times),
+        }
+    }
+
+    /// The same with at least so many at once.
+    fn at_once(self, burst: u32) -> Self {
+        Self {
+            burst: self.burst.max(burst),
+            ..self
         }
     }
 
@@ -206,28 +245,21 @@ impl Bucket {
 /// A bucket for each key. Who is not in the table has a full one.
 #[derive(Debug)]
 struct PerKey<K: Hash + Eq> {
-    limit: Limit,
     buckets: LruCache<K, Bucket>,
 }
 
 impl<K: Hash + Eq + Copy> PerKey<K> {
-    fn new(limit: Limit, room: usize) -> Self {
+    fn new(room: usize) -> Self {
         let room = NonZeroUsize::new(room).unwrap_or(NonZeroUsize::MIN);
-        Self {
-            limit,
-            buckets: recent(room),
-        }
+        Self { buckets: recent(room) }
     }
 
     /// Only looks: what is refused does not keep an entry young.
-    fn has_one(&self, now: Instant, key: K) -> bool {
-        self.buckets
-            .peek(&key)
-            .is_none_or(|bucket| bucket.has_one(self.limit, now))
+    fn has_one(&self, limit: Limit, now: Instant, key: K) -> bool {
+        self.buckets.peek(&key).is_none_or(|bucket| bucket.has_one(limit, now))
     }
 
-    fn take(&mut self, now: Instant, key: K) {
-        let limit = self.limit;
+    fn take(&mut self, limit: Limit, now: Instant, key: K) {
         self.buckets
             .get_or_insert_mut(key, || Bucket::full(limit, now))
             .take(limit, now);

@@ -58,6 +58,8 @@ const REST: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub struct FastOpen {
     listeners: VecDeque<Listener>,
+    /// Those that were removed, and whose end is still to be said.
+    removed: VecDeque<ListenerId>,
     /// To be woken when a listener comes or goes.
     waker: Option<Waker>,
 }
@@ -76,7 +78,6 @@ struct Listener {
     /// Whether its one address, which is no wildcard, is still to be announced.
     unannounced: bool,
     resting: Option<Deadline>,
-    removed: bool,
 }
 
 impl std::fmt::Debug for Listener {
@@ -110,11 +111,12 @@ impl Transport for FastOpen {
     }
 
     fn remove_listener(&mut self, id: ListenerId) -> bool {
-        let found = self.listeners.iter_mut().find(|listener| listener.id == id);
-        let Some(listener) = found.filter(|listener| !listener.removed) else {
+        let Some(at) = self.listeners.iter().position(|listener| listener.id == id) else {
             return false;
         };
-        listener.removed = true;
+        // Its socket closes here, and its address is free.
+        drop(self.listeners.remove(at));
+        self.removed.push_back(id);
         self.wake();
         true
     }
@@ -144,17 +146,17 @@ impl Transport for FastOpen {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Event> {
         let this = self.get_mut();
         this.waker = Some(cx.waker().clone());
+        if let Some(listener_id) = this.removed.pop_front() {
+            return Poll::Ready(TransportEvent::ListenerClosed {
+                listener_id,
+                reason: Ok(()),
+            });
+        }
         for _ in 0..this.listeners.len() {
             // Whoever had something to say goes to the end of the queue.
             let Some(mut listener) = this.listeners.pop_front() else {
                 break;
             };
-            if listener.removed {
-                return Poll::Ready(TransportEvent::ListenerClosed {
-                    listener_id: listener.id,
-                    reason: Ok(()),
-                });
-            }
             let event = listener.poll(cx);
             this.listeners.push_back(listener);
             if event.is_ready() {
@@ -204,7 +206,6 @@ impl Listener {
             reachable: if wildcard { Vec::new() } else { vec![bound.ip()] },
             unannounced: !wildcard,
             resting: None,
-            removed: false,
         })
     }
 

@@ -7,6 +7,7 @@ mod floods;
 mod forgeries;
 mod on_the_way;
 mod replays;
+mod restarts;
 mod slow;
 
 use crate::common::*;

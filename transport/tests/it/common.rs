@@ -203,7 +203,7 @@ pub(crate) enum Seen<O> {
     Closed,
 }
 
-/// A transport that listens and is polled by a task of its own.
+/// A transport that listens and is polled by a task of its own. Dropped, the transport is.
 pub(crate) struct Listening<O> {
     /// With `/p2p/<peer>`.
     pub(crate) address: Multiaddr,
@@ -275,12 +275,15 @@ where
     tokio::spawn(async move {
         loop {
             let event = futures::future::poll_fn(|cx| {
-                if let Poll::Ready(Some(())) = removals.poll_next_unpin(cx) {
-                    assert!(transport.remove_listener(id), "the listener was there");
+                match removals.poll_next_unpin(cx) {
+                    Poll::Ready(Some(())) => assert!(transport.remove_listener(id), "the listener was there"),
+                    Poll::Ready(None) => return Poll::Ready(None),
+                    Poll::Pending => {}
                 }
-                Pin::new(&mut transport).poll(cx)
+                Pin::new(&mut transport).poll(cx).map(Some)
             })
             .await;
+            let Some(event) = event else { return };
             match event {
                 TransportEvent::NewAddress { listen_addr, .. } => {
                     if let Some(tx) = address_tx.take() {

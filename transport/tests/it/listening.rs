@@ -5,8 +5,10 @@ use libp2p_core::transport::{ListenerId, TransportError};
 use libp2p_core::{ConnectedPoint, Multiaddr, Transport as _};
 use libp2p_knock::{Error, Failure};
 use std::pin::Pin;
+#[cfg(all(feature = "internals", feature = "metrics"))]
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+#[cfg(all(feature = "internals", feature = "metrics"))]
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -211,6 +213,27 @@ async fn a_removed_listener_takes_its_waiters_along_and_lets_running_upgrades_fi
 
     let refused = tokio::net::TcpStream::connect(listener.socket.unwrap()).await;
     assert!(refused.is_err(), "the port is closed");
+}
+
+/// After a restart none of their knocks is remembered. Each is to come in by its first dial: a
+/// refused one waits in silence for five seconds before it dials again.
+#[tokio::test]
+async fn forty_peers_of_one_prefix_that_knock_with_version_2_come_in_by_one_dial_each() {
+    use libp2p_knock::{Mode, Version};
+    const PEERS: std::ops::Range<u8> = 100..140;
+    let one_by_one = PEERS.fold(config(2), |config, seed| {
+        config.with_peer(peer(seed), Version::V2, Mode::Yamux).expect("Ed25519")
+    });
+    for listening in [old(2), one_by_one] {
+        let listener = victim(listening).await;
+        let dials = PEERS.map(|seed| {
+            let dial = authenticated(old(seed)).dial(listener.address.clone(), dialer());
+            tokio::spawn(dial.unwrap())
+        });
+        let dialled = soon("the dials", futures::future::join_all(dials)).await;
+        let refused = dialled.iter().filter(|dialled| !matches!(dialled, Ok(Ok(_)))).count();
+        assert_eq!(refused, 0);
+    }
 }
 
 #[cfg(all(feature = "internals", feature = "metrics"))]

@@ -12,6 +12,8 @@ mod common;
 #[cfg(test)]
 mod dialing;
 #[cfg(test)]
+mod doors;
+#[cfg(test)]
 mod fast_open;
 #[cfg(test)]
 mod first_flight;
@@ -33,3 +35,5 @@ mod streams;
 mod strict;
 #[cfg(test)]
 mod swarm;
+#[cfg(test)]
+mod user_code;

@@ -20,6 +20,7 @@ fn the_pure_files_know_no_clock_no_socket_no_randomness_and_no_runtime() {
         ("silence/answering.rs", include_str!("../../src/silence/answering.rs")),
         ("silence/budget.rs", include_str!("../../src/silence/budget.rs")),
         ("silence/known.rs", include_str!("../../src/silence/known.rs")),
+        ("silence/known/text.rs", include_str!("../../src/silence/known/text.rs")),
         ("silence/limits.rs", include_str!("../../src/silence/limits.rs")),
         ("silence/memory.rs", include_str!("../../src/silence/memory.rs")),
         ("silence/places.rs", include_str!("../../src/silence/places.rs")),

@@ -106,9 +106,12 @@ fn swarm(key: &Keypair, config: libp2p_knock::Config) -> Result<Swarm<Behaviour>
     })
 }
 
-/// How this node knocks: in its network, and with one close time for strangers, restarts or not.
+/// How this node knocks: in its network, with one close time for strangers, restarts or not, and
+/// with its friends before strangers after a restart too.
 fn config(key: &Keypair, options: &Options) -> Result<libp2p_knock::Config> {
-    let config = libp2p_knock::Config::new(key)?.with_close_time_seed(&seed::load_or_create(&options.key)?);
+    let config = libp2p_knock::Config::new(key)?
+        .with_close_time_seed(&seed::load_or_create(&options.key)?)
+        .with_known_prefixes_file(seed::beside(&options.key, "known"));
     Ok(match &options.network {
         Some(path) => config.with_network(libp2p_knock::Network::from_file(path)?)?,
         None => config,

@@ -69,6 +69,11 @@ impl StaticKey {
         }
     }
 
+    /// The same key, asked by way of `identity` from now on.
+    pub(crate) fn working_with(self, identity: Arc<dyn Identity>) -> Self {
+        Self { identity, ..self }
+    }
+
     /// The X25519 form of a peer's key. `None` if it is no point of the curve.
     pub(super) fn form_of(&self, peer: &Key) -> Option<[u8; 32]> {
         self.agreed.form_of(peer)

@@ -127,10 +127,32 @@ fn nothing_is_lost_in_rounding_and_time_that_stands_still_or_goes_back_gives_not
 fn verifications_stop_at_five_for_a_prefix_and_two_thousand_in_all() {
     let start = Instant::now();
     let mut budget = Verifications::new(OPENINGS_PER_SECOND, start);
-    assert_eq!((0..100).filter(|_| budget.charge(start, net(1))).count(), 5);
-    assert_eq!((0..10_000).filter(|n| budget.charge(start, net(2 + n))).count(), 1995);
-    assert!(!budget.charge(start + ms(49), net(1)), "a prefix gets one in 50 ms");
-    assert!(budget.charge(start + ms(50), net(1)));
+    let mut charge = |now, prefix| budget.charge(now, prefix, Some(1));
+    assert_eq!((0..100).filter(|_| charge(start, net(1))).count(), 5);
+    assert_eq!((0..10_000).filter(|n| charge(start, net(2 + n))).count(), 1995);
+    assert!(!charge(start + ms(49), net(1)), "a prefix gets one in 50 ms");
+    assert!(charge(start + ms(50), net(1)));
+}
+
+#[test]
+fn a_prefix_has_as_many_verifications_at_once_as_there_are_peers_and_never_more_than_an_eighth_of_all() {
+    let start = Instant::now();
+    for (peers, at_once) in [
+        (Some(0), 5),
+        (Some(6), 6),
+        (Some(256), 256),
+        (Some(usize::MAX), 256),
+        (None, 256),
+    ] {
+        let mut budget = Verifications::new(OPENINGS_PER_SECOND, start);
+        let mut served = |now| (0..5000).filter(|_| budget.charge(now, net(1), peers)).count();
+        assert_eq!(served(start), at_once, "{peers:?}");
+        // For ever after, twenty a second.
+        let later: usize = (1..=100).map(|n| served(start + ms(50 * n))).sum();
+        assert_eq!(later, 100, "{peers:?}");
+        // Forged knocks leave the others theirs.
+        assert!(budget.charge(start + ms(5000), net(2), peers), "{peers:?}");
+    }
 }
 
 #[test]
@@ -151,5 +173,24 @@ fn the_tables_of_buckets_stay_within_their_bounds() {
     for n in 0..100_000 {
         pairs.charge(start, &[1; 32], net(n));
     }
-    assert_eq!(pairs.0.buckets.len(), TABLE);
+    assert_eq!(pairs.pairs.buckets.len(), TABLE);
+}
+
+/// What a network of peers in one prefix asks for when its listener has been restarted: each of
+/// them once, at once.
+#[test]
+fn forty_peers_of_one_prefix_are_verified_within_two_seconds_of_a_restart() {
+    let start = Instant::now();
+    for peers in [Some(40), None] {
+        let (mut budget, mut left, mut took) = (Verifications::new(OPENINGS_PER_SECOND, start), 40, ms(0));
+        while left > 0 {
+            let verified = |_: &usize| budget.charge(start + took, net(1), peers);
+            left -= (0..left).filter(verified).count();
+            if left > 0 {
+                // A refused dialer waits in silence for five seconds, and then dials again.
+                took += ms(5000);
+            }
+        }
+        assert!(took <= ms(2000), "{took:?} for {peers:?}");
+    }
 }

@@ -15,7 +15,7 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 const HOME: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 7, 7, 7));
 
 /// TCP that only dials, from one address.
-struct From(IpAddr);
+pub(super) struct From(pub(super) IpAddr);
 
 impl Transport for From {
     type Output = Compat<TcpStream>;
@@ -48,8 +48,10 @@ impl Transport for From {
     }
 }
 
-async fn connect_from(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+pub(super) async fn connect_from(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = tokio::net::TcpSocket::new_v4()?;
+    // Or it would keep its port from a listener's dials, on whichever address that listens.
+    socket.set_reuseaddr(true)?;
     socket.bind(SocketAddr::new(from, 0))?;
     socket.connect(to).await
 }
