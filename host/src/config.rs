@@ -40,8 +40,9 @@ impl HostConfig {
     /// crate among themselves; Go hosts need [`ragep2p_compatible`](libp2p_knock::Config::ragep2p_compatible), or version 2
     /// and [`Mode::Frames`] for each by [`with_peer`](libp2p_knock::Config::with_peer).
     ///
-    /// Its mode becomes [`Mode::Frames`] for every peer that has none of its own, and its admission hook is replaced: only
-    /// peers that there is a stream to are let in. [`HostConfig::with_admission`] adds to that.
+    /// Its mode becomes [`Mode::Frames`] for every peer that has none of its own. Beside its own
+    /// admission hook a second one lets in only peers that there is a stream to.
+    /// [`HostConfig::with_admission`] adds to that.
     pub fn new(knock: libp2p_knock::Config) -> Self {
         Self {
             knock: knock.with_mode(Mode::Frames),

@@ -1,19 +1,21 @@
 //! The first half: knock, then TLS.
 
-use crate::address;
+use crate::address::{self, Marked};
 use crate::config::Config;
 use crate::door::{Door, Event, Said, Secured, Upgrade};
 use crate::error::{Error, Failure, Stage};
 use crate::identity::Key;
 use crate::inner::Inner;
 use crate::metrics::Outcome;
+use crate::muxed::{MuxExt, Muxed};
 use crate::stream::TlsStream;
 use crate::upgrade::Shared;
 use crate::user_code::Hook;
+use crate::yamux;
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::ready;
-use libp2p_core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
+use libp2p_core::transport::{DialOpts, ListenerId, PortUse, TransportError, TransportEvent};
 use libp2p_core::{ConnectedPoint, Endpoint, Multiaddr};
 use libp2p_identity::PeerId;
 use std::collections::{HashSet, VecDeque};
@@ -27,9 +29,16 @@ use std::task::{Context, Poll};
 /// For those who compose by hand: a check may come between this and [`muxed`](crate::MuxExt::muxed), and may refuse.
 /// Everybody else takes [`Transport`](crate::Transport), or [`tokio::Transport`](crate::tokio::Transport).
 ///
-/// Addresses are those of `T` with `/tls` behind them, and `/p2p/<peer>` behind that: always in a dial, never demanded
-/// in a `listen_on`. Dial futures do nothing before they are first polled; dropped at any point they leave nothing but
-/// a closed socket behind.
+/// Addresses are those of `T` with `/tls` behind them, and `/p2p/<peer>` behind that: always in a
+/// dial, never demanded in a `listen_on`. Over a relay's client a circuit may do without `/tls`, as
+/// that announces it. See [`is_knock_address`](crate::is_knock_address). Dial futures do nothing
+/// before they are first polled; dropped at any point they leave nothing but a closed socket
+/// behind.
+///
+/// A dial that is to come from a listener's port (`PortUse::Reuse`) and finds that the port cannot
+/// be shared (`AddrInUse`) is made once more from a port of its own. In the listener's part of a hole
+/// punch it fails instead: the other end expects that port and no other. The dialer's part cannot be
+/// told from any other dial.
 ///
 /// Errors are [`Failure`]s. `MultiaddrNotSupported` says that an address is not ours or not `T`'s, so that the next
 /// transport may be asked.
@@ -42,6 +51,8 @@ where
     door: Door<T>,
     /// Moves the door to a task of its own when something first listens.
     spawn: Option<Spawn<T>>,
+    /// Whether the inner transport is known to be a relay's client.
+    carries_circuits: bool,
     /// Listeners that have not been reported as closed, oldest first.
     open: Vec<ListenerId>,
     /// Events to report before those of the door.
@@ -83,6 +94,18 @@ where
         self
     }
 
+    /// Puts yamux on every connection, as [`MuxExt::muxed`] does, with the close timeout of the
+    /// configuration. Peers for whom it says [`Mode::Frames`](crate::Mode::Frames) are refused from
+    /// then on.
+    pub fn muxed(self, yamux: yamux::Config) -> Muxed<Self>
+    where
+        Self: libp2p_core::Transport<Output = (PeerId, TlsStream<T::Output>)>,
+    {
+        self.shared.muxed();
+        let close_timeout = self.shared.config.close_timeout;
+        MuxExt::muxed(self, yamux).with_close_timeout(close_timeout)
+    }
+
     fn with_shared(inner: T, shared: Arc<Shared>) -> Self {
         let inner = Inner::new(inner);
         Self {
@@ -90,6 +113,7 @@ where
             inner,
             shared,
             spawn: None,
+            carries_circuits: false,
             open: Vec::new(),
             unsaid: VecDeque::new(),
             mourned: HashSet::new(),
@@ -136,6 +160,9 @@ where
         let user_code = &self.shared.config.user_code;
         let abandoned = user_code.run(Hook::Inner, || self.inner.abandon(open.clone()));
         self.mourned.extend(abandoned.as_ref().unwrap_or(&open));
+        for id in &open {
+            self.shared.unmarked.closed(*id);
+        }
         self.door = Door::new(self.inner.clone(), self.shared.clone());
         open
     }
@@ -173,7 +200,7 @@ where
 
 impl<T> libp2p_core::Transport for Authenticated<T>
 where
-    T: libp2p_core::Transport + Unpin,
+    T: libp2p_core::Transport + Unpin + Send + 'static,
     T::Output: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T::Error: Send + Sync + 'static,
     T::Dial: Send + 'static,
@@ -185,7 +212,7 @@ where
     type Dial = BoxFuture<'static, Secured<T::Output>>;
 
     fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<Failure>> {
-        let Some(marked) = address::parse(&address) else {
+        let Some((marked, plain)) = self.claim(&address) else {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
         if marked
@@ -196,6 +223,9 @@ where
                 Error::NotOurPeerId { address }.at(Stage::Address),
             ));
         }
+        if let Some(error) = self.shared.contradiction() {
+            return Err(TransportError::Other(error.at(Stage::Address)));
+        }
         // A door that has ended unnoticed would take this listener along.
         if let Some(said) = self.door.last_words() {
             for event in said {
@@ -205,9 +235,13 @@ where
             }
             self.mourn();
         }
+        // Before it can announce anything.
+        self.shared.unmarked.listens(id, !plain);
         let listening = self.inner.ask(|inner| inner.listen_on(id, marked.inner));
-        let listening = listening.expect("the inner transport goes with this one");
-        listening.map_err(|error| as_ours(error, address))?;
+        if let Err(error) = listening.expect("the inner transport goes with this one") {
+            self.shared.unmarked.closed(id);
+            return Err(as_ours(error, address));
+        }
         self.open.push(id);
         self.spawn();
         self.door.wake();
@@ -221,17 +255,31 @@ where
     }
 
     fn dial(&mut self, address: Multiaddr, opts: DialOpts) -> Result<Self::Dial, TransportError<Failure>> {
-        let Some(marked) = address::parse(&address) else {
+        let Some((marked, _)) = self.claim(&address) else {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
+        let peer = self.callee(&address, marked.peer);
         // The inner transport first: an address that it does not know may be another transport's.
-        let connect = self.inner.ask(|inner| inner.dial(marked.inner, opts));
-        let connect = connect.expect("the inner transport goes with this one");
+        let ask = |opts| {
+            let asked = self.inner.ask(|inner| inner.dial(marked.inner.clone(), opts));
+            asked.expect("the inner transport goes with this one")
+        };
+        let mut connect = ask(opts);
+        if let Err(TransportError::Other(error)) = &connect
+            && shares_no_port(error, opts)
+        {
+            connect = ask(from_any_port(opts));
+        }
+        let connect = match connect {
+            Err(TransportError::MultiaddrNotSupported(_)) => {
+                return Err(TransportError::MultiaddrNotSupported(address));
+            }
+            connect => connect,
+        };
+        // Without a peer a relay would complain as well, in other words.
+        let peer = peer.map_err(|error| TransportError::Other(error.at(Stage::Address)))?;
         let connect = connect.map_err(|error| as_ours(error, address.clone()))?;
         self.door.wake();
-        let peer = self
-            .callee(&address, marked.peer)
-            .map_err(|error| TransportError::Other(error.at(Stage::Address)))?;
 
         let shared = self.shared.clone();
         let point = ConnectedPoint::Dialer {
@@ -239,8 +287,20 @@ where
             role_override: opts.role,
             port_use: opts.port_use,
         };
+        let inner = self.inner.clone();
         let dial = async move {
-            let connected = connect.await.map_err(Error::inner);
+            let connected = match connect.await {
+                Err(error) if shares_no_port(&error, opts) => {
+                    tracing::debug!(%error, "the port of a listener cannot be shared: dialling from another");
+                    let again = inner.ask(|inner| inner.dial(marked.inner, from_any_port(opts)));
+                    match again {
+                        Some(Ok(connect)) => connect.await,
+                        _ => Err(error),
+                    }
+                }
+                connected => connected,
+            };
+            let connected = connected.map_err(Error::inner);
             let result = match (connected, opts.role) {
                 (Ok(io), Endpoint::Dialer) => shared.knock_at(io, peer, &point).await,
                 // Both ends of a hole punch dial; the one in this role keeps silent and awaits the other's knock.
@@ -274,12 +334,36 @@ where
 
 impl<T> Authenticated<T>
 where
-    T: libp2p_core::Transport + Unpin,
-    T::Output: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    T::Error: Send + Sync + 'static,
-    T::Dial: Send + 'static,
-    T::ListenerUpgrade: Send + 'static,
+    T: libp2p_core::Transport,
 {
+    /// The address, if it is ours, and whether it is a circuit without the marker.
+    fn claim(&mut self, address: &Multiaddr) -> Option<(Marked, bool)> {
+        let marked = address::parse(address);
+        if !address::is_circuit(address) {
+            return Some((marked?, false));
+        }
+        let plain = marked.is_none();
+        let marked = marked.or_else(|| address::parse_circuit(address))?;
+        self.carries_circuits(address).then_some((marked, plain))
+    }
+
+    /// Whether the inner transport is a relay's client. Some others take no notice of what follows a
+    /// peer in an address, and would dial the relay in place of the circuit.
+    ///
+    /// Asked until it says so once. A transport in between may leave some relays to others.
+    fn carries_circuits(&mut self, address: &Multiaddr) -> bool {
+        if !self.carries_circuits {
+            let opts = DialOpts {
+                role: Endpoint::Dialer,
+                port_use: PortUse::New,
+            };
+            let probe = address::circuit_probe(address);
+            let probed = self.inner.ask(|inner| inner.dial(probe, opts));
+            self.carries_circuits = !matches!(probed, Some(Err(TransportError::MultiaddrNotSupported(_))));
+        }
+        self.carries_circuits
+    }
+
     /// The key to knock at.
     fn callee(&self, address: &Multiaddr, peer: Option<PeerId>) -> Result<Key, Error> {
         let peer = peer.ok_or_else(|| Error::MissingPeerId {
@@ -289,7 +373,41 @@ where
         if key == self.shared.config.key {
             return Err(Error::SelfDial);
         }
+        if let Some(error) = self.shared.contradiction() {
+            return Err(error);
+        }
+        if !self.shared.speaks(self.shared.config.dialect(&key)) {
+            return Err(Error::NotMuxed { peer: Some(peer) });
+        }
         Ok(key)
+    }
+}
+
+/// Whether a dial failed because it was to come from a port that something else holds, and may come
+/// from any other. `libp2p-tcp` tries another port by itself only if the pair of addresses is taken
+/// (`AddrNotAvailable`).
+fn shares_no_port(error: &(dyn std::error::Error + 'static), opts: DialOpts) -> bool {
+    if opts.port_use != PortUse::Reuse || opts.role == Endpoint::Listener {
+        return false;
+    }
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let system = error.downcast_ref::<std::io::Error>();
+        if system.is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse) {
+            return true;
+        }
+        next = match system.and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
+}
+
+fn from_any_port(opts: DialOpts) -> DialOpts {
+    DialOpts {
+        port_use: PortUse::New,
+        ..opts
     }
 }
 

@@ -1,11 +1,13 @@
 //! What can be set, each with its default, its bound and its worst case.
 
+mod dialects;
+
 use crate::certificate;
 use crate::clock::Clock;
 use crate::error::ConfigError;
 use crate::guard::Guard;
 use crate::identity::{Caught, Identity, Key, Local};
-use crate::knock::v3::{Gate, Network, StaticKey, StaticKeyError};
+use crate::knock::v3::{Network, StaticKey, StaticKeyError};
 use crate::knock::{Mode, Version};
 use crate::metrics::Metrics;
 use crate::random::Hedged;
@@ -14,6 +16,7 @@ use crate::silence::limits;
 use crate::user_code::UserCode;
 use crate::yamux;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+pub(crate) use dialects::{Dialect, Sealed};
 use libp2p_core::ConnectedPoint;
 use libp2p_identity::{Keypair, PeerId};
 use rustls::pki_types::CertificateDer;
@@ -22,6 +25,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Why a hook said no. Anything that is an error will do: the gater's and your own.
@@ -87,6 +91,7 @@ pub struct Config {
     pub(crate) sealed: Option<Sealed>,
     pub(crate) random: Arc<Hedged>,
     pub(crate) guard: Arc<Guard>,
+    cloned: Cloned,
     clock: Clock,
     openings_per_second: NonZeroU32,
     pub(crate) groups: Vec<KeyExchange>,
@@ -101,35 +106,15 @@ pub struct Config {
     pub(crate) metrics: Metrics,
 }
 
-/// How a peer knocks, and what is spoken then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Dialect {
-    pub(crate) version: Version,
-    pub(crate) mode: Mode,
-}
+/// Whether a configuration was ever cloned. All clones share what is remembered of knocks, and so
+/// does the transport that a clone was given to.
+#[derive(Debug, Default)]
+struct Cloned(Arc<AtomicBool>);
 
-impl Dialect {
-    /// The one protocol that TLS negotiates: a sealed knock has said everything before.
-    pub(crate) fn alpn(self) -> Option<&'static [u8]> {
-        match self.version {
-            Version::V2 => self.mode.alpn(),
-            Version::V3 => None,
-        }
-    }
-}
-
-/// What sealed knocks are made and opened with.
-#[derive(Clone)]
-pub(crate) struct Sealed {
-    pub(crate) own: StaticKey,
-    pub(crate) network: Network,
-    pub(crate) gate: Gate,
-}
-
-impl Sealed {
-    fn new(own: StaticKey, network: Network) -> Self {
-        let gate = Gate::new(own.clone(), &network);
-        Self { own, network, gate }
+impl Clone for Cloned {
+    fn clone(&self) -> Self {
+        self.0.store(true, Ordering::Relaxed);
+        Self(self.0.clone())
     }
 }
 
@@ -202,6 +187,7 @@ impl Config {
             sealed: None,
             random,
             guard: Arc::new(Guard::new(clock.clone(), openings_per_second, Arc::default())),
+            cloned: Cloned::default(),
             clock,
             openings_per_second,
             groups: vec![KeyExchange::X25519MlKem768, KeyExchange::X25519],
@@ -225,83 +211,6 @@ impl Config {
     /// Who we are, for whoever signs something else with the same key.
     pub fn identity(&self) -> &Arc<dyn Identity> {
         &self.identity
-    }
-
-    /// Which knock is sent to, and understood from, every peer that has no version of its own. Default [`Version::V3`].
-    ///
-    /// Exactly one for each peer, on both sides: nothing is negotiated, learnt or fallen back to, or whoever drops
-    /// packets could choose the weaker one. What version 2 gives away is in `SECURITY.md`.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::SignerCannotKnockV3`] for an identity that can only sign.
-    pub fn with_version(mut self, version: Version) -> Result<Self, ConfigError> {
-        self.dialect.version = self.can(version)?;
-        Ok(self)
-    }
-
-    /// What is spoken inside TLS with every peer that has no mode of its own. Default [`Mode::Yamux`]. [`Mode::Frames`] is
-    /// for [`Authenticated`] alone: it is what Go's ragep2p speaks, and muxing it would fail.
-    ///
-    /// [`Authenticated`]: crate::Authenticated
-    pub fn with_mode(mut self, mode: Mode) -> Self {
-        self.dialect.mode = mode;
-        self
-    }
-
-    /// How one peer knocks and what is spoken with it, whatever holds for all others.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::UnsupportedPeer`] for a peer whose key is not Ed25519, and [`ConfigError::SignerCannotKnockV3`].
-    pub fn with_peer(mut self, peer: PeerId, version: Version, mode: Mode) -> Result<Self, ConfigError> {
-        let key = Key::of_peer(&peer).map_err(|reason| ConfigError::UnsupportedPeer { peer, reason })?;
-        let version = self.can(version)?;
-        Arc::make_mut(&mut self.peers).insert(key, Dialect { version, mode });
-        Ok(self)
-    }
-
-    /// As Go's ragep2p: [`Version::V2`] and [`Mode::Frames`] with every peer that has none of its own. Nodes of ours in the
-    /// same network get the better knock by [`Config::with_peer`], on both sides.
-    pub fn ragep2p_compatible(mut self) -> Self {
-        self.dialect = Dialect {
-            version: Version::V2,
-            mode: Mode::Frames,
-        };
-        self
-    }
-
-    /// The network to knock in. Default [`Network::open`]: whoever knows our PeerID. In a private one, whoever has its
-    /// secret as well; to anybody from another network we are as silent as to any stranger, and he to us. Says nothing
-    /// to knocks of version 2, which know of no networks.
-    pub fn with_network(mut self, network: Network) -> Self {
-        self.sealed = self.sealed.map(|sealed| Sealed::new(sealed.own, network));
-        self
-    }
-
-    fn can(&self, version: Version) -> Result<Version, ConfigError> {
-        match version {
-            Version::V3 if self.sealed.is_none() => Err(ConfigError::SignerCannotKnockV3),
-            version => Ok(version),
-        }
-    }
-
-    /// How `peer` knocks and is knocked at.
-    pub(crate) fn dialect(&self, peer: &Key) -> Dialect {
-        self.peers.get(peer).copied().unwrap_or(self.dialect)
-    }
-
-    /// Whether a sealed knock may begin as any knock of version 2 does: version 2 is the rule, so that every key will do,
-    /// and somebody has version 3 all the same.
-    pub(crate) fn is_ambiguous(&self) -> bool {
-        let sealed = |dialect: &Dialect| dialect.version == Version::V3;
-        self.dialect.version == Version::V2 && self.peers.values().any(sealed)
-    }
-
-    /// How many peers may knock with version 2. `None`: all.
-    pub(crate) fn v2_peers(&self) -> Option<usize> {
-        let v2 = |dialect: &&Dialect| dialect.version == Version::V2;
-        (!v2(&&self.dialect)).then(|| self.peers.values().filter(v2).count())
     }
 
     /// The key-exchange groups, most wanted first; the first one is what a dialer sends its share for. Default:
@@ -330,12 +239,13 @@ impl Config {
     /// [`Error::Denied`](crate::Error::Denied).
     ///
     /// A hook that panics denies that caller. It may call back into this crate: no lock is held
-    /// meanwhile.
+    /// meanwhile. Set more than once, every hook has to allow. They are asked in the order in which
+    /// they were set, until one denies.
     pub fn with_admission<F>(mut self, hook: F) -> Self
     where
         F: Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync + 'static,
     {
-        self.admission = Some(Arc::new(hook));
+        self.admission = Some(both(self.admission, hook));
         self
     }
 
@@ -344,12 +254,13 @@ impl Config {
     /// Called on the connection's task, which a slow hook delays, and with it the thread that runs
     /// it. A refusal is [`Error::Denied`](crate::Error::Denied) here; the other end sees its
     /// connection closed, and may have seen it open for a moment. A hook that panics denies that
-    /// connection.
+    /// connection. Set more than once, every hook has to allow, as with
+    /// [`Config::with_admission`].
     pub fn with_secured_hook<F>(mut self, hook: F) -> Self
     where
         F: Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync + 'static,
     {
-        self.secured = Some(Arc::new(hook));
+        self.secured = Some(both(self.secured, hook));
         self
     }
 
@@ -377,12 +288,24 @@ impl Config {
     /// the rule.
     ///
     /// Only somebody who knows our PeerID can spend it. The memory of what was answered, which no replay outlives, grows
-    /// with it: 242 s of it are kept, some 10 MB by default if ever used up. It begins empty here, so set this before the
-    /// [`Config`] is used or cloned.
-    pub fn with_max_openings(mut self, per_second: NonZeroU32) -> Self {
+    /// with it: 242 s of it are kept, some 10 MB by default if ever used up. All clones share it.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Cloned`] once the configuration was cloned: one clone would count, and
+    /// remember, by itself.
+    pub fn with_max_openings(mut self, per_second: NonZeroU32) -> Result<Self, ConfigError> {
+        self.not_cloned("with_max_openings")?;
         self.openings_per_second = per_second;
         self.renew_guard();
-        self
+        Ok(self)
+    }
+
+    fn not_cloned(&self, setting: &'static str) -> Result<(), ConfigError> {
+        match self.cloned.0.load(Ordering::Relaxed) {
+            true => Err(ConfigError::Cloned { setting }),
+            false => Ok(()),
+        }
     }
 
     /// Fixes how long a socket that does not authenticate stays open: 120 s to 600 s, worked out from `seed`.
@@ -415,25 +338,30 @@ impl Config {
         self
     }
 
-    /// How long a connection may take to close, after which it is dropped. Default 5 s. rust-libp2p awaits a closing
-    /// connection without a limit of its own.
+    /// How long a connection may take to close, after which it is dropped. Default 5 s. rust-libp2p
+    /// awaits a closing connection without a limit of its own. A muxer that
+    /// [`MuxExt::muxed`](crate::MuxExt::muxed) puts on behind a check of yours has
+    /// [`Muxed::with_close_timeout`](crate::Muxed::with_close_timeout).
     pub fn with_close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
         self
     }
 
-    /// Configures yamux. Default: [`yamux::Config::default`].
+    /// Configures yamux in [`Transport`](crate::Transport) and
+    /// [`tokio::Transport`](crate::tokio::Transport). Default: [`yamux::Config::default`]. A muxer
+    /// that is put on by hand is given its own.
     pub fn with_yamux(mut self, yamux: yamux::Config) -> Self {
         self.yamux = yamux;
         self
     }
 
-    /// Registers the metrics below the prefix `libp2p_knock`. Register once for each registry: a second transport on
-    /// a clone of this configuration counts into the same numbers.
+    /// Registers the metrics below the prefix `libp2p_knock`. Register once for each registry: a
+    /// second transport on a clone of this configuration counts into the same numbers. Several
+    /// registries show the same numbers each.
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
     pub fn with_metrics(mut self, registry: &mut prometheus_client::registry::Registry) -> Self {
-        self.metrics = Metrics::register(registry, &self.user_code);
+        self.metrics = self.metrics.register(registry, &self.user_code);
         self
     }
 
@@ -457,6 +385,20 @@ impl fmt::Debug for Config {
             .field("handshake_timeout", &self.handshake_timeout)
             .field("close_timeout", &self.close_timeout)
             .finish_non_exhaustive()
+    }
+}
+
+/// Asks `first`, if there is one, then `hook`.
+fn both<F>(first: Option<Policy>, hook: F) -> Policy
+where
+    F: Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync + 'static,
+{
+    match first {
+        None => Arc::new(hook),
+        Some(first) => Arc::new(move |peer, point| {
+            first(peer, point)?;
+            hook(peer, point)
+        }),
     }
 }
 

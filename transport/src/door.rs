@@ -170,7 +170,7 @@ where
                 } => {
                     return Poll::Ready(TransportEvent::NewAddress {
                         listener_id,
-                        listen_addr: address::mark(listen_addr),
+                        listen_addr: self.shared.unmarked.announced(listener_id, listen_addr),
                     });
                 }
                 TransportEvent::AddressExpired {
@@ -179,11 +179,12 @@ where
                 } => {
                     return Poll::Ready(TransportEvent::AddressExpired {
                         listener_id,
-                        listen_addr: address::mark(listen_addr),
+                        listen_addr: self.shared.unmarked.announced(listener_id, listen_addr),
                     });
                 }
                 TransportEvent::ListenerClosed { listener_id, reason } => {
                     self.lobby.close(listener_id);
+                    self.shared.unmarked.closed(listener_id);
                     return Poll::Ready(TransportEvent::ListenerClosed {
                         listener_id,
                         reason: reason.map_err(Error::inner),

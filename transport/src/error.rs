@@ -148,6 +148,10 @@ pub enum Error {
     /// for others.
     #[error("the knock was refused")]
     Knock(#[source] Refusal),
+    /// The configuration contradicts itself. Nothing listens and nothing is dialled before that is
+    /// mended.
+    #[error("the configuration contradicts itself")]
+    Config(#[source] ConfigError),
     /// The address names no peer, and without knowing whom to knock at there is no knock. Add `/p2p/<peer id>`.
     #[error("{address} names no peer: a knock is addressed to a key, add /p2p/<peer id>")]
     MissingPeerId {
@@ -160,6 +164,17 @@ pub enum Error {
     Mode {
         /// What is configured here.
         ours: Mode,
+    },
+    /// ragep2p's frames are configured for this peer, or for every peer if none is named, and this
+    /// transport puts yamux on its connections. [`Authenticated`](crate::Authenticated) by itself
+    /// speaks frames.
+    #[error("{} configured for frames, and this transport speaks yamux", match peer {
+        Some(peer) => format!("{peer} is"),
+        None => "every peer is".to_owned(),
+    })]
+    NotMuxed {
+        /// The peer that was dialled, or none when listening.
+        peer: Option<PeerId>,
     },
     /// A listen address names somebody else.
     #[error("{address} names a peer that is not us")]
@@ -268,6 +283,18 @@ pub enum ConfigError {
     /// [`Identity::agree`](crate::Identity::agree) and [`Config::with_signer`](crate::Config::with_signer).
     #[error("the identity can only sign: a sealed knock (v3) needs `Identity::agree`")]
     SignerCannotKnockV3,
+    /// Version 2 is the rule in a private network, and knows of no networks: every peer that knows
+    /// our PeerID could knock. Make version 3 the rule, and give single peers version 2 by
+    /// [`Config::with_peer`](crate::Config::with_peer).
+    #[error("a private network needs version 3 as the rule: knocks of version 2 know of no networks")]
+    NetworkNeedsV3,
+    /// This was set after the configuration was cloned. All clones, and the transports made of
+    /// them, share what is remembered of knocks: set it first.
+    #[error("`{setting}` comes too late: the configuration was cloned before")]
+    Cloned {
+        /// The method.
+        setting: &'static str,
+    },
     /// A peer was configured whose key this transport cannot knock at.
     #[error("{peer} has {reason}")]
     UnsupportedPeer {

@@ -71,6 +71,11 @@ impl Inbound {
         Ok(Found::Data)
     }
 
+    /// Whether the other end has said its last word.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// What is in clear and was not handed on: the rest of one record.
     pub(crate) fn data(&self) -> &[u8] {
         &self.bytes[self.plain.clone()]

@@ -15,6 +15,7 @@ pub mod yamux;
 
 // The accepting side, on a task of its own where there is one; sockets that have not knocked, outside the Swarm; the
 // ordered steps of one connection, each under its deadline.
+mod announce;
 mod door;
 mod inner;
 mod lent;

@@ -142,20 +142,16 @@ mod present {
         dials: Family<OutcomeLabel, Counter>,
         handshakes: Family<HandshakeLabel, Counter>,
         durations: Family<RoleLabel, Histogram>,
+        bytes: Family<DirectionLabel, Counter>,
         received: Counter,
         sent: Counter,
     }
 
-    impl Metrics {
-        pub(crate) fn none() -> Self {
-            Self(None)
-        }
-
-        pub(crate) fn register(registry: &mut Registry, user_code: &UserCode) -> Self {
-            let registry = registry.sub_registry_with_prefix("libp2p_knock");
+    impl Registered {
+        fn new() -> Arc<Self> {
             let bytes = Family::<DirectionLabel, Counter>::default();
             let direction = |direction| bytes.get_or_create_owned(&DirectionLabel { direction });
-            let this = Registered {
+            Arc::new(Self {
                 accepts: Counter::default(),
                 waiting: Gauge::default(),
                 knocks: Family::default(),
@@ -165,7 +161,21 @@ mod present {
                 durations: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0005, 2.0, 14))),
                 received: direction("received"),
                 sent: direction("sent"),
-            };
+                bytes,
+            })
+        }
+    }
+
+    impl Metrics {
+        pub(crate) fn none() -> Self {
+            Self(None)
+        }
+
+        /// Registers what is counted, which goes on counting into every registry that it was in
+        /// before.
+        pub(crate) fn register(&self, registry: &mut Registry, user_code: &UserCode) -> Self {
+            let registry = registry.sub_registry_with_prefix("libp2p_knock");
+            let this = self.0.clone().unwrap_or_else(Registered::new);
             registry.register("accepts", "Sockets accepted, before any knock", this.accepts.clone());
             registry.register(
                 "sockets_waiting",
@@ -193,10 +203,10 @@ mod present {
                 "wire",
                 "Bytes on authenticated connections, knock, handshake and TLS overhead included",
                 Unit::Bytes,
-                bytes,
+                this.bytes.clone(),
             );
             registry.register_collector(Box::new(HookPanics(user_code.clone())));
-            Self(Some(Arc::new(this)))
+            Self(Some(this))
         }
 
         pub(crate) fn accepted(&self) {

@@ -19,6 +19,12 @@ pub trait MuxExt: Transport + Sized {
     /// Puts yamux on every connection. Which side is yamux's client follows from the
     /// [`ConnectedPoint`](libp2p_core::ConnectedPoint), the role override of a hole punch included. Nothing is
     /// negotiated: both ends know, and TLS has compared ([`Mode`](crate::Mode)).
+    ///
+    /// What comes before is not looked into. Where a check of yours stands between
+    /// [`Authenticated`](crate::Authenticated) and the muxer, it has to refuse peers for whom
+    /// [`Mode::Frames`](crate::Mode::Frames) is configured, by
+    /// [`TlsStream::mode`](crate::TlsStream::mode).
+    /// [`Authenticated::muxed`](crate::Authenticated::muxed) does that by itself.
     fn muxed(self, yamux: yamux::Config) -> Muxed<Self> {
         Muxed {
             inner: self,

@@ -54,7 +54,7 @@ struct Opening {
     sequence: u64,
     /// The part of a handshake message that has come.
     handshake: Vec<u8>,
-    /// Key updates since the last data.
+    /// Key updates since the last byte of data.
     updates: u8,
 }
 
@@ -214,9 +214,16 @@ impl Records {
         let content = match plain.typ {
             ContentType::ApplicationData => {
                 self.opening.between_messages()?;
-                self.opening.updates = 0;
+                // An empty record brings nothing that would make up for the work of a key update.
+                if !plain.payload.is_empty() {
+                    self.opening.updates = 0;
+                }
                 // It has been opened where it lay, and the padding and the tag behind it cut off.
                 Content::Data(HEADER..HEADER + plain.payload.len())
+            }
+            // Only data may be empty (section 5.4).
+            ContentType::Alert | ContentType::Handshake if plain.payload.is_empty() => {
+                return Err(InvalidMessage::InvalidEmptyPayload.into());
             }
             ContentType::Alert => {
                 let alert = <[u8; 2]>::try_from(plain.payload).map_err(|_| InvalidMessage::MissingData("alert"))?;
@@ -340,17 +347,18 @@ fn key_and_iv(
     }
 }
 
-/// The alert that answers `error`.
-pub(crate) fn alert_for(error: &Error) -> AlertDescription {
-    match error {
+/// The alert that answers `error`. None answers an alert: the other end has closed the connection
+/// with it (section 6.2).
+pub(crate) fn alert_for(error: &Error) -> Option<AlertDescription> {
+    Some(match error {
+        Error::AlertReceived(_) => return None,
         Error::DecryptError => AlertDescription::BadRecordMac,
         Error::PeerSentOversizedRecord => AlertDescription::RecordOverflow,
-        Error::InvalidMessage(InvalidMessage::InvalidContentType) | Error::PeerMisbehaved(_) => {
-            AlertDescription::UnexpectedMessage
-        }
+        Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::InvalidEmptyPayload)
+        | Error::PeerMisbehaved(_) => AlertDescription::UnexpectedMessage,
         Error::InvalidMessage(_) => AlertDescription::DecodeError,
         _ => AlertDescription::UnexpectedMessage,
-    }
+    })
 }
 
 #[cfg(any(test, feature = "internals"))]

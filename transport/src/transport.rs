@@ -3,7 +3,7 @@
 use crate::authenticated::Authenticated;
 use crate::config::Config;
 use crate::error::Failure;
-use crate::muxed::{MuxExt as _, Muxed, Muxer, Muxing};
+use crate::muxed::{Muxed, Muxer, Muxing};
 use crate::stream::TlsStream;
 use futures::future::BoxFuture;
 use futures::io::{AsyncRead, AsyncWrite};
@@ -29,7 +29,7 @@ where
 
 impl<T> Transport<T>
 where
-    T: libp2p_core::Transport + Unpin,
+    T: libp2p_core::Transport + Unpin + Send + 'static,
     T::Output: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T::Error: Send + Sync + 'static,
     T::Dial: Send + 'static,
@@ -37,19 +37,14 @@ where
 {
     /// The stack that `config` describes, over `inner`.
     pub fn new(inner: T, config: Config) -> Self {
-        let (yamux, close_timeout) = (config.yamux.clone(), config.close_timeout);
+        let yamux = config.yamux.clone();
         Self {
-            inner: Authenticated::new(inner, config)
-                .muxed(yamux)
-                .with_close_timeout(close_timeout),
+            inner: Authenticated::new(inner, config).muxed(yamux),
         }
     }
 
     /// See [`Authenticated::with_executor`].
-    pub fn with_executor(self, spawn: impl FnMut(BoxFuture<'static, ()>) + Send + 'static) -> Self
-    where
-        T: Send + 'static,
-    {
+    pub fn with_executor(self, spawn: impl FnMut(BoxFuture<'static, ()>) + Send + 'static) -> Self {
         Self {
             inner: self.inner.map_inner(|inner| inner.with_executor(spawn)),
         }
@@ -73,7 +68,7 @@ where
 
 impl<T> libp2p_core::Transport for Transport<T>
 where
-    T: libp2p_core::Transport + Unpin,
+    T: libp2p_core::Transport + Unpin + Send + 'static,
     T::Output: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T::Error: Send + Sync + 'static,
     T::Dial: Send + 'static,

@@ -9,13 +9,14 @@
 //! | 5 | compares what was negotiated with what is configured | the same |
 //! | 6 | asks the secured hook | the same |
 
+use crate::announce::Unmarked;
 use crate::config::{Config, Dialect, KeyExchange};
 use crate::error::{Error, Failure, Stage};
 use crate::handshake::{self, Handshake};
 use crate::identity::Key;
 use crate::knock::reader::{Gathered, Reader};
 use crate::knock::v3::{self, Callee, HEAD, Opened};
-use crate::knock::{Caller, Refusal, Version, v2};
+use crate::knock::{Caller, Mode, Refusal, Version, v2};
 use crate::lent::{Lent, lend};
 use crate::metrics::{KnockOutcome, Outcome};
 use crate::silence::prefix::Prefix;
@@ -32,6 +33,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use web_time::Instant;
 
@@ -45,6 +47,9 @@ pub(crate) struct Shared {
     ambiguous: bool,
     /// The code points of our key-exchange groups.
     groups: Vec<u16>,
+    pub(crate) unmarked: Unmarked,
+    /// Whether a muxer comes behind it, so that no peer may speak frames.
+    muxed: AtomicBool,
 }
 
 /// What a right head leads to.
@@ -103,9 +108,30 @@ impl Shared {
             v2_peers: config.v2_peers(),
             ambiguous: config.is_ambiguous(),
             groups: config.groups.iter().map(|group| group.code_point()).collect(),
+            unmarked: Unmarked::default(),
+            muxed: AtomicBool::new(false),
             config,
             tls,
         })
+    }
+
+    /// A muxer comes behind it.
+    pub(crate) fn muxed(&self) {
+        self.muxed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether `dialect` can be spoken here.
+    pub(crate) fn speaks(&self, dialect: Dialect) -> bool {
+        dialect.mode == Mode::Yamux || !self.muxed.load(Ordering::Relaxed)
+    }
+
+    /// Why nothing listens and nothing is dialled, however it is asked.
+    pub(crate) fn contradiction(&self) -> Option<Error> {
+        if let Some(error) = self.config.contradiction() {
+            return Some(Error::Config(error));
+        }
+        let muxed = self.muxed.load(Ordering::Relaxed);
+        (muxed && !self.config.speaks_yamux()).then_some(Error::NotMuxed { peer: None })
     }
 
     /// Knocks at `peer` on a connected socket and becomes the TLS client.
@@ -181,6 +207,9 @@ impl Shared {
                     opened => opened?,
                 };
                 let dialect = config.dialect(&caller.key());
+                if !self.speaks(dialect) {
+                    return Err(Refusal::NotConfigured.into());
+                }
                 self.admit(&caller, point)?;
                 Ok(Judged::Invited(Invited {
                     caller,
@@ -193,7 +222,8 @@ impl Shared {
                 let sealed = config.sealed.as_ref().ok_or(Refusal::Version(head[0]))?;
                 let opened = config.guard.open_head(&sealed.gate, head, prefix)?;
                 let (version, mode) = (Version::V3, opened.mode());
-                if config.dialect(&opened.caller().key()) != (Dialect { version, mode }) {
+                let dialect = Dialect { version, mode };
+                if config.dialect(&opened.caller().key()) != dialect || !self.speaks(dialect) {
                     return Err(Refusal::NotConfigured.into());
                 }
                 self.admit(&opened.caller(), point)?;

@@ -54,6 +54,7 @@ mod held {
         let mut registry = Registry::default();
         let config = config
             .with_max_openings(100_000.try_into().unwrap())
+            .unwrap()
             .with_max_waiting(4096.try_into().unwrap())
             .dangerous()
             .with_close_time(Duration::from_secs(300))
@@ -209,6 +210,7 @@ mod held {
         const PLACES: usize = 200;
         let config = config(2)
             .with_max_openings(100_000.try_into().unwrap())
+            .unwrap()
             .with_max_waiting(PLACES.try_into().unwrap());
         let listener = victim(config).await;
         let (to, before) = (listener.socket.unwrap(), descriptors());
@@ -248,6 +250,7 @@ mod held {
         let mut registry = Registry::default();
         let config = config(2)
             .with_max_openings(100_000.try_into().unwrap())
+            .unwrap()
             .with_max_waiting(PLACES.try_into().unwrap())
             .with_handshake_timeout(Duration::from_secs(300))
             .with_metrics(&mut registry)
@@ -368,6 +371,7 @@ mod held {
             let mut registry = Registry::default();
             let config = config(2)
                 .with_max_openings(100_000.try_into().unwrap())
+                .unwrap()
                 .with_max_waiting(4096.try_into().unwrap())
                 .with_handshake_timeout(Duration::from_secs(300))
                 .with_metrics(&mut registry)

@@ -134,7 +134,7 @@ fn transport(key: &Keypair) -> Result<Transport> {
     const PLENTY: u32 = 100_000;
     Ok(Transport::new(
         libp2p_knock::Config::new(key)?
-            .with_max_openings(PLENTY.try_into()?)
+            .with_max_openings(PLENTY.try_into()?)?
             .with_max_waiting((PLENTY as usize).try_into()?),
     ))
 }

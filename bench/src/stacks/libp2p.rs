@@ -75,7 +75,7 @@ pub(super) fn knock_v2() -> Result<Endpoint> {
     const OPENINGS: u32 = 1_000_000;
     let config = config(&key)?
         .with_version(libp2p_knock::Version::V2)?
-        .with_max_openings(OPENINGS.try_into()?);
+        .with_max_openings(OPENINGS.try_into()?)?;
     Ok(over(&key, tcp(), config))
 }
 
@@ -93,7 +93,7 @@ fn config(key: &Keypair) -> Result<libp2p_knock::Config> {
     const OPENINGS: u32 = 4_000;
     const WAITING: usize = 100_000;
     Ok(libp2p_knock::Config::new(key)?
-        .with_max_openings(OPENINGS.try_into()?)
+        .with_max_openings(OPENINGS.try_into()?)?
         .with_max_waiting(WAITING.try_into()?))
 }
 

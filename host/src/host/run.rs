@@ -79,6 +79,8 @@ impl Driver {
             })
             .boxed();
         let admission = admission(registry.clone(), config.admission);
+        // In addition to the hooks that the configuration has: every one that was set has to allow,
+        // those first.
         let knock = config.knock.with_admission(move |peer, point| admission(peer, point));
         Self {
             transport: Authenticated::new(tcp, knock).with_executor(|task| drop(tokio::spawn(task))),

@@ -111,7 +111,7 @@ struct Model {
     hearer: (u32, u32),
     /// Of handshake messages, the part that has come.
     begun: Vec<u8>,
-    /// Since the last data.
+    /// Since the last data that was not empty.
     updates: u8,
     /// The speaker wants the hearer's key changed.
     asked: bool,
@@ -246,7 +246,9 @@ impl Model {
         inner.truncate(last + 1);
         match inner.pop().expect("has a last byte") {
             DATA if self.begun.is_empty() => {
-                self.updates = 0;
+                if !inner.is_empty() {
+                    self.updates = 0;
+                }
                 Expected::Data(inner)
             }
             ALERT if self.begun.is_empty() => match inner[..] {
@@ -254,7 +256,7 @@ impl Model {
                 [_, 90] => Expected::Control,
                 _ => Expected::Error,
             },
-            HANDSHAKE => {
+            HANDSHAKE if !inner.is_empty() => {
                 self.begun.extend(inner);
                 if self.messages() {
                     Expected::Control

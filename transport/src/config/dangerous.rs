@@ -2,6 +2,7 @@
 
 use super::Config;
 use crate::clock::Clock;
+use crate::error::ConfigError;
 use crate::tls::CaughtKeyLog;
 use crate::user_code::Hook;
 use rustls::KeyLog;
@@ -22,18 +23,24 @@ impl Dangerous {
         self.0
     }
 
-    /// The wall clock that knocks are made and judged by. Forgets which knocks were answered. For
-    /// tests, and for machines with a better clock than the system's.
+    /// The wall clock that knocks are made and judged by. For tests, and for machines with a better
+    /// clock than the system's.
     ///
     /// Called here once, then on the task of the listening side and on those of dials and
     /// connections, several times for each knock. It must not block. A clock that panics shows no
     /// time: every knock is then refused, and a dial fails with
     /// [`Error::Seal`](crate::Error::Seal).
-    pub fn with_clock(self, wall: impl Fn() -> SystemTime + Send + Sync + 'static) -> Config {
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Cloned`] once the configuration was cloned: all clones share what is
+    /// remembered of knocks, and by which clock.
+    pub fn with_clock(self, wall: impl Fn() -> SystemTime + Send + Sync + 'static) -> Result<Config, ConfigError> {
+        self.0.not_cloned("with_clock")?;
         let _ = wall();
         let user_code = self.0.user_code.clone();
         let caught = move || user_code.run(Hook::Clock, &wall).unwrap_or(UNIX_EPOCH);
-        self.0.judging_by(Clock::of(caught))
+        Ok(self.0.judging_by(Clock::of(caught)))
     }
 
     /// Hands the secrets of every connection to `log`, so that captures can be decrypted. Never on

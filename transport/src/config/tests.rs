@@ -1,6 +1,7 @@
 use super::*;
 use crate::SignError;
 use libp2p_identity::KeyType;
+use web_time::SystemTime;
 
 #[test]
 fn every_other_key_type_is_refused_by_name() {
@@ -110,4 +111,124 @@ fn a_configuration_shows_no_secret() {
     let shown = format!("{:?}", Config::new(&keypair).expect("Ed25519"));
     assert!(!shown.contains("7, 7, 7"), "{shown}");
     assert!(shown.contains(&keypair.public().to_peer_id().to_string()));
+}
+
+fn private() -> Network {
+    Network::private(b"a network", &[1; 32]).expect("a network")
+}
+
+fn local() -> Config {
+    Config::new(&Keypair::generate_ed25519()).expect("Ed25519")
+}
+
+#[test]
+fn a_private_network_of_an_identity_that_only_signs_is_an_error_and_not_an_open_door() {
+    let identity = Local::new(&Keypair::generate_ed25519()).expect("Ed25519");
+    let signer = Config::with_signer(Arc::new(Signer(identity))).expect("signs");
+    assert!(matches!(
+        signer.clone().with_network(private()),
+        Err(ConfigError::SignerCannotKnockV3)
+    ));
+    // The open network is the one it is in.
+    let open = signer.with_network(Network::open()).expect("asks for nothing");
+    assert!(open.contradiction().is_none());
+}
+
+#[test]
+fn a_private_network_and_version_2_as_the_rule_are_an_error_in_either_order() {
+    let old = || local().with_version(Version::V2).expect("can sign");
+    let in_network = || local().with_network(private()).expect("can agree");
+    for refused in [old().with_network(private()), in_network().with_version(Version::V2)] {
+        assert!(matches!(refused, Err(ConfigError::NetworkNeedsV3)), "{refused:?}");
+    }
+    old().with_network(Network::open()).expect("the open network");
+    let left = in_network().with_network(Network::open()).expect("can agree");
+    left.with_version(Version::V2).expect("left before");
+    // This cannot fail, so a transport of it does.
+    let go = in_network().ragep2p_compatible();
+    assert!(matches!(go.contradiction(), Some(ConfigError::NetworkNeedsV3)));
+    let mended = go.with_version(Version::V3).expect("can agree");
+    assert!(mended.contradiction().is_none());
+    // Single peers of version 2 are a decision.
+    let peer = Keypair::generate_ed25519().public().to_peer_id();
+    let mixed = in_network()
+        .with_peer(peer, Version::V2, Mode::Frames)
+        .expect("Ed25519");
+    assert!(mixed.contradiction().is_none());
+}
+
+#[test]
+fn what_all_clones_share_is_set_before_the_first_clone_or_not_at_all() {
+    let many = NonZeroU32::new(5_000).expect("not zero");
+    let clock = || SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+    // Neither undoes the other.
+    for config in [
+        local()
+            .with_max_openings(many)
+            .and_then(|config| config.dangerous().with_clock(clock)),
+        local()
+            .dangerous()
+            .with_clock(clock)
+            .and_then(|config| config.with_max_openings(many)),
+    ] {
+        let config = config.expect("not cloned yet");
+        assert_eq!(config.openings_per_second, many);
+        assert_eq!(config.guard.now_ms().ok(), Some(1_000_000));
+    }
+
+    let config = local();
+    let clone = config.clone();
+    assert!(Arc::ptr_eq(&config.guard, &clone.guard), "one memory for both");
+    drop(clone.clone());
+    for config in [config, clone] {
+        let late = config.clone().with_max_openings(many);
+        assert!(
+            matches!(
+                late,
+                Err(ConfigError::Cloned {
+                    setting: "with_max_openings"
+                })
+            ),
+            "{late:?}"
+        );
+        let late = config.dangerous().with_clock(clock);
+        assert!(
+            matches!(late, Err(ConfigError::Cloned { setting: "with_clock" })),
+            "{late:?}"
+        );
+    }
+}
+
+#[test]
+fn every_hook_that_was_set_is_asked_until_one_denies() {
+    use std::sync::Mutex;
+
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let hook = |name: &'static str, allows: bool| {
+        let asked = asked.clone();
+        move |_: &PeerId, _: &ConnectedPoint| {
+            asked.lock().expect("no panic").push(name);
+            if allows { Ok(()) } else { Err(name.into()) }
+        }
+    };
+    let config = local()
+        .with_admission(hook("first", true))
+        .with_admission(hook("second", false))
+        .with_admission(hook("third", true))
+        .with_secured_hook(hook("fourth", false))
+        .with_secured_hook(hook("fifth", true));
+    let peer = config.local_peer_id();
+    let point = ConnectedPoint::Listener {
+        local_addr: libp2p_core::Multiaddr::empty(),
+        send_back_addr: libp2p_core::Multiaddr::empty(),
+    };
+    for (hook, names) in [
+        (&config.admission, vec!["first", "second"]),
+        (&config.secured, vec!["fourth"]),
+    ] {
+        let hook = hook.as_ref().expect("was set");
+        let denial = hook(&peer, &point).expect_err("one of them denies");
+        assert_eq!(Some(&*denial.to_string()), names.last().copied());
+        assert_eq!(std::mem::take(&mut *asked.lock().expect("no panic")), names);
+    }
 }

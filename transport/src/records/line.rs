@@ -129,7 +129,7 @@ impl Line {
 }
 
 /// A whole handshake. The dialer's end comes first.
-pub(super) fn connect(dialer: &Tls, dialer_key: Key, listener: &Tls, listener_key: Key) -> [Records; 2] {
+pub(crate) fn connect(dialer: &Tls, dialer_key: Key, listener: &Tls, listener_key: Key) -> [Records; 2] {
     let client = dialer.client(listener_key, None);
     let server = listener.server(dialer_key, None).expect("configures");
     let mut client = UnbufferedClientConnection::new(client, no_server_name()).expect("starts");

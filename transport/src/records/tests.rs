@@ -198,6 +198,51 @@ fn key_updates_without_end_are_refused() {
 }
 
 #[test]
+fn an_empty_record_between_key_updates_does_not_reset_their_count() {
+    for mut pair in pairs() {
+        for _ in 0..MAX_UPDATES {
+            pair.theirs.refresh_traffic_keys().expect("TLS 1.3");
+            let sealed = pair.sealed_by_them();
+            pair.we_take(sealed).expect("as many as are allowed");
+        }
+        assert_eq!(pair.they_send(b"a byte of data"), b"a byte of data");
+        assert_eq!(pair.ours.opening.updates, 0);
+    }
+    const UPDATE: [u8; 5] = [KEY_UPDATE, 0, 0, 1, 0];
+    for [mut speaker, mut hearer] in [both(), reversed(both())] {
+        for count in 0..=MAX_UPDATES {
+            let heard = told(&mut speaker, &mut hearer, &[(HANDSHAKE, &UPDATE)]);
+            if count == MAX_UPDATES {
+                let refusal = PeerMisbehaved::TooManyKeyUpdateRequests.into();
+                assert_eq!(heard, Err(refusal));
+                break;
+            }
+            heard.expect("as many as are allowed");
+            speaker.update(&mut VecDeque::new()).expect("TLS 1.3");
+            told(&mut speaker, &mut hearer, &[(DATA, b"")]).expect("an empty record");
+        }
+    }
+}
+
+#[test]
+fn an_empty_alert_or_handshake_record_is_refused_and_an_empty_record_of_data_is_not() {
+    for [mut speaker, mut hearer] in [both(), reversed(both())] {
+        let heard = told(&mut speaker, &mut hearer, &[(DATA, b"")]).expect("may be empty");
+        assert_eq!(heard, [Content::Data(HEADER..HEADER)]);
+    }
+    for kind in [ALERT, HANDSHAKE] {
+        for [mut speaker, mut hearer] in [both(), reversed(both())] {
+            let refusal = InvalidMessage::InvalidEmptyPayload.into();
+            assert_eq!(told(&mut speaker, &mut hearer, &[(kind, b"")]), Err(refusal));
+        }
+    }
+}
+
+fn reversed([dialer, listener]: [Records; 2]) -> [Records; 2] {
+    [listener, dialer]
+}
+
+#[test]
 fn the_end_is_said_and_heard() {
     for mut pair in pairs() {
         pair.theirs.send_close_notify();
@@ -223,7 +268,7 @@ fn an_alert_is_the_error_it_names() {
     for mut pair in pairs() {
         let mut out = VecDeque::new();
         pair.ours
-            .seal_alert(alert_for(&Error::DecryptError), &mut out)
+            .seal_alert(alert_for(&Error::DecryptError).expect("has one"), &mut out)
             .expect("seals");
         let mut record = out[0].as_slice();
         pair.theirs.read_tls(&mut record).expect("room");
@@ -269,9 +314,15 @@ fn every_fault_has_the_alert_that_the_specification_gives_it() {
             AlertDescription::UnexpectedMessage,
         ),
         (InvalidMessage::InvalidKeyUpdate.into(), AlertDescription::DecodeError),
+        (
+            InvalidMessage::InvalidEmptyPayload.into(),
+            AlertDescription::UnexpectedMessage,
+        ),
     ] {
-        assert_eq!(alert_for(&error), alert, "{error}");
+        assert_eq!(alert_for(&error), Some(alert), "{error}");
     }
+    let theirs = Error::AlertReceived(AlertDescription::BadRecordMac);
+    assert_eq!(alert_for(&theirs), None, "an alert is not answered");
 }
 
 #[test]

@@ -6,10 +6,15 @@
 //! The socket wakes one task, the connection's; that one wakes who waits to write, some at a time, for as long as
 //! the socket takes what they bring, and whoever has written wakes the next.
 
+mod below;
+
 use super::chunks::{CHUNK, chunk, give_back};
-use super::frame::{HEADER, Header};
+use super::frame::{HEADER, Header, Kind, NORMAL};
 use super::session::{Body, Ended, Session};
 use super::{Config, Stream};
+use crate::timer::Deadline;
+use below::Io;
+use futures::future::FutureExt as _;
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::ready;
 use futures::task::noop_waker;
@@ -19,6 +24,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 use web_time::Instant;
 
 /// How often the connection's task reads before others have their turn: a quarter of a megabyte in bulk.
@@ -27,12 +33,33 @@ const READS_PER_TURN: usize = 32;
 /// How many of those who wait to write are woken at once. The first of them may fill the socket again.
 const WOKEN_PER_TURN: usize = 4;
 
+/// How long reading goes on, at most, when nothing can be written any more: a socket whose other
+/// end has closed it refuses to take anything, and may say only a moment later that there is
+/// something to read.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
 /// The owner's end: opens, accepts, reads.
 pub(crate) struct Connection<C> {
     shared: Arc<Shared<C>>,
     reading: Reading,
     /// Not while the other end leaves unheard what it made us say.
     listens: bool,
+    /// The other end's last word. The streams hear of it when what they have sent has gone out, as
+    /// far as it goes.
+    farewell: Option<Header>,
+    /// How long to go on reading now that nothing can be written any more.
+    failing: Option<Deadline>,
+}
+
+/// How far a turn got with what there is to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// The socket is full.
+    Some,
+    /// Everything is below, where it may wait for a flush.
+    All,
+    /// Everything has gone out.
+    Flushed,
 }
 
 /// Where in the sequence of frames we are.
@@ -63,15 +90,6 @@ pub(crate) struct State<C> {
     flush: bool,
     /// Streams whose owners found the stream of bytes taken, or full.
     waiting: VecDeque<(u32, Waker)>,
-}
-
-/// The stream of bytes, and what it has not taken yet of what has to come before anything else.
-struct Io<C> {
-    inner: C,
-    rest: Vec<u8>,
-    written: usize,
-    /// Nothing goes out any more. What has come in may still be read.
-    failed: Option<io::ErrorKind>,
 }
 
 impl<C> Shared<C> {
@@ -166,62 +184,6 @@ impl<C> State<C> {
     }
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> Io<C> {
-    /// Writes what comes first.
-    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.written < self.rest.len() {
-            self.written += ready!(poll_some(
-                &mut self.inner,
-                &mut self.failed,
-                cx,
-                &self.rest[self.written..]
-            ))?;
-        }
-        self.written = 0;
-        // An idle connection holds no memory for it.
-        self.rest = Vec::new();
-        Poll::Ready(Ok(()))
-    }
-
-    /// Writes a frame, or nothing of it. What is not taken of one that has begun comes first next time.
-    fn poll_frame(&mut self, cx: &mut Context<'_>, header: [u8; HEADER], body: &[u8]) -> Poll<io::Result<()>> {
-        ready!(self.poll_rest(cx))?;
-        let mut written = 0;
-        while written < HEADER + body.len() {
-            let left = if written < HEADER {
-                &header[written..]
-            } else {
-                &body[written - HEADER..]
-            };
-            match poll_some(&mut self.inner, &mut self.failed, cx, left)? {
-                Poll::Ready(n) => written += n,
-                Poll::Pending if written == 0 => return Poll::Pending,
-                Poll::Pending => {
-                    self.rest.extend_from_slice(left);
-                    if written < HEADER {
-                        self.rest.extend_from_slice(body);
-                    }
-                    break;
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_rest(cx))?;
-        let closed = match ready!(Pin::new(&mut self.inner).poll_flush(cx)) {
-            Ok(()) => ready!(Pin::new(&mut self.inner).poll_close(cx)),
-            failed => failed,
-        };
-        match closed {
-            // The other end has read that we go, and was faster.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Poll::Ready(Ok(())),
-            closed => Poll::Ready(closed),
-        }
-    }
-}
-
 /// For the connection's task: takes the stream of bytes, or is woken when it is free.
 fn poll_take<C>(mut state: MutexGuard<'_, State<C>>, cx: &mut Context<'_>) -> Poll<Io<C>> {
     state.driver.clone_from(cx.waker());
@@ -235,24 +197,6 @@ fn poll_take<C>(mut state: MutexGuard<'_, State<C>>, cx: &mut Context<'_>) -> Po
     io.map_or(Poll::Pending, Poll::Ready)
 }
 
-/// Writes some of `bytes`, and remembers that it can't be done any more.
-fn poll_some<C: AsyncWrite + Unpin>(
-    inner: &mut C,
-    failed: &mut Option<io::ErrorKind>,
-    cx: &mut Context<'_>,
-    bytes: &[u8],
-) -> Poll<io::Result<usize>> {
-    if let Some(failed) = *failed {
-        return Poll::Ready(Err(failed.into()));
-    }
-    let written = match ready!(Pin::new(inner).poll_write(cx, bytes)) {
-        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-        written => written,
-    };
-    *failed = written.as_ref().err().map(io::Error::kind);
-    Poll::Ready(written)
-}
-
 impl<C> Connection<C>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -260,12 +204,7 @@ where
     pub(crate) fn new(io: C, side: Endpoint, config: &Config) -> Self {
         let state = State {
             session: Session::new(side, config),
-            io: Some(Io {
-                inner: io,
-                rest: Vec::new(),
-                written: 0,
-                failed: None,
-            }),
+            io: Some(Io::new(io)),
             dropped: false,
             driver: noop_waker(),
             driver_woken: false,
@@ -277,6 +216,8 @@ where
             shared: Arc::new(Shared(Mutex::new(state))),
             reading: NEXT_HEADER,
             listens: true,
+            farewell: None,
+            failing: None,
         }
     }
 
@@ -298,14 +239,25 @@ where
         }
         let mut io = ready!(poll_take(state, cx));
         let turn = self.turn(&mut io, cx);
+        let farewell = self.farewell.take_if(|_| turn.is_ok());
+        let mut flushed = matches!(turn, Ok(Sent::Flushed)).then_some(0);
+        if farewell.is_some() || turn.is_err() {
+            io.rest.append(&mut self.shared.lock().session.take_unsaid());
+            flushed = io.part(cx);
+        }
 
         let mut state = self.shared.lock();
-        if let Err(error) = &turn {
-            state.session.end(Ended::Broken(error.kind()));
+        if let Some(but) = flushed {
+            state.session.flushed(but);
+        }
+        match (&turn, farewell) {
+            (Err(error), _) => state.session.end(Ended::Broken(error.kind())),
+            (Ok(_), Some(farewell)) => _ = state.session.header(farewell, Instant::now()),
+            (Ok(_), None) => {}
         }
         state.io = Some(io);
         let ended = state.session.ended();
-        let sent = matches!(turn, Ok(true));
+        let sent = matches!(turn, Ok(Sent::All | Sent::Flushed));
         if sent || ended.is_some() {
             state.wake_waiting();
             // Not all of them at once, and not all of them have to want to any more. While the socket is full it is the
@@ -322,8 +274,8 @@ where
         }
     }
 
-    /// Sends what is to be said, reads what there is, and says whether everything has gone out.
-    fn turn(&mut self, io: &mut Io<C>, cx: &mut Context<'_>) -> io::Result<bool> {
+    /// Sends what is to be said, reads what there is, and says how far that got.
+    fn turn(&mut self, io: &mut Io<C>, cx: &mut Context<'_>) -> io::Result<Sent> {
         // Reading goes on when the socket is full: the other end's may be full as well, and it waits for us to read. It
         // also goes on when nothing can be written any more, as long as there is something.
         self.say(io, cx);
@@ -335,8 +287,7 @@ where
             }
             match self.poll_read(io, cx)? {
                 Poll::Ready(true) => {}
-                // There is nobody to tell anything any more.
-                Poll::Ready(false) => return Ok(false),
+                Poll::Ready(false) => return Ok(Sent::Some),
                 Poll::Pending => {
                     waits = true;
                     break;
@@ -351,12 +302,22 @@ where
         if !waits {
             cx.waker().wake_by_ref();
         } else if let Some(failed) = io.failed {
-            return Err(failed.into());
+            // What made it fail may be a close, and the word of that on its way.
+            let patience = self.failing.get_or_insert_with(|| Deadline::after(AFTER_FAILURE));
+            if patience.poll_unpin(cx).is_ready() {
+                return Err(failed.into());
+            }
         }
-        if !sent || self.shared.lock().leaves_flush() {
-            return Ok(sent);
+        if !sent {
+            return Ok(Sent::Some);
         }
-        Ok(Pin::new(&mut io.inner).poll_flush(cx)?.is_ready())
+        if self.shared.lock().leaves_flush() {
+            return Ok(Sent::All);
+        }
+        Ok(match Pin::new(&mut io.inner).poll_flush(cx)? {
+            Poll::Ready(()) => Sent::Flushed,
+            Poll::Pending => Sent::Some,
+        })
     }
 
     /// Sends what is to be said. False while the socket is full, which wakes us, and when it takes nothing any more.
@@ -380,11 +341,15 @@ where
             Reading::Header { bytes, have } => {
                 let n = ready!(Pin::new(&mut io.inner).poll_read(cx, &mut bytes[*have..]))?;
                 if n == 0 {
-                    let kind = match have {
-                        0 => io::ErrorKind::ConnectionAborted,
-                        _ => io::ErrorKind::UnexpectedEof,
-                    };
-                    return Poll::Ready(Err(kind.into()));
+                    if *have > 0 {
+                        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                    }
+                    if let Some(failed) = io.failed {
+                        return Poll::Ready(Err(failed.into()));
+                    }
+                    // It was closed in order below, which says the same.
+                    self.farewell = Some(Header::go_away(NORMAL));
+                    return Poll::Ready(Ok(false));
                 }
                 *have += n;
                 if *have < HEADER {
@@ -425,6 +390,12 @@ where
         io: &mut Io<C>,
         cx: &mut Context<'_>,
     ) -> io::Result<bool> {
+        if let Ok(header) = decoded
+            && header.kind == Kind::GoAway
+        {
+            self.farewell = Some(header);
+            return Ok(false);
+        }
         let mut state = self.shared.lock();
         let done = match decoded {
             Ok(header) => state

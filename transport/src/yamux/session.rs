@@ -54,6 +54,9 @@ pub(crate) struct Session {
     mourned: VecDeque<u32>,
     round_trip: RoundTrip,
     pings: u32,
+    /// Frames of data sent so far, and how many of the first of them have left for the other end.
+    frames: u64,
+    flushed: u64,
     ended: Option<Ended>,
     opener: Option<Waker>,
     acceptor: Option<Waker>,
@@ -66,8 +69,10 @@ pub(crate) struct Session {
 pub(crate) enum Ended {
     /// We closed it.
     Here,
-    /// The other end did, and said so.
+    /// The other end did, in order.
     There,
+    /// The other end did because of an error, and gave this code for it.
+    Aborted(u32),
     /// It broke.
     Broken(io::ErrorKind),
 }
@@ -80,6 +85,8 @@ struct Stream {
     acknowledged: bool,
     /// What we may still send.
     credit: u32,
+    /// Which frame of the connection carried the last of our data.
+    last_frame: u64,
     window: Window,
     received: Chunks,
     /// We have said, and they have said, that nothing follows.
@@ -137,6 +144,8 @@ impl Session {
             mourned: VecDeque::new(),
             round_trip: RoundTrip::Unknown,
             pings: 0,
+            frames: 0,
+            flushed: 0,
             ended: None,
             opener: None,
             acceptor: None,
@@ -352,12 +361,22 @@ impl Session {
     /// A header that [`Session::may_send`] made has gone out, or will before anything else.
     pub(crate) fn sent(&mut self, header: Header) {
         if let Some(stream) = self.streams.get_mut(&header.id) {
+            self.frames += 1;
+            stream.last_frame = self.frames;
             stream.credit -= header.length;
             stream.flag = 0;
         }
     }
 
-    /// Nothing follows on this stream.
+    /// All data sent so far has left for the other end, but for that of the last few frames.
+    pub(crate) fn flushed(&mut self, but: u64) {
+        self.flushed = self.frames - but;
+    }
+
+    /// Nothing follows on this stream. After the end of the connection the other end cannot be
+    /// told, which is no error if all data of this stream has left and the other end wanted nothing
+    /// more of it: it has closed the connection in order, or its own direction of the stream
+    /// before.
     pub(crate) fn finish(&mut self, id: u32) -> io::Result<()> {
         let ended = self.ended;
         let Some(stream) = self.streams.get_mut(&id) else {
@@ -371,6 +390,11 @@ impl Session {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         if let Some(ended) = ended {
+            let through = ended == Ended::There || (ended != Ended::Here && stream.they_finished);
+            if through && stream.last_frame <= self.flushed {
+                stream.finished = true;
+                return Ok(());
+            }
             return Err(ended.into());
         }
         stream.finished = true;
@@ -413,6 +437,7 @@ impl Stream {
             flag,
             acknowledged: false,
             credit,
+            last_frame: 0,
             window: Window::new(now),
             received: Chunks::default(),
             finished: false,
@@ -454,6 +479,10 @@ impl From<Ended> for io::Error {
             Ended::There => Self::new(
                 io::ErrorKind::ConnectionAborted,
                 "the other end has closed the connection",
+            ),
+            Ended::Aborted(code) => Self::new(
+                io::ErrorKind::ConnectionAborted,
+                format!("the other end has closed the connection with yamux error code {code}"),
             ),
             Ended::Broken(kind) => kind.into(),
         }

@@ -102,6 +102,12 @@ where
     }
 
     /// Closes our direction. The other end reads the end of the stream behind everything that was written.
+    ///
+    /// Succeeds at once and does not wait for the socket. It also succeeds when the other end has
+    /// closed the connection in order before, or has closed its own direction of the stream before
+    /// the connection broke. In both cases it fails, with what ended the connection, if something
+    /// that was written on this stream has not left. Reset by the other end, a stream whose end was
+    /// not read fails with [`io::ErrorKind::ConnectionReset`].
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.shared.with(|state| state.session.finish(self.id)))
     }

@@ -1,6 +1,7 @@
 //! What every test of the muxer needs, and the pure part.
 
 mod by_hand;
+mod harness;
 mod hostile;
 mod live;
 mod model;

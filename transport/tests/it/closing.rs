@@ -99,3 +99,63 @@ async fn a_connection_that_is_cut_is_told_from_one_that_is_closed() {
         }
     }
 }
+
+/// Drives a muxer beside `work`, and says what became of it.
+async fn beside<M, T>(muxer: &mut M, work: impl Future<Output = T>) -> T
+where
+    M: libp2p_core::StreamMuxer + Unpin,
+{
+    let mut work = std::pin::pin!(work);
+    poll_fn(|cx| {
+        let _ = muxer.poll_unpin(cx);
+        work.as_mut().poll(cx)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_stream_closes_after_the_other_end_has_closed_the_connection() {
+    let make = |seed| libp2p_knock::Transport::new(libp2p::tcp::tokio::Transport::default(), config(seed));
+    let mut listener = listen(make(2), peer(2), "/ip4/127.0.0.1/tcp/0/tls").await;
+    let dial = make(1).dial(listener.address.clone(), dialer()).unwrap();
+    let (_, mut ours) = soon("the dial", dial).await.unwrap();
+    let (_, mut theirs) = listener.upgraded().await.unwrap();
+
+    let client = async move {
+        let mut asking = poll_fn(|cx| ours.poll_outbound_unpin(cx)).await.unwrap();
+        beside(&mut ours, async {
+            asking.write_all(b"question").await.unwrap();
+            let mut answer = [0; 6];
+            asking.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"answer");
+            asking.close().await.unwrap();
+        })
+        .await;
+        poll_fn(|cx| ours.poll_close_unpin(cx)).await.unwrap();
+    };
+    let server = async move {
+        let mut answering = poll_fn(|cx| {
+            let _ = theirs.poll_unpin(cx);
+            theirs.poll_inbound_unpin(cx)
+        })
+        .await
+        .unwrap();
+        beside(&mut theirs, async {
+            answering.read_exact(&mut [0; 8]).await.unwrap();
+            answering.write_all(b"answer").await.unwrap();
+            answering.flush().await.unwrap();
+        })
+        .await;
+        let ended = poll_fn(|cx| theirs.poll_unpin(cx)).await.unwrap_err();
+        (answering, ended)
+    };
+    let both = futures::future::join(client, server);
+    let ((), (mut answering, ended)) = soon("the answer, and the close", both).await;
+    assert_eq!(ended.kind(), io::ErrorKind::ConnectionAborted);
+    assert_eq!(
+        answering.read(&mut [0]).await.unwrap(),
+        0,
+        "the other end had closed its direction"
+    );
+    answering.close().await.unwrap();
+}

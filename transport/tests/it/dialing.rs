@@ -80,6 +80,83 @@ async fn other_transports_addresses_are_left_to_them() {
 }
 
 #[tokio::test]
+async fn a_peer_that_the_address_names_twice_is_one_peer() {
+    let mut listener = victim(config(2)).await;
+    let twice = listener
+        .address
+        .clone()
+        .with(libp2p_core::multiaddr::Protocol::P2p(peer(2)));
+    let dial = authenticated(config(1)).dial(twice, dialer()).unwrap();
+    let (found, _) = soon("the dial", dial).await.unwrap();
+    assert_eq!(found, peer(2));
+    listener.upgraded().await.unwrap();
+
+    let ours = format!("/ip4/127.0.0.1/tcp/0/tls/p2p/{0}/p2p/{0}", peer(2));
+    listen(authenticated(config(2)), peer(2), &ours).await;
+
+    let two = format!("/ip4/127.0.0.1/tcp/4001/tls/p2p/{}/p2p/{}", peer(2), peer(3));
+    let two: Multiaddr = two.parse().unwrap();
+    assert!(!libp2p_knock::is_knock_address(&two));
+    assert!(matches!(
+        authenticated(config(1)).dial(two, dialer()),
+        Err(TransportError::MultiaddrNotSupported(_))
+    ));
+}
+
+/// Whatever `inner` is, a circuit through a relay that it could reach is not its own.
+fn leaves_circuits_alone<T>(inner: T, relay: Multiaddr)
+where
+    T: libp2p_core::Transport + Unpin + Send + 'static,
+    T::Output: futures::AsyncRead + futures::AsyncWrite + Unpin + Send + 'static,
+    T::Error: Send + Sync + 'static,
+    T::Dial: Send + 'static,
+    T::ListenerUpgrade: Send + 'static,
+{
+    use libp2p_core::multiaddr::Protocol;
+    let mut transport = libp2p_knock::Transport::new(inner, config(1));
+    for relay in [relay.clone(), relay.with(Protocol::Tls)] {
+        let circuit = relay.with(Protocol::P2p(peer(2))).with(Protocol::P2pCircuit);
+        let (plain, marked) = (circuit.clone(), circuit.with(Protocol::Tls));
+        let to = Protocol::P2p(peer(3));
+        for address in [plain.clone().with(to.clone()), marked.clone().with(to)] {
+            match transport.dial(address.clone(), dialer()) {
+                Err(TransportError::MultiaddrNotSupported(back)) => assert_eq!(back, address),
+                Err(TransportError::Other(failure)) => panic!("{address}: {failure}"),
+                Ok(_) => panic!("{address} was dialled"),
+            }
+        }
+        for address in [plain, marked] {
+            let id = libp2p_core::transport::ListenerId::next();
+            match transport.listen_on(id, address.clone()) {
+                Err(TransportError::MultiaddrNotSupported(back)) => assert_eq!(back, address),
+                other => panic!("{address}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn circuits_are_left_to_transports_that_carry_them() {
+    // Memory and Unix sockets take no notice of what follows a peer in an address.
+    leaves_circuits_alone(
+        libp2p_core::transport::MemoryTransport::default(),
+        "/memory/7".parse().unwrap(),
+    );
+    leaves_circuits_alone(
+        libp2p::tcp::tokio::Transport::default(),
+        "/ip4/127.0.0.1/tcp/4001".parse().unwrap(),
+    );
+    #[cfg(unix)]
+    {
+        use libp2p_core::Transport as _;
+        use tokio_util::compat::TokioAsyncReadCompatExt as _;
+        let sockets = libp2p_uds::Config::new().map(|stream: tokio::net::UnixStream, _| stream.compat());
+        let path = libp2p_core::multiaddr::Protocol::Unix("/nowhere/socket".into());
+        leaves_circuits_alone(sockets, path.into());
+    }
+}
+
+#[tokio::test]
 async fn peers_whose_keys_cannot_be_knocked_at_are_refused_before_any_packet() {
     for (keypair, word) in [
         (Keypair::generate_secp256k1(), "Secp256k1"),
@@ -364,4 +441,74 @@ async fn no_timeout_at_all_is_a_timeout_like_any_other() {
     let (_, mut stream) = soon("the dial", dial.unwrap()).await.unwrap();
     listener.upgraded().await.unwrap();
     soon("the close", stream.close()).await.unwrap();
+}
+
+/// Listens with `inner` on a port that another program holds at another address and does not share.
+#[cfg(target_os = "linux")]
+fn listening_on_a_port_that_is_held<T>(inner: &mut T, mark: &str) -> std::net::TcpListener
+where
+    T: libp2p_core::Transport<Error: std::fmt::Debug> + Unpin,
+{
+    for _ in 0..50 {
+        // On whichever port is free at both.
+        let held = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+        let port = held.local_addr().unwrap().port();
+        let address = format!("/ip4/127.0.0.1/tcp/{port}{mark}").parse().unwrap();
+        if inner
+            .listen_on(libp2p_core::transport::ListenerId::next(), address)
+            .is_ok()
+        {
+            return held;
+        }
+    }
+    panic!("fifty ports are taken");
+}
+
+/// A dial that is to come from the listening port binds that port at every address.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_dial_whose_listening_port_cannot_be_shared_comes_from_another_port() {
+    let mut callee = victim(config(2)).await;
+    let in_use = |error: &(dyn std::error::Error + 'static)| {
+        let error = error.downcast_ref::<std::io::Error>();
+        error.is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+    };
+
+    let mut stock = libp2p::tcp::tokio::Transport::default();
+    let _held = listening_on_a_port_that_is_held(&mut stock, "");
+    let to = format!("/ip4/127.0.0.1/tcp/{}", callee.socket.unwrap().port());
+    let error = stock.dial(to.parse().unwrap(), dialer()).unwrap().await.unwrap_err();
+    assert!(in_use(&error), "libp2p-tcp alone succeeds, or fails otherwise: {error}");
+
+    let mut ours = authenticated(config(1));
+    let held = listening_on_a_port_that_is_held(&mut ours, "/tls");
+    let dial = ours.dial(callee.address.clone(), dialer()).unwrap();
+    let (found, stream) = soon("the dial", dial).await.unwrap();
+    assert_eq!(found, peer(2));
+    let port = held.local_addr().unwrap().port();
+    let from = stream.get_ref().0.local_addr().unwrap();
+    assert_ne!(from.port(), port);
+    callee.upgraded().await.unwrap();
+
+    // In the listener's part of a hole punch the other end expects that port, and is told of no
+    // other.
+    let punch = ours.dial(callee.address.clone(), opts(Endpoint::Listener)).unwrap();
+    let failure = soon("the punch", punch).await.unwrap_err();
+    assert_eq!(failure.stage(), Stage::Inner);
+    match failure.error() {
+        Error::Inner(error) => assert!(in_use(&**error), "{error}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[cfg(all(feature = "fast-open", target_os = "linux"))]
+#[tokio::test]
+async fn a_fast_open_whose_listening_port_cannot_be_shared_comes_from_another_port() {
+    let mut callee = victim(config(2)).await;
+    let mut ours = libp2p_knock::Authenticated::new(libp2p_knock::tokio::FastOpen::default(), config(1));
+    let _held = listening_on_a_port_that_is_held(&mut ours, "/tls");
+    let dial = ours.dial(callee.address.clone(), dialer()).unwrap();
+    let (found, _) = soon("the dial", dial).await.unwrap();
+    assert_eq!(found, peer(2));
+    callee.upgraded().await.unwrap();
 }

@@ -28,7 +28,11 @@ mod metrics;
 #[cfg(test)]
 mod purity;
 #[cfg(test)]
+mod settings;
+#[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod strict;
 #[cfg(test)]
 mod swarm;
 #[cfg(test)]

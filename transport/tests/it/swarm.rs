@@ -389,6 +389,7 @@ fn patient(seed: u8) -> Config {
     config(seed)
         .with_max_waiting(100_000.try_into().unwrap())
         .with_max_openings(100_000.try_into().unwrap())
+        .unwrap()
         .with_handshake_timeout(Duration::from_secs(60))
 }
 

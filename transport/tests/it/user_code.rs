@@ -249,7 +249,7 @@ async fn a_clock_that_panics_refuses_what_it_should_have_judged_and_nothing_else
         clock.strike();
         SystemTime::now()
     });
-    let config_of_two = counted.count(config_of_two);
+    let config_of_two = counted.count(config_of_two.unwrap());
     let mut listener = listening(config_of_two.clone(), true).await;
     is_let_in(1, &mut listener).await;
     fault.set(true);

@@ -113,7 +113,7 @@ fn config(key: &Keypair, options: &Options) -> Result<libp2p_knock::Config> {
         .with_close_time_seed(&seed::load_or_create(&options.key)?)
         .with_known_prefixes_file(seed::beside(&options.key, "known"));
     Ok(match &options.network {
-        Some(path) => config.with_network(libp2p_knock::Network::from_file(path)?),
+        Some(path) => config.with_network(libp2p_knock::Network::from_file(path)?)?,
         None => config,
     })
 }

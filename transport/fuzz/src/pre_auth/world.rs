@@ -173,6 +173,7 @@ fn houses(parties: &[Party], clock: &Arc<Clock>) -> Vec<House> {
             clock,
             config()
                 .with_network(private)
+                .expect("can agree")
                 .with_mode(Mode::Frames)
                 .with_key_exchange(&[KeyExchange::X25519])
                 .expect("one")
@@ -210,7 +211,9 @@ fn house(
     peers: &[(usize, Version, Mode)],
     parties: &[Party],
 ) -> House {
-    let config = config.with_max_openings(NonZeroU32::new(OPENINGS as u32).expect("not zero"));
+    let config = config
+        .with_max_openings(NonZeroU32::new(OPENINGS as u32).expect("not zero"))
+        .expect("not cloned yet");
     let config = peers.iter().fold(config, |config, (party, version, mode)| {
         config
             .with_peer(parties[*party].peer, *version, *mode)

@@ -2,7 +2,7 @@
 
 use super::{BACKLOG, Body, Ended, RoundTrip, Session, Stream};
 use crate::yamux::ProtocolError;
-use crate::yamux::frame::{ACK, FIN, Header, Kind, PROTOCOL_ERROR, RST, SYN};
+use crate::yamux::frame::{ACK, FIN, Header, Kind, NORMAL, PROTOCOL_ERROR, RST, SYN};
 use crate::yamux::window::INITIAL;
 use std::io;
 use web_time::Instant;
@@ -18,7 +18,10 @@ impl Session {
                 Ok(Body::None)
             }
             Kind::GoAway => {
-                self.end(Ended::There);
+                self.end(match header.length {
+                    NORMAL => Ended::There,
+                    code => Ended::Aborted(code),
+                });
                 Ok(Body::None)
             }
         }

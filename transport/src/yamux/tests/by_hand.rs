@@ -1,11 +1,11 @@
 //! A connection that is polled by hand, over bytes that go out when they are flushed, as below TLS.
 
-use crate::yamux::Config;
 use crate::yamux::connection::Connection;
-use crate::yamux::frame::{HEADER, Header, SYN};
+use crate::yamux::frame::{HEADER, Header, NORMAL, SYN};
+use crate::yamux::{Config, Stream};
 use futures::FutureExt as _;
 use futures::future::poll_fn;
-use futures::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use futures::task::{ArcWake, noop_waker_ref, waker};
 use libp2p_core::Endpoint;
 use std::io;
@@ -22,6 +22,12 @@ struct Wire {
     sent: Vec<u8>,
     full: bool,
     writer: Option<Waker>,
+    /// The other end has closed.
+    over: bool,
+    /// We have.
+    closed: bool,
+    /// Nothing is taken any more.
+    broken: bool,
 }
 
 #[derive(Clone, Default)]
@@ -44,6 +50,18 @@ impl Below {
         }
     }
 
+    fn end(&self) {
+        let mut wire = self.0.lock().expect("no panic");
+        wire.over = true;
+        if let Some(reader) = wire.reader.take() {
+            reader.wake();
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.lock().expect("no panic").closed
+    }
+
     fn sent(&self) -> Vec<u8> {
         std::mem::take(&mut self.0.lock().expect("no panic").sent)
     }
@@ -52,6 +70,9 @@ impl Below {
 impl AsyncRead for Below {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut wire = self.0.lock().expect("no panic");
+        if wire.incoming.is_empty() && wire.over {
+            return Poll::Ready(Ok(0));
+        }
         if wire.incoming.is_empty() {
             wire.reader = Some(cx.waker().clone());
             return Poll::Pending;
@@ -66,6 +87,9 @@ impl AsyncRead for Below {
 impl AsyncWrite for Below {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut wire = self.0.lock().expect("no panic");
+        if wire.broken {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         if wire.full {
             wire.writer = Some(cx.waker().clone());
             return Poll::Pending;
@@ -74,14 +98,20 @@ impl AsyncWrite for Below {
         Poll::Ready(Ok(bytes.len()))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let wire = &mut *self.0.lock().expect("no panic");
+        if wire.full && !wire.held.is_empty() {
+            wire.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
         wire.sent.append(&mut wire.held);
         Poll::Ready(Ok(()))
     }
 
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_flush(cx)
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.as_mut().poll_flush(cx);
+        self.0.lock().expect("no panic").closed |= flushed.is_ready();
+        flushed
     }
 }
 
@@ -118,6 +148,128 @@ impl Task {
         }
         turns
     }
+
+    fn open(&mut self) -> Stream<Below> {
+        let opened = poll_fn(|cx| self.connection.poll_outbound(cx)).now_or_never();
+        opened.expect("there is room").expect("it is open")
+    }
+
+    /// What the connection ends with, now that it was woken for it.
+    fn ended(&mut self) -> io::Error {
+        assert!(self.woken.0.swap(false, Ordering::SeqCst), "it was not woken");
+        let waker = waker(self.woken.clone());
+        match self.connection.poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(error) => error,
+            Poll::Pending => panic!("it goes on"),
+        }
+    }
+}
+
+/// Writes without waiting.
+fn put(stream: &mut Stream<Below>, bytes: &[u8]) {
+    let written = stream.write(bytes).now_or_never().expect("there is room");
+    assert_eq!(written.expect("writes"), bytes.len());
+}
+
+/// Closes without waiting.
+fn shut(stream: &mut Stream<Below>) -> Result<(), io::ErrorKind> {
+    let closed = stream.close().now_or_never().expect("is done at once");
+    closed.map_err(|error| error.kind())
+}
+
+#[test]
+fn a_stream_closes_after_the_other_end_has_closed_the_connection_in_order() {
+    let farewells: [fn(&Below); 2] = [|below| below.receive(Header::go_away(NORMAL)), Below::end];
+    for farewell in farewells {
+        let below = Below::default();
+        let mut task = Task::new(&below);
+        let (mut idle, mut flushed, mut written) = (task.open(), task.open(), task.open());
+        put(&mut flushed, b"question");
+        assert!(flushed.flush().now_or_never().is_some());
+        task.run();
+        below.sent();
+        put(&mut written, b"last words");
+        farewell(&below);
+        assert_eq!(task.ended().kind(), io::ErrorKind::ConnectionAborted);
+        assert!(below.sent().ends_with(b"last words"), "what was taken goes out first");
+        assert!(below.is_closed(), "and the close is answered");
+        for stream in [&mut idle, &mut flushed, &mut written] {
+            assert_eq!(shut(stream), Ok(()));
+            assert_eq!(shut(stream), Ok(()), "a second time is harmless");
+            let read = stream.read(&mut [0]).now_or_never().expect("nothing will come");
+            assert_eq!(read.expect_err("cut off").kind(), io::ErrorKind::ConnectionAborted);
+            let more = stream.write(b"more").now_or_never().expect("nothing can go");
+            assert!(more.is_err());
+        }
+    }
+}
+
+#[test]
+fn a_stream_whose_bytes_have_not_left_does_not_close_as_if_they_had_arrived() {
+    let below = Below::default();
+    let mut task = Task::new(&below);
+    let (mut flushed, mut written) = (task.open(), task.open());
+    put(&mut flushed, b"question");
+    assert!(flushed.flush().now_or_never().is_some());
+    task.run();
+    put(&mut written, b"never sent");
+    below.set_full(true);
+    below.receive(Header::go_away(NORMAL));
+    assert_eq!(task.ended().kind(), io::ErrorKind::ConnectionAborted);
+    assert_eq!(shut(&mut flushed), Ok(()));
+    assert_eq!(shut(&mut written), Err(io::ErrorKind::ConnectionAborted));
+}
+
+/// A kernel refuses to write to an end that has gone, and shows a moment later what that had said.
+#[test]
+fn when_nothing_can_be_written_any_more_the_other_ends_last_word_is_waited_for_but_not_for_ever() {
+    for says_it in [true, false] {
+        let below = Below::default();
+        let mut task = Task::new(&below);
+        let mut stream = task.open();
+        put(&mut stream, b"question");
+        assert!(stream.flush().now_or_never().is_some());
+        task.run();
+        below.0.lock().expect("no panic").broken = true;
+        below.receive(Header::ping(SYN, 7));
+        assert_eq!(task.run(), 1, "the answer goes nowhere, and it goes on reading");
+        if says_it {
+            below.receive(Header::go_away(NORMAL));
+            assert_eq!(task.ended().kind(), io::ErrorKind::ConnectionAborted);
+            assert_eq!(shut(&mut stream), Ok(()));
+            continue;
+        }
+        let waited = std::time::Instant::now();
+        while !task.woken.0.load(Ordering::SeqCst) {
+            assert!(waited.elapsed().as_secs() < 20, "it waits for ever");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert_eq!(task.ended().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(shut(&mut stream), Err(io::ErrorKind::BrokenPipe));
+    }
+}
+
+#[test]
+fn a_stream_does_not_close_in_order_when_the_connection_ended_in_an_error() {
+    let below = Below::default();
+    let mut task = Task::new(&below);
+    let mut stream = task.open();
+    task.run();
+    below.receive(Header::go_away(2));
+    let ended = task.ended();
+    assert_eq!(ended.kind(), io::ErrorKind::ConnectionAborted);
+    assert!(ended.to_string().contains("error code 2"), "{ended}");
+    assert_eq!(shut(&mut stream), Err(io::ErrorKind::ConnectionAborted));
+
+    // Part of a header, then the end.
+    let below = Below::default();
+    let mut task = Task::new(&below);
+    let mut stream = task.open();
+    task.run();
+    below.0.lock().expect("no panic").incoming.extend([0; 3]);
+    below.end();
+    assert_eq!(task.ended().kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(shut(&mut stream), Err(io::ErrorKind::UnexpectedEof));
 }
 
 #[test]

@@ -14,8 +14,8 @@ async fn nodes_of_different_networks_are_strangers_to_each_other_both_ways() {
     let meetings = (0..16).map(|n| {
         let (theirs, ours) = (&networks[n / 4], &networks[n % 4]);
         async move {
-            let target = Target::closing_after(LATE, config(2).with_network(theirs.clone())).await;
-            let dialling = config(1).with_network(ours.clone());
+            let target = Target::closing_after(LATE, config(2).with_network(theirs.clone()).unwrap()).await;
+            let dialling = config(1).with_network(ours.clone()).unwrap();
             if n / 4 == n % 4 {
                 let (found, _) = dial(dialling, &target.listener).await.expect("one network");
                 assert_eq!(found, peer(2));
@@ -51,7 +51,7 @@ impl Adjustable {
 
     fn on(&self, config: Config) -> Config {
         let clock = self.clone();
-        config.dangerous().with_clock(move || clock.now())
+        config.dangerous().with_clock(move || clock.now()).unwrap()
     }
 }
 

@@ -78,6 +78,7 @@ async fn flood(target: &Target, knocks: impl IntoIterator<Item = Vec<u8>>) -> Ve
 fn patient(per_second: u32) -> Config {
     config(2)
         .with_max_openings(per_second.try_into().unwrap())
+        .unwrap()
         .with_max_waiting(8192.try_into().unwrap())
 }
 

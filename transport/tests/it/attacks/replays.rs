@@ -54,7 +54,7 @@ async fn of_64_copies_at_once_one_is_answered_and_none_if_the_original_was() {
 async fn two_thousand_replays_from_anywhere_to_any_of_its_addresses_and_wrapped_anew_get_no_byte() {
     rlimit::increase_nofile_limit(4096).expect("can raise the limit");
     const EACH: usize = 500;
-    let open = config(2).with_max_openings(100_000.try_into().unwrap());
+    let open = config(2).with_max_openings(100_000.try_into().unwrap()).unwrap();
     let mut target = Target::new(open.with_max_waiting(8192.try_into().unwrap())).await;
     let flight = target.answers(config(1)).await;
     let accepted = target.knocks("accepted");
@@ -101,11 +101,11 @@ async fn a_restart_does_not_open_the_door_to_what_was_answered_before_it() {
     let mut before = Target::new(config(2)).await;
     let flight = before.answers(config(1)).await;
     let later = || SystemTime::now() + Duration::from_secs(115);
-    let mut after = Target::new(config(2).dangerous().with_clock(later)).await;
+    let mut after = Target::new(config(2).dangerous().with_clock(later).unwrap()).await;
     after.is_silent_to(&flight, "refused_floor").await;
     let wrapped = rewrap(&callee(2), &Network::open(), [1; 12], &flight).unwrap();
     after.is_silent_to(&wrapped, "refused_floor").await;
     assert_eq!(after.knocks("accepted"), 0);
     // Who knocks after the restart comes in.
-    after.lets_in(config(1).dangerous().with_clock(later)).await;
+    after.lets_in(config(1).dangerous().with_clock(later).unwrap()).await;
 }

@@ -154,7 +154,7 @@ async fn peers_that_were_known_before_a_restart_do_not_wait_for_strangers_after_
         (1000, 800, None, 250),
     ] {
         let now = SystemTime::now();
-        let config = config(2).with_max_openings(openings.try_into().unwrap());
+        let config = config(2).with_max_openings(openings.try_into().unwrap()).unwrap();
         let config = with_time(config, move || (now, Duration::from_secs(3600)));
         let target = started(kept, config).await;
         let to = target.listener.socket.unwrap();

@@ -1,0 +1,146 @@
+//! The stream of bytes below a connection, and what it has not taken yet.
+
+use super::READS_PER_TURN;
+use crate::yamux::chunks::{chunk, give_back};
+use crate::yamux::frame::HEADER;
+use futures::io::{AsyncRead, AsyncWrite};
+use futures::ready;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// The stream of bytes, and what it has not taken yet of what has to come before anything else.
+pub(super) struct Io<C> {
+    pub(super) inner: C,
+    pub(super) rest: Vec<u8>,
+    written: usize,
+    /// Whether the rest has a part of the last frame of data in it.
+    tail: bool,
+    /// Nothing goes out any more. What has come in may still be read.
+    pub(super) failed: Option<io::ErrorKind>,
+}
+
+impl<C> Io<C> {
+    pub(super) fn new(inner: C) -> Self {
+        Self {
+            inner,
+            rest: Vec::new(),
+            written: 0,
+            tail: false,
+            failed: None,
+        }
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> Io<C> {
+    /// Writes what comes first.
+    pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.rest.len() {
+            self.written += ready!(poll_some(
+                &mut self.inner,
+                &mut self.failed,
+                cx,
+                &self.rest[self.written..]
+            ))?;
+        }
+        (self.written, self.tail) = (0, false);
+        // An idle connection holds no memory for it.
+        self.rest = Vec::new();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes a frame, or nothing of it. What is not taken of one that has begun comes first next
+    /// time.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        header: [u8; HEADER],
+        body: &[u8],
+    ) -> Poll<io::Result<()>> {
+        ready!(self.poll_rest(cx))?;
+        let mut written = 0;
+        while written < HEADER + body.len() {
+            let left = if written < HEADER {
+                &header[written..]
+            } else {
+                &body[written - HEADER..]
+            };
+            match poll_some(&mut self.inner, &mut self.failed, cx, left)? {
+                Poll::Ready(n) => written += n,
+                Poll::Pending if written == 0 => return Poll::Pending,
+                Poll::Pending => {
+                    self.tail = true;
+                    self.rest.extend_from_slice(left);
+                    if written < HEADER {
+                        self.rest.extend_from_slice(body);
+                    }
+                    break;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_rest(cx))?;
+        let closed = match ready!(Pin::new(&mut self.inner).poll_flush(cx)) {
+            Ok(()) => ready!(Pin::new(&mut self.inner).poll_close(cx)),
+            failed => failed,
+        };
+        match closed {
+            Ok(()) => {
+                self.read_away(cx);
+                Poll::Ready(Ok(()))
+            }
+            // The other end has read that we go, and was faster.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Poll::Ready(Ok(())),
+            closed => Poll::Ready(closed),
+        }
+    }
+
+    /// Answers the other end's close with ours, without waiting for anything. Says how many of the
+    /// last frames of data have not gone out, if the others have.
+    pub(super) fn part(&mut self, cx: &mut Context<'_>) -> Option<u64> {
+        let all = matches!(self.poll_rest(cx), Poll::Ready(Ok(())));
+        // Also when headers are left over: data may have gone before them.
+        let out = matches!(Pin::new(&mut self.inner).poll_flush(cx), Poll::Ready(Ok(())));
+        if all && out {
+            let _ = Pin::new(&mut self.inner).poll_close(cx);
+            self.read_away(cx);
+        }
+        out.then_some(self.tail.into())
+    }
+
+    /// Reads what there is. The kernel resets a connection that is dropped with unread bytes, and
+    /// throws our last ones away.
+    fn read_away(&mut self, cx: &mut Context<'_>) {
+        let mut unread = chunk();
+        for _ in 0..READS_PER_TURN {
+            if !matches!(
+                Pin::new(&mut self.inner).poll_read(cx, &mut unread),
+                Poll::Ready(Ok(1..))
+            ) {
+                break;
+            }
+        }
+        give_back(unread);
+    }
+}
+
+/// Writes some of `bytes`, and remembers that it can't be done any more.
+fn poll_some<C: AsyncWrite + Unpin>(
+    inner: &mut C,
+    failed: &mut Option<io::ErrorKind>,
+    cx: &mut Context<'_>,
+    bytes: &[u8],
+) -> Poll<io::Result<usize>> {
+    if let Some(failed) = *failed {
+        return Poll::Ready(Err(failed.into()));
+    }
+    let written = match ready!(Pin::new(inner).poll_write(cx, bytes)) {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        written => written,
+    };
+    *failed = written.as_ref().err().map(io::Error::kind);
+    Poll::Ready(written)
+}
