@@ -44,6 +44,7 @@ pub fn new(config: Config) -> (Behaviour, Manager) {
         trimmer: Trimmer::new(&config),
         evictor: Evictor::default(),
         keep_alive: config.keep_alive,
+        keep_alive_interval: config.keep_alive_interval,
         closer: config.closer,
         metrics: config.metrics,
         dialing: HashMap::new(),
@@ -71,6 +72,7 @@ pub struct Behaviour {
     trimmer: Trimmer,
     evictor: Evictor,
     keep_alive: KeepAlive,
+    keep_alive_interval: Option<Duration>,
     closer: Option<Closer>,
     metrics: Metrics,
     /// Dials to known peers that are in flight.
@@ -187,7 +189,8 @@ impl Behaviour {
                 keep
             }
         };
-        Handler::new(keep_alive)
+        let accepts = self.keep_alive != KeepAlive::None;
+        Handler::new(keep_alive, self.keep_alive_interval, accepts)
     }
 
     /// At the hard limit, makes room or says no.

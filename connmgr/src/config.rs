@@ -26,6 +26,7 @@ pub struct Config {
     pub(crate) silence: Duration,
     pub(crate) close_deadline: Duration,
     pub(crate) keep_alive: KeepAlive,
+    pub(crate) keep_alive_interval: Option<Duration>,
     pub(crate) early_for: Duration,
     pub(crate) max_early: usize,
     pub(crate) max_tags: usize,
@@ -95,6 +96,7 @@ impl Config {
             silence: Duration::from_secs(10),
             close_deadline: Duration::from_secs(10),
             keep_alive: KeepAlive::default(),
+            keep_alive_interval: Some(Duration::from_secs(7)),
             early_for: Duration::from_secs(60),
             max_early: 16_384,
             max_tags: 1_024,
@@ -174,6 +176,20 @@ impl Config {
     /// `libp2p_swarm::Config::with_idle_connection_timeout`, for the watermarks to decide.
     pub fn with_keep_alive(mut self, keep_alive: KeepAlive) -> Self {
         self.keep_alive = keep_alive;
+        self
+    }
+
+    /// How often the other end of a kept connection is asked for a stream, which starts its idle timeout anew. Default 7 s.
+    ///
+    /// A connection is kept at both ends if the other end's idle timeout is longer than this by what a stream takes to
+    /// arrive; libp2p's default is 10 s. An end that runs this crate too is asked once and then holds the stream: its
+    /// timeout has only to outlast the first question, which comes after a sixth of this. `None` asks nobody: then the other
+    /// end decides by itself. A question and its refusal are some 200 bytes, see the README.
+    ///
+    /// Wanted peers are asked by [`PersistentPeers`](crate::PersistentPeers), a second earlier by default: where that
+    /// asks, this has no need to.
+    pub fn with_keep_alive_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.keep_alive_interval = interval.into();
         self
     }
 

@@ -35,15 +35,18 @@
 
 mod behaviour;
 mod config;
+mod error;
 mod event;
 mod handler;
 
 // Pure: time and what the Swarm reports come in, dials and closes go out.
 mod choice;
+mod knock;
 mod pauses;
 mod peers;
 
-pub use behaviour::{AddError, Behaviour};
+pub use behaviour::Behaviour;
 pub use config::{Config, Probes};
+pub use error::{AddError, DialFailure, NotByKnock};
 pub use event::Event;
-pub use handler::{Command, Handler, Probe, Reply};
+pub use handler::{Command, Handler, Reply};

@@ -41,7 +41,10 @@ impl Node {
     async fn new(stack: Stack) -> Self {
         let builder = SwarmBuilder::with_existing_identity(Keypair::generate_ed25519()).with_tokio();
         let behaviour = |key: &Keypair| Behaviour {
-            persistent: PersistentPeers::new(key.public().to_peer_id(), Config::new()),
+            persistent: PersistentPeers::new(
+                key.public().to_peer_id(),
+                Config::new().with_settle(Duration::from_millis(100)),
+            ),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_millis(100))),
         };
         let (swarm, address) = match stack {

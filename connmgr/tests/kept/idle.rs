@@ -1,0 +1,122 @@
+use crate::common::*;
+use futures::future::join_all;
+use libp2p::PeerId;
+use libp2p_connmgr::{Config, KeepAlive, persistent};
+use std::time::Duration;
+
+/// libp2p's own idle timeout is 10 s: what lives longer was kept by somebody.
+const PAST_THE_IDLE_TIMEOUT: Duration = Duration::from_millis(11_500);
+
+/// Who is to keep the connection.
+#[derive(Debug, Clone, Copy)]
+enum Promise {
+    Wanted,
+    Protected,
+    All,
+}
+
+/// One connection between a node that promises to keep it and a Swarm as libp2p makes it; how often it was lost.
+async fn lost(over: Over, promise: Promise, inbound: bool) -> usize {
+    let mut stock = stock(over).await;
+    let peer = *stock.swarm.local_peer_id();
+    let mut node = Node::new(
+        over,
+        match promise {
+            Promise::All => KeepAlive::All,
+            _ => KeepAlive::Protected,
+        },
+    )
+    .await;
+    match promise {
+        Promise::Wanted => {
+            let addresses = if inbound { vec![] } else { vec![stock.address.clone()] };
+            node.swarm.behaviour_mut().persistent.add_peer(peer, addresses).unwrap();
+        }
+        Promise::Protected => node.manager.protect(&peer, "friend"),
+        Promise::All => {}
+    }
+    if inbound {
+        stock.dial(*node.swarm.local_peer_id(), &node.address);
+    } else if !matches!(promise, Promise::Wanted) {
+        node.dial(peer, &stock.address);
+    }
+    let both = async {
+        node.until(|node| node.swarm.is_connected(&peer)).await;
+        node.run_for(PAST_THE_IDLE_TIMEOUT).await;
+        node.lost
+    };
+    stock.beside(both).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_promised_to_be_kept_survives_a_peer_with_the_defaults_of_libp2p() {
+    let mut cases = Vec::new();
+    for over in ALL {
+        for promise in [Promise::Wanted, Promise::Protected, Promise::All] {
+            for inbound in [false, true] {
+                cases.push(async move { (over, promise, inbound, lost(over, promise, inbound).await) });
+            }
+        }
+    }
+    let lost: Vec<_> = join_all(cases).await.into_iter().filter(|case| case.3 > 0).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+}
+
+/// Less than anything is kept for in these tests, and than a question takes to come.
+const SHORT: Duration = Duration::from_millis(500);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_promised_to_keep_is_lost_as_it_always_was() {
+    for over in ALL {
+        let mut stock = stock(over).await;
+        let config = Config::disabled();
+        let mut node = Node::with(over, config, persistent::Config::new(), |config| {
+            config.with_idle_connection_timeout(SHORT)
+        })
+        .await;
+        // Somebody else is wanted and somebody else protected.
+        node.manager.protect(&PeerId::random(), "friend");
+        let persistent = &mut node.swarm.behaviour_mut().persistent;
+        persistent.add_peer(PeerId::random(), []).unwrap();
+        node.dial(*stock.swarm.local_peer_id(), &stock.address);
+        stock.beside(node.until(|node| node.lost == 1)).await;
+    }
+}
+
+/// An end that runs this crate, and whose idle timeout is shorter than the time between its questions.
+async fn impatient(over: Over) -> Node {
+    let config = Config::disabled().with_keep_alive_interval(6 * SHORT);
+    Node::with(over, config, persistent::Config::new(), |config| {
+        config.with_idle_connection_timeout(3 * SHORT)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_runs_this_crate_keeps_what_the_other_end_promised_and_lets_go_with_it() {
+    join_all(ALL.map(|over| async move {
+        let (mut node, mut other) = (impatient(over).await, impatient(over).await);
+        let peer = *other.swarm.local_peer_id();
+        node.manager.protect(&peer, "friend");
+        node.dial(peer, &other.address);
+        let both = async {
+            node.until(|node| node.swarm.is_connected(&peer)).await;
+            node.run_for(8 * SHORT).await;
+            assert_eq!(node.lost, 0, "{over:?}");
+            node.manager.unprotect(&peer, "friend");
+            node.until(|node| node.lost == 1).await;
+        };
+        other.beside(both).await;
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_is_to_keep_nobody_does_not_do_so_for_others_either() {
+    let mut other = managed(Over::Noise, KeepAlive::None, 3 * SHORT).await;
+    let mut node = impatient(Over::Noise).await;
+    let peer = *other.swarm.local_peer_id();
+    node.manager.protect(&peer, "friend");
+    node.dial(peer, &other.address);
+    other.beside(node.until(|node| node.lost == 1)).await;
+}

@@ -1,0 +1,8 @@
+//! What is promised to be kept survives the other end: a Swarm as libp2p makes it, which wants nobody.
+
+#[cfg(test)]
+mod common;
+#[cfg(test)]
+mod cost;
+#[cfg(test)]
+mod idle;
