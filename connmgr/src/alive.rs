@@ -32,3 +32,18 @@ use libp2p_swarm::StreamProtocol;
 
 /// What is asked for. Short, as it is sent with every question.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/connmgr/alive/1");
+
+/// What the end that asks says first on its stream: multistream-select's header, and the protocol.
+pub(crate) const PREAMBLE: &[u8] = b"\x13/multistream/1.0.0\n\x11/connmgr/alive/1\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_preamble_is_the_protocols() {
+        let line = |text: &str| [&[text.len() as u8 + 1], text.as_bytes(), b"\n"].concat();
+        let expected = [line("/multistream/1.0.0"), line(PROTOCOL.as_ref())].concat();
+        assert_eq!(PREAMBLE, expected);
+    }
+}

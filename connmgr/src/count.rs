@@ -10,9 +10,13 @@
 //! 3. nothing: the connection's streams are unknown.
 //!
 //! Two that could be either are both unknown. A number that may be another connection's would be worse than none.
+//!
+//! A stream that only keeps a connection alive ([`alive`](crate::alive)) is no use of it: it is not counted, once it has said
+//! what it is for, and what it carries is no activity.
 
 mod activity;
 mod muxer;
+mod purpose;
 mod registry;
 mod transport;
 

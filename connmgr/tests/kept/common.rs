@@ -15,6 +15,8 @@ use std::time::Duration;
 /// Far more than anything here takes, for machines that are busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+type Stack = Boxed<(PeerId, StreamMuxerBox)>;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Over {
     Knock,
@@ -35,7 +37,7 @@ impl Over {
         .unwrap()
     }
 
-    fn transport(self, key: &Keypair) -> Boxed<(PeerId, StreamMuxerBox)> {
+    fn transport(self, key: &Keypair) -> Stack {
         match self {
             Self::Knock => libp2p_knock::tokio::Transport::new(libp2p_knock::Config::new(key).unwrap())
                 .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
@@ -61,7 +63,11 @@ pub(crate) struct Running<B: NetworkBehaviour> {
 
 impl<B: NetworkBehaviour> Running<B> {
     async fn new(over: Over, behaviour: B, key: &Keypair, config: swarm::Config) -> Self {
-        let mut swarm = Swarm::new(over.transport(key), behaviour, key.public().to_peer_id(), config);
+        Self::with(over.transport(key), over, behaviour, key, config).await
+    }
+
+    async fn with(stack: Stack, over: Over, behaviour: B, key: &Keypair, config: swarm::Config) -> Self {
+        let mut swarm = Swarm::new(stack, behaviour, key.public().to_peer_id(), config);
         swarm.listen_on(over.listens()).unwrap();
         let address = loop {
             if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
@@ -103,6 +109,18 @@ impl<B: NetworkBehaviour> Running<B> {
             }
         };
         let _ = tokio::time::timeout(time, forever).await;
+    }
+
+    /// Runs by itself from now on.
+    pub(crate) fn run(mut self) -> tokio::task::JoinHandle<()>
+    where
+        B: NetworkBehaviour<ToSwarm: Send> + Send,
+    {
+        tokio::spawn(async move {
+            loop {
+                self.step().await;
+            }
+        })
     }
 
     /// Drives the Swarm while `other` runs.
@@ -160,7 +178,10 @@ impl Node {
         let persistent = PersistentPeers::new(key.public().to_peer_id(), persistent);
         let behaviour = Promising { connmgr, persistent };
         let config = swarm(swarm::Config::with_tokio_executor());
-        let running = Running::new(over, behaviour, &key, config).await;
+        let counted = manager
+            .count(over.transport(&key))
+            .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+        let running = Running::with(counted.boxed(), over, behaviour, &key, config).await;
         Self { running, manager }
     }
 }

@@ -120,3 +120,43 @@ async fn an_end_that_is_to_keep_nobody_does_not_do_so_for_others_either() {
     node.dial(peer, &other.address);
     other.beside(node.until(|node| node.lost == 1)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn being_asked_is_no_use_of_a_connection_to_the_manager() {
+    // Questions every second: three that are refused, or one that is accepted and three on its stream.
+    let asking = async |over, accepting: bool| {
+        let config = Config::disabled().with_keep_alive(KeepAlive::None);
+        let probes = persistent::Probes {
+            interval: 2 * SHORT,
+            timeout: Duration::from_secs(20),
+        };
+        let wants = persistent::Config::new().with_probes(probes);
+        let mut node = Node::with(over, config, wants, |config| config).await;
+        let (peer, address, task) = if accepting {
+            let other = Node::new(over, KeepAlive::Protected).await;
+            let there = (*other.swarm.local_peer_id(), other.address.clone());
+            (there.0, there.1, other.running.run())
+        } else {
+            let other = stock(over).await;
+            let there = (*other.swarm.local_peer_id(), other.address.clone());
+            (there.0, there.1, other.run())
+        };
+        node.swarm.behaviour_mut().persistent.add_peer(peer, [address]).unwrap();
+        node.until(|node| node.swarm.is_connected(&peer)).await;
+        node.run_for(7 * SHORT).await;
+        let info = node.manager.tag_info(&peer).unwrap();
+        let [connection] = &info.connections[..] else {
+            panic!("not one connection: {info:?}");
+        };
+        assert_eq!(connection.streams, Some(0), "{over:?}, {accepting}");
+        let last = connection.last_activity.unwrap();
+        assert!(
+            last <= connection.opened,
+            "{over:?}, {accepting}: {:?} later",
+            last - connection.opened
+        );
+        task.abort();
+    };
+    let cases = ALL.map(|over| async move { futures::join!(asking(over, false), asking(over, true)) });
+    join_all(cases).await;
+}

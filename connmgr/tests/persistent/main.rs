@@ -4,3 +4,5 @@
 mod addresses;
 #[cfg(test)]
 mod settling;
+#[cfg(test)]
+mod streams;
