@@ -301,15 +301,24 @@ impl Behaviour {
     /// What the application knows of a denial.
     fn denied_for(&mut self, cause: &ConnectionDenied) -> Option<Duration> {
         let DeniedFor(wait) = self.peers.config().denied_for.as_ref()?;
-        let asked = catch_unwind(AssertUnwindSafe(|| wait(cause)));
-        if asked.is_err() {
-            if std::mem::replace(&mut self.panicked, true) {
-                tracing::debug!("the closure that tells for how long a dial is denied has panicked again");
-            } else {
-                tracing::error!("the closure that tells for how long a dial is denied has panicked");
+        match catch_unwind(AssertUnwindSafe(|| wait(cause))) {
+            Ok(wait) => wait,
+            Err(panic) => {
+                if std::mem::replace(&mut self.panicked, true) {
+                    tracing::debug!(hook = "denied_for", "user code panicked");
+                } else {
+                    tracing::error!(
+                        hook = "denied_for",
+                        "user code panicked; further panics of this hook are logged at debug"
+                    );
+                }
+                // What it panicked with may panic when it is dropped.
+                if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+                    std::mem::forget(again);
+                }
+                None
             }
         }
-        asked.ok().flatten()
     }
 
     fn next_action(&mut self) -> Option<ToSwarm<Event, Command>> {

@@ -356,3 +356,33 @@ async fn connected(node: &mut Swarm<PersistentPeers>, most: usize, enough: impl 
         node.select_next_some().await;
     }
 }
+
+#[test]
+fn a_protection_hook_that_panics_panics_into_the_call_and_nothing_has_changed() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let local = Keypair::generate_ed25519().public().to_peer_id();
+    let peer = Keypair::generate_ed25519().public().to_peer_id();
+    let panics = Arc::new(AtomicBool::new(true));
+    let hook = panics.clone();
+    let mut persistent = PersistentPeers::new(local, Config::new()).with_protection(move |_, _| {
+        assert!(!hook.load(Ordering::Relaxed), "a hook of the test's");
+    });
+    let mut add = |persistent: &mut PersistentPeers, panics: bool| {
+        let call = catch_unwind(AssertUnwindSafe(|| persistent.add_peer(peer, [])));
+        assert_eq!(call.is_err(), panics);
+        persistent.is_wanted(&peer)
+    };
+    assert!(!add(&mut persistent, true));
+    panics.store(false, Ordering::Relaxed);
+    assert!(add(&mut persistent, false));
+    panics.store(true, Ordering::Relaxed);
+    let call = catch_unwind(AssertUnwindSafe(|| persistent.remove_peer(&peer)));
+    assert!(call.is_err() && persistent.is_wanted(&peer));
+    // Wanted already: the hook is not called.
+    assert!(add(&mut persistent, false));
+    panics.store(false, Ordering::Relaxed);
+    assert!(persistent.remove_peer(&peer) && !persistent.is_wanted(&peer));
+}

@@ -117,6 +117,29 @@ fn the_end_with_the_smaller_id_waits_less() {
 }
 
 #[test]
+fn a_spare_connection_that_could_not_go_is_told_again_when_another_is_kept() {
+    let mut bench = Bench::new(Config::new());
+    let (peer, old) = bench.connected(60 * SECOND);
+    let [second, third] = [bench.second(peer), bench.second(peer)];
+    bench.peers.answered(&peer, old);
+    bench.commands();
+    // The first dies, and before the Swarm has closed it, the third has been of no use for long enough.
+    bench.peers.unresponsive(peer, old);
+    bench.commands();
+    bench.peers.closed(bench.now, &peer, old);
+    bench.peers.answered(&peer, second);
+    let told = bench.commands();
+    assert!(
+        told.iter()
+            .any(|(id, command)| *id == third && matches!(command, Command::Spare { .. })),
+        "{told:?}"
+    );
+    bench.peers.unused(peer, third);
+    bench.dials();
+    assert_eq!(bench.closed, [old, third]);
+}
+
+#[test]
 fn where_second_connections_are_not_given_up_all_are_kept() {
     let mut bench = Bench::new(Config::new().with_one_connection(false));
     let (peer, _) = bench.connected(60 * SECOND);
