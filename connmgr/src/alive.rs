@@ -1,19 +1,23 @@
-//! Keeps a connection alive at both ends, and finds out whether the other end still answers. The manager's handler and
-//! that of wanted peers have one of these each.
+//! The protocol that keeps a connection alive at both ends and finds out whether the other end
+//! still answers. The manager and wanted peers speak it for the connections that they keep.
 //!
-//! A connection handler decides for its own end only. The other end closes a connection that carries no stream when its
-//! Swarm's idle timeout is over, 10 s by default. What starts that time anew is a stream: one that is open, or one whose
-//! protocol is being negotiated, even if it is refused. So each kept connection is *asked*: a stream is opened for
-//! [`PROTOCOL`].
+//! A connection handler decides for its own end only. The other end closes a connection that
+//! carries no stream when its Swarm's idle timeout is over, 10 s by default. A stream restarts that
+//! time: one that is open, or one whose protocol is being negotiated, even if it is refused. So
+//! each kept connection is *asked*: this end opens a stream for [`PROTOCOL`].
 //!
-//! - An end that knows the protocol accepts. The stream stays open and carries nothing, and while it does both ends keep
-//!   the connection. A later question is one byte on that stream, which comes back.
+//! - An end that knows the protocol accepts. The stream stays open and carries nothing. While it is
+//!   open both ends keep the connection. A later question is one byte on that stream, which comes
+//!   back.
 //! - Any other end refuses, which restarts its idle timeout. It is asked again before that is over.
+//!
+//! An end holds at most 4 such streams for the other end of one connection; the oldest gives way.
 //!
 //! # On the wire
 //!
-//! The end that accepts sends one byte at once. From then on the end that asked may send a byte of any value at any time,
-//! and the other sends each back. Either end lets go by closing or resetting the stream.
+//! The end that accepts sends one byte at once. From then on the end that asked may send a byte of
+//! any value at any time, and the other sends each back. Either end lets go by closing or resetting
+//! the stream.
 
 mod echo;
 mod line;

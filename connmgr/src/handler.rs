@@ -14,8 +14,8 @@ pub struct Handler {
 }
 
 impl Handler {
-    /// `every` is how often an end is asked that does not keep the connection itself; `accepts`, whether the other end may
-    /// have this one keep it.
+    /// `every` is how often an end is asked that does not keep the connection itself; `accepts`,
+    /// whether the other end may have this one keep it.
     pub(crate) fn new(keep_alive: bool, every: Option<Duration>, accepts: bool) -> Self {
         let mut alive = Alive::new(Schedule::new(every, None), accepts);
         alive.keep(keep_alive);
@@ -53,7 +53,7 @@ impl ConnectionHandler for Handler {
                 Told::Open(protocol) => {
                     return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
                 }
-                // An end that does not answer is somebody else's to close.
+                // The manager closes no connection for not answering.
                 Told::Answered | Told::Silent => {}
             }
         }

@@ -1,4 +1,5 @@
-//! The accepting end of a stream that keeps a connection: sends a byte, and then back what it reads.
+//! The accepting end of a stream that keeps a connection: sends a byte, and then back what it
+//! reads.
 
 use futures::io::{AsyncRead, AsyncWrite};
 use std::io;
@@ -8,7 +9,8 @@ use std::task::{Context, Poll, ready};
 /// Bytes that are owed at most; more are not read before these are gone.
 const MOST: usize = 16;
 
-/// Turns in one poll, so that an end that never stops asking does not keep the connection to itself.
+/// Turns in one poll, so that an end that never stops asking does not keep the connection to
+/// itself.
 const TURNS: usize = 16;
 
 /// One accepted stream.

@@ -15,14 +15,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use web_time::Instant;
 
-/// Streams that are held for the other end, at most; the oldest gives way. The other end needs one for each of its
-/// behaviours that keeps this connection.
+/// Streams that are held for the other end, at most; the oldest gives way. The other end needs one
+/// for each of its behaviours that keeps this connection.
 const MOST_ECHOES: usize = 4;
 
 /// What a timer takes for granted; it is simply set again.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
-/// Keeps one connection and asks its other end. Costs one timer at most, and a poll a look at each stream.
+/// Keeps one connection and asks its other end. Costs one timer at most, and a poll a look at each
+/// stream.
 #[derive(Debug)]
 pub(crate) struct Alive {
     schedule: Schedule,
@@ -208,7 +209,8 @@ impl Alive {
             self.timer = None;
             return Poll::Pending;
         };
-        // Moved back with each stream that ends, and rarely forward: one that fires early is set again.
+        // Moved back with each stream that ends, and rarely forward: one that fires early is set
+        // again.
         let timer = match &mut self.timer {
             Some(timer) if timer.0 <= next => timer,
             other => other.insert((next, Delay::new(next.saturating_duration_since(now).min(LONGEST)))),

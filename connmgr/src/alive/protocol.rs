@@ -31,8 +31,9 @@ impl OutboundUpgrade<Stream> for Ask {
         async move {
             // The handler says itself whether to keep the connection.
             stream.ignore_for_keep_alive();
-            // Negotiated lazily, the protocol is a hope until something is read. Nothing may be written before: a
-            // refusal that finds more to read ends the stream in one pass, and that starts no idle timeout anew.
+            // Negotiated lazily, the protocol is a hope until something is read. Nothing may be
+            // written before: a refusal that finds more to read ends the stream in one pass, and
+            // that starts no idle timeout anew.
             let accepted = stream.read_exact(&mut [0]).await.is_ok();
             Ok(accepted.then_some(stream))
         }

@@ -3,15 +3,15 @@
 use std::cell::Cell;
 use web_time::Instant;
 
-/// Passes in a row without the question that make a stream. A handler that tells its behaviour something ends a pass before
-/// the question too, but the next pass follows at once.
+/// Passes in a row without the question that make a stream. A handler that tells its behaviour
+/// something ends a pass before the question too, but the next pass follows at once.
 const STREAM: u8 = 2;
 
 /// Notices when a connection has no streams.
 ///
-/// The Swarm asks a handler whether to keep a connection only if that carries no stream and negotiates none, and then it
-/// asks in every pass. So passes in which it does not ask are passes with streams. Streams that are to be ignored for
-/// this (ping's) count for nothing here either.
+/// The Swarm asks a handler whether to keep a connection only if that carries no stream and
+/// negotiates none, and then it asks in every pass. So passes in which it does not ask are passes
+/// with streams. Streams that are to be ignored for this (ping's) count for nothing here either.
 #[derive(Debug, Default)]
 pub(crate) struct Quiet {
     asked: Cell<bool>,
@@ -55,7 +55,7 @@ mod tests {
     fn it_is_quiet_from_the_first_pass_with_a_question_until_there_are_passes_without() {
         let mut quiet = Quiet::default();
         quiet.pass();
-        assert_eq!(quiet.since(), None, "nobody has asked yet");
+        assert_eq!(quiet.since(), None, "the Swarm has not asked yet");
         quiet.asked();
         quiet.pass();
         let since = quiet.since();

@@ -7,13 +7,15 @@ use web_time::Instant;
 /// How long an answer may take where nothing else is set.
 pub(crate) const ANSWER: Duration = Duration::from_secs(20);
 
-/// The first question comes sooner than the others by this factor: who accepts it needs no more of them.
+/// The first question comes sooner than the others by this factor: an end that accepts it needs no
+/// more of them.
 const SOONER: u32 = 6;
 
 /// When to ask the other end of one connection.
 #[derive(Debug)]
 pub(crate) struct Schedule {
-    /// Between two questions that are there to keep an end alive which has refused. `None` asks none.
+    /// Between two questions that are there to keep an end alive which has refused. `None` asks
+    /// none.
     every: Option<Duration>,
     /// How it is found out whether there is an answer at all.
     probes: Option<Probes>,
@@ -42,7 +44,7 @@ enum State {
 /// What has come of a question.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Question {
-    /// Nobody has to know.
+    /// Nothing to tell.
     #[default]
     Routine,
     /// It was answered, and the behaviour waits for that.
@@ -72,7 +74,8 @@ impl Schedule {
         self.state != State::Off
     }
 
-    /// From here on the connection is to be kept, or is not. A question that is under way then counts for nothing.
+    /// From here on the connection is to be kept, or is not. A question that is under way then
+    /// counts for nothing.
     pub(crate) fn keep(&mut self, keep: bool, now: Instant) {
         if keep == self.is_on() {
             return;
@@ -100,8 +103,8 @@ impl Schedule {
         self.probes.map_or(ANSWER, |probes| probes.timeout)
     }
 
-    /// When to ask next; `None` if not before something has happened. `quiet` is from when on the connection has carried no
-    /// stream: the other end's idle timeout cannot have begun earlier.
+    /// When to ask next; `None` if not before something has happened. `quiet` is from when on the
+    /// connection has carried no stream: the other end's idle timeout cannot have begun earlier.
     pub(crate) fn next(&self, quiet: Option<Instant>) -> Option<Instant> {
         let State::Resting { since } = self.state else {
             return None;
@@ -256,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_matters_to_probes_and_to_who_asked_and_to_nobody_else() {
+    fn silence_matters_to_probes_and_to_a_behaviour_that_asked_and_else_not() {
         let now = Instant::now();
         let mut schedule = on(Some(6 * SECOND), None, now);
         assert!(schedule.is_due(None, now + SECOND));
@@ -273,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_is_told_once_also_if_a_question_was_under_way() {
+    fn a_behaviour_that_asks_is_told_once_also_if_a_question_was_under_way() {
         let now = Instant::now();
         let mut schedule = on(None, Some(PROBES), now);
         schedule.ask_now();

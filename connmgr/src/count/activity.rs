@@ -57,8 +57,9 @@ impl Activity {
         self.inbound().saturating_add(self.outbound())
     }
 
-    /// When a stream last carried a byte either way, or was closed; to the second, rounded down. At first, when the connection
-    /// was made. Streams that only keep the connection alive do not count.
+    /// When a stream last carried a byte either way, or was closed; to the second, rounded down. At
+    /// first, when the connection was made. Streams that only keep the connection alive do not
+    /// count.
     pub fn last(&self) -> Instant {
         let since = Duration::from_secs(self.0.last.load(Ordering::Relaxed).into());
         self.0.origin.checked_add(since).unwrap_or(self.0.origin)

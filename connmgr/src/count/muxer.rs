@@ -105,7 +105,8 @@ pub struct Substream<S> {
 }
 
 impl<S> Substream<S> {
-    /// Takes note of bytes that moved, if there are any. `by` sent them, and they begin with those in `pieces`.
+    /// Takes note of bytes that moved, if there are any. `by` sent them, and they begin with those
+    /// in `pieces`.
     fn note<'a>(
         &mut self,
         moved: Poll<io::Result<usize>>,

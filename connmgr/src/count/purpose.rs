@@ -1,4 +1,5 @@
-//! What a stream is for: keeps a connection alive, or carries something. Pure: what the end that opened it has said goes in.
+//! The purpose of a stream: to keep a connection alive, or to carry something. Pure: the first
+//! bytes of the end that opened it go in.
 
 use crate::alive::PREAMBLE;
 

@@ -61,7 +61,8 @@ impl Behaviour {
     /// Addresses that may be given for one peer.
     pub const MAX_ADDRESSES: usize = 16;
 
-    /// Wants nobody yet. `local` is this Swarm's peer: the choice between connections needs to know it.
+    /// Wants no peer yet. `local` is this Swarm's peer: the choice between connections needs to
+    /// know it.
     pub fn new(local: PeerId, config: Config) -> Self {
         Self {
             peers: Peers::new(local, config),
@@ -74,12 +75,13 @@ impl Behaviour {
         }
     }
 
-    /// `hook(peer, true)` is called when a peer becomes wanted and `hook(peer, false)` when it is no longer: for whoever
-    /// must not close its connections meanwhile.
+    /// `hook(peer, true)` is called when a peer becomes wanted and `hook(peer, false)` when it is
+    /// no longer: for a component that must not close its connections meanwhile.
     ///
-    /// Called on the caller's thread, from within [`add_peer`](Self::add_peer), [`add_peer_by_knock`](Self::add_peer_by_knock)
-    /// and [`remove_peer`](Self::remove_peer), before anything has changed: a panic reaches the caller of these, and then the
-    /// peer is wanted as before. Dropping the behaviour calls nothing.
+    /// Called on the caller's thread, from within [`add_peer`](Self::add_peer),
+    /// [`add_peer_by_knock`](Self::add_peer_by_knock) and [`remove_peer`](Self::remove_peer),
+    /// before anything has changed: a panic reaches the caller of these, and then the peer is
+    /// wanted as before. Dropping the behaviour calls nothing.
     pub fn with_protection(mut self, hook: impl FnMut(&PeerId, bool) + Send + 'static) -> Self {
         self.protection = Some(Box::new(hook));
         self
@@ -112,15 +114,17 @@ impl Behaviour {
 
     /// Connects to `peer` by knock only, and stays connected.
     ///
-    /// As [`add_peer`](Self::add_peer), but addresses that others claim or know are of use only if they are a knock's: `/tls`
-    /// at the end, before `/p2p`. This behaviour's own dials then leave out what other behaviours would contribute, as no
-    /// single address can be left out of that. A connection that another behaviour's dial makes at another address, or that
-    /// the peer makes to a listener that is not a knock's, is refused with [`NotByKnock`] when it is established. One that
-    /// there is already is closed.
+    /// As [`add_peer`](Self::add_peer), but addresses that others claim or know are of use only if
+    /// they are a knock's: `/tls` at the end, before `/p2p`. This behaviour's own dials then leave
+    /// out what other behaviours would contribute, as no single address can be left out of that. A
+    /// connection that another behaviour's dial makes at another address, or that the peer makes to
+    /// a listener that is not a knock's, is refused with [`NotByKnock`] when it is established. One
+    /// that there is already is closed.
     ///
     /// # Errors
     ///
-    /// [`AddError`]; nothing has changed then. [`AddError::NotByKnock`] for an address that is not a knock's.
+    /// [`AddError`]; nothing has changed then. [`AddError::NotByKnock`] for an address that is not
+    /// a knock's.
     pub fn add_peer_by_knock(
         &mut self,
         peer: PeerId,
@@ -254,7 +258,7 @@ impl Behaviour {
                 address, role_override, ..
             } => {
                 let dialled_by_us = *role_override == Endpoint::Dialer;
-                // Where a hole was punched there is none for the next dial.
+                // A hole that was punched is closed again when the next dial comes.
                 let again = dialled_by_us && !relayed;
                 (dialled_by_us, again.then(|| address.clone()), is_knock(address))
             }
@@ -393,7 +397,8 @@ impl NetworkBehaviour for Behaviour {
         self.handler(connection, &peer, [local, remote])
     }
 
-    /// What is known of `peer`, for dials of others that ask for it. Those of this behaviour know already.
+    /// What is known of `peer`, for dials of others that ask for it. Those of this behaviour know
+    /// already.
     fn handle_pending_outbound_connection(
         &mut self,
         dial: ConnectionId,

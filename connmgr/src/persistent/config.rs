@@ -78,12 +78,13 @@ impl Config {
         self
     }
 
-    /// A connection that lasted this long ends the series of failures before it: its loss is answered by a dial at once.
-    /// One that did not counts as a failure, or a peer that accepts and hangs up would be dialled without pause. Default
-    /// 10 s.
+    /// A connection that lasted this long ends the series of failures before it: its loss is
+    /// answered by a dial at once. One that did not counts as a failure, or a peer that accepts and
+    /// hangs up would be dialled without pause. Default 10 s.
     ///
-    /// That holds for one loss in a row. Until a connection has lasted six times as long, further losses count as failures
-    /// too: a peer that closes every connection after a while is dialled less and less often.
+    /// That holds for one loss in a row. Until a connection has lasted six times as long, further
+    /// losses count as failures too: a peer that closes every connection after a while is dialled
+    /// less and less often.
     pub fn with_stable(mut self, after: Duration) -> Self {
         self.stable = after;
         self
@@ -96,31 +97,33 @@ impl Config {
         self
     }
 
-    /// How long a second connection must have carried no stream before the end with the smaller id closes it. The other
-    /// end waits half as long again. Default 3 s, at least 10 ms.
+    /// How long a second connection must have carried no stream before the end with the smaller id
+    /// closes it. The other end waits half as long again. Default 3 s, at least 10 ms.
     ///
-    /// A connection that carries streams is not closed, however long that takes; only one that leaves a question unanswered
-    /// is. Streams that the Swarm is told to ignore, as ping's, do not count.
+    /// A connection that carries streams is not closed, however long that takes; only one that
+    /// leaves a question unanswered is. Streams that the Swarm is told to ignore, as ping's, do not
+    /// count.
     pub fn with_settle(mut self, unused: Duration) -> Self {
         self.settle = unused.max(Self::SHORTEST_INTERVAL);
         self
     }
 
-    /// Whether second connections are given up. Default `true`. With `false` all connections of a wanted peer are kept.
+    /// Whether second connections are given up. Default `true`. With `false` all connections of a
+    /// wanted peer are kept.
     pub fn with_one_connection(mut self, one: bool) -> Self {
         self.one_connection = one;
         self
     }
 
-    /// Dials of this behaviour at a time; more wait their turn. Default 16. Each tries eight addresses of a peer at most, and
-    /// those that other behaviours know.
+    /// Dials of this behaviour at a time; more wait their turn. Default 16. Each tries eight
+    /// addresses of a peer at most, and those that other behaviours know.
     pub fn with_max_dials(mut self, dials: NonZeroUsize) -> Self {
         self.max_dials = dials;
         self
     }
 
     /// Dials peers met before, or named by [`add_known`](super::Behaviour::add_known), while fewer peers than this are
-    /// connected, whoever dialled them. Default 0: none.
+    /// connected, of either direction. Default 0: no target.
     ///
     /// Not more than the manager's low watermark, or it trims what this dials.
     pub fn with_target_connections(mut self, peers: usize) -> Self {
@@ -135,35 +138,41 @@ impl Config {
         self
     }
 
-    /// How often the other end of a kept connection is asked for a stream, which starts its idle timeout anew. Default 6 s.
+    /// The time between two questions to a kept peer, each of which restarts its idle timeout.
+    /// Default 6 s.
     ///
-    /// A wanted peer stays connected if its idle timeout is longer than this by what a stream takes to arrive; libp2p's
-    /// default is 10 s. A peer that runs this crate too is asked once and then holds the stream: its timeout has only to
-    /// outlast the first question, which comes after a sixth of this. `None` asks nobody: then the other end decides by
-    /// itself. A question and its refusal are some 200 bytes, see the README.
+    /// A wanted peer stays connected if its idle timeout is longer than this by the time that a
+    /// stream takes to arrive; libp2p's default is 10 s. A peer that runs this crate too is asked
+    /// once and then holds the stream: its timeout has only to outlast the first question, which
+    /// comes after a sixth of this. `None` asks no questions: then the peer decides by itself. A
+    /// question and its refusal take some 180 bytes, see the README.
     pub fn with_keep_alive_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.keep_alive_interval = interval.into();
         self
     }
 
-    /// How it is noticed that a peer does not answer any more: any answer to a question proves that there is somebody, a
-    /// refusal too. Without one in time the connection is closed and the peer dialled anew. Default: asked 15 s after the
-    /// last answer or earlier, with 20 s for the next.
+    /// How a peer is noticed that does not answer any more. Default: asked 15 s after the last
+    /// answer or earlier, with 20 s for the next.
     ///
-    /// `None` relies on the transport, and TCP takes a quarter of an hour to notice that nobody acknowledges, and for ever if
-    /// there is nothing to send. A connection is still asked, with 20 s, when the peer has opened another one.
+    /// Any answer to a question proves that the peer is there, a refusal too. Without one in time
+    /// the connection is closed and the peer dialled anew, also if the connection is only slow: the
+    /// timeout has to be longer than a full queue takes to drain. `None` relies on the transport:
+    /// TCP takes a quarter of an hour to notice that its segments are not acknowledged, and for
+    /// ever if there is nothing to send. A connection is still asked, with 20 s, when another one
+    /// comes up.
     pub fn with_probes(mut self, probes: impl Into<Option<Probes>>) -> Self {
         self.probes = probes.into();
         self
     }
 
-    /// Tells for how long a dial that this Swarm has denied is of no use: a gate's back-off, for instance. Such a dial is
-    /// no failure of the peer.
+    /// Tells for how long a denied dial is of no use: for a gate's back-off, for instance. A dial
+    /// that this Swarm has denied is no failure of the peer.
     ///
-    /// The closure gets what the Swarm was told, and looks for the errors that it knows. Where it returns `None`, or is not
-    /// set, the dial is tried again after a pause that doubles from the minimum interval: up to 15 s where nothing was sent,
-    /// and up to the maximum interval where a connection had been made before it was denied. It is called in the Swarm's
-    /// task and must not block; if it panics it is as if it had returned `None`.
+    /// The closure gets what the Swarm was told, and looks for the errors that it knows. Where it
+    /// returns `None`, or is not set, the dial is tried again after a pause that doubles from the
+    /// minimum interval: up to 15 s where nothing was sent, and up to the maximum interval where a
+    /// connection had been made before it was denied. It is called in the Swarm's task, under no
+    /// lock: a slow one holds up the Swarm. A panic is caught and logged, and counts as `None`.
     ///
     /// ```
     /// use libp2p_connmgr::persistent::Config;

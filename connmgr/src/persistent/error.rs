@@ -15,29 +15,29 @@ pub enum AddError {
     #[error("a node cannot connect to itself")]
     LocalPeer,
     /// An address ends in the id of another peer.
-    #[error("{address} is another peer's address")]
+    #[error("address of another peer: {address}")]
     AnotherPeer {
         /// That address.
         address: Multiaddr,
     },
     /// More addresses than [`Behaviour::MAX_ADDRESSES`].
-    #[error("{given} addresses for one peer, more than {}", Behaviour::MAX_ADDRESSES)]
+    #[error("too many addresses: {given}, expected at most {}", Behaviour::MAX_ADDRESSES)]
     TooManyAddresses {
         /// How many.
         given: usize,
     },
     /// A peer that is to be reached by knock only has an address that is not a knock's.
-    #[error("{address} is not a knock's address: expected /tls at its end, before /p2p")]
+    #[error("not a knock address: {address}, expected /tls as its last part before /p2p")]
     NotByKnock {
         /// That address.
         address: Multiaddr,
     },
 }
 
-/// Why a connection was refused by [`Behaviour`]: its peer is wanted by knock only. Found in the Swarm's
-/// [`ConnectionDenied`] by downcasting.
+/// Why a connection was refused by [`Behaviour`]: its peer is wanted by knock only. Found in the
+/// Swarm's [`ConnectionDenied`] by downcasting.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{peer} is wanted by knock only, and {address} is not a knock's address")]
+#[error("peer {peer} is wanted by knock only: {address} is not a knock address")]
 #[non_exhaustive]
 pub struct NotByKnock {
     /// Whose connection it was.
@@ -46,8 +46,8 @@ pub struct NotByKnock {
     pub address: Multiaddr,
 }
 
-/// Why a dial of a wanted peer has failed. An event can be cloned and compared, the Swarm's error cannot: what it says
-/// is here as text.
+/// Why a dial of a wanted peer has failed. An event can be cloned and compared, the Swarm's error
+/// cannot: what it says is here as text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialFailure {
@@ -60,8 +60,8 @@ pub enum DialFailure {
     /// No address of the peer is known.
     #[error("no address is known")]
     NoAddresses,
-    /// Somebody else answered.
-    #[error("{obtained} answered at {address}")]
+    /// Another peer answered.
+    #[error("another peer, {obtained}, answered at {address}")]
     WrongPeer {
         /// Who.
         obtained: PeerId,
@@ -107,7 +107,8 @@ fn denial(cause: &ConnectionDenied) -> String {
     cause.source().map_or_else(|| cause.to_string(), chain)
 }
 
-/// An error and its causes, each text once: many of libp2p's say what their cause says, and some say nothing.
+/// An error and its causes, each text once: many of libp2p's say what their cause says, and some
+/// say nothing.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -143,7 +144,7 @@ mod tests {
     fn a_failed_dial_says_what_the_swarm_would_have_said() {
         let address: Multiaddr = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
         let obtained = PeerId::random();
-        let refused = || TransportError::Other(io::Error::other("nobody there"));
+        let refused = || TransportError::Other(io::Error::other("refused"));
         for (error, text) in [
             (DialError::NoAddresses, "no address is known".to_owned()),
             (
@@ -157,11 +158,11 @@ mod tests {
                     obtained,
                     address: address.clone(),
                 },
-                format!("{obtained} answered at {address}"),
+                format!("another peer, {obtained}, answered at {address}"),
             ),
             (
                 DialError::Transport(vec![(address.clone(), refused()), (address.clone(), refused())]),
-                format!("no address leads to the peer: {address}: nobody there; {address}: nobody there"),
+                format!("no address leads to the peer: {address}: refused; {address}: refused"),
             ),
         ] {
             assert_eq!(DialFailure::new(&error).to_string(), text);

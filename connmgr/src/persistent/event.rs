@@ -9,7 +9,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A wanted peer is connected, whoever dialled.
+    /// A wanted peer is connected, in either direction.
     Connected {
         /// Who.
         peer: PeerId,
@@ -21,14 +21,14 @@ pub enum Event {
         /// When it will be dialled.
         retry_in: Duration,
     },
-    /// A wanted peer was dialled in vain. The Swarm itself does not report a dial that was denied or had no address before
-    /// anything was sent.
+    /// A wanted peer was dialled in vain. The Swarm itself does not report a dial that was denied
+    /// or had no address before anything was sent.
     DialFailed {
         /// Who.
         peer: PeerId,
         /// Why.
         error: DialFailure,
-        /// Failures in a row. A denial is none.
+        /// Failures in a row. A denial does not count.
         failures: u32,
         /// When it will be dialled again.
         retry_in: Duration,

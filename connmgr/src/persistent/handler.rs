@@ -9,8 +9,8 @@ use libp2p_swarm::{ConnectionHandler, ConnectionHandlerEvent, SubstreamProtocol}
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-/// Keeps a connection alive at both ends while its peer is wanted, asks whether it answers, and notices when a second one
-/// is not used.
+/// Keeps a connection alive at both ends while its peer is wanted, asks whether it answers, and
+/// notices when a second one is not used.
 #[derive(Debug)]
 pub struct Handler {
     alive: Alive,
@@ -31,12 +31,14 @@ pub enum Command {
     Keep,
     /// The connection is not kept, nor asked.
     LetGo,
-    /// The connection is one too many. It is not kept, and [`Reply::Unused`] tells when it has carried no stream for so long.
+    /// The connection is one too many. It is not kept, and [`Reply::Unused`] tells when it has
+    /// carried no stream for so long.
     Spare {
         /// For how long.
         unused: Duration,
     },
-    /// If the connection is kept, it is asked now. [`Reply::Answered`] or [`Reply::Unresponsive`] follows.
+    /// If the connection is kept, it is asked now. [`Reply::Answered`] or [`Reply::Unresponsive`]
+    /// follows.
     Ask,
 }
 

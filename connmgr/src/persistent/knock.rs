@@ -1,5 +1,5 @@
-//! What a knock's address is. The rule is `libp2p-knock`'s `is_knock_address`, said again as this crate does not depend on
-//! that one.
+//! What a knock's address is. The rule is `libp2p-knock`'s `is_knock_address`, said again as this
+//! crate does not depend on that one.
 
 use libp2p_core::Multiaddr;
 use libp2p_core::multiaddr::Protocol;

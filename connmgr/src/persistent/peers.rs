@@ -1,5 +1,5 @@
-//! Who is wanted, who is connected, and what is to be done about the difference. Time and reports come in; dials and
-//! closes go out.
+//! Wanted peers, connected peers, and what is to be done about the difference. Time and reports
+//! come in; dials and closes go out.
 
 mod addresses;
 mod connections;
@@ -44,7 +44,7 @@ pub(crate) enum Action {
 /// How a dial failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// It was not made: somebody else is at it, or was faster.
+    /// It was not made: another dial is under way, or was faster.
     NotNeeded,
     /// Ours said no, and says perhaps for how long.
     Denied {
@@ -52,7 +52,7 @@ pub(crate) enum Failure {
         early: bool,
         wait: Option<Duration>,
     },
-    /// Somebody else answered at this address.
+    /// Another peer answered at this address.
     Wrong(Multiaddr),
     Failed,
 }
@@ -73,7 +73,7 @@ pub(crate) struct Peers {
     dials: HashMap<ConnectionId, PeerId>,
     /// Of them and of those that have no id yet.
     dialling: usize,
-    /// Set when a look for somebody to dial may find somebody.
+    /// Set when a look for a peer to dial may find one.
     short: bool,
     /// When one of the known may be dialled again.
     short_until: Option<Instant>,
@@ -96,7 +96,7 @@ struct Peer {
     denied_until: Option<Instant>,
     /// Dials in vain since the last connection.
     rounds: u32,
-    /// The last dial reached somebody else.
+    /// The last dial reached another peer.
     misled: bool,
     /// A connection that had been stable was lost, and none has lasted beyond doubt since.
     brief: bool,
@@ -252,7 +252,7 @@ impl Peers {
         self.run(now);
     }
 
-    /// Somebody, the peer itself mostly, says that it can be found there.
+    /// The peer itself, or another one, says that it can be found there.
     pub(crate) fn claimed(&mut self, now: Instant, peer: &PeerId, address: Multiaddr) {
         if let Some(entry) = self.peers.get_mut(peer) {
             entry.addresses.claimed(*peer, address);

@@ -1,5 +1,5 @@
-//! What a kept connection costs that carries nothing else: bytes that its TCP connection carries, both ways, counted on
-//! the way.
+//! What a kept connection costs that carries nothing else: bytes that its TCP connection carries,
+//! both ways, counted on the way.
 
 use crate::common::*;
 use futures::future::join_all;
@@ -51,7 +51,8 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, count: Arc<Atomic
     }
 }
 
-/// Half of the defaults, so that the test takes half as long: the first question comes after a sixth.
+/// Half of the defaults, so that the test takes half as long: the first question comes after a
+/// sixth.
 const WANTED: Duration = Duration::from_secs(3);
 const PROTECTED: Duration = Duration::from_millis(3_500);
 

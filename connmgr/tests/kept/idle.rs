@@ -4,10 +4,10 @@ use libp2p::PeerId;
 use libp2p_connmgr::{Config, KeepAlive, persistent};
 use std::time::Duration;
 
-/// libp2p's own idle timeout is 10 s: what lives longer was kept by somebody.
+/// libp2p's own idle timeout is 10 s: a connection that lives longer was kept.
 const PAST_THE_IDLE_TIMEOUT: Duration = Duration::from_millis(11_500);
 
-/// Who is to keep the connection.
+/// What has the connection kept.
 #[derive(Debug, Clone, Copy)]
 enum Promise {
     Wanted,
@@ -15,7 +15,8 @@ enum Promise {
     All,
 }
 
-/// One connection between a node that promises to keep it and a Swarm as libp2p makes it; how often it was lost.
+/// One connection between a node that promises to keep it and a Swarm as libp2p makes it; how often
+/// it was lost.
 async fn lost(over: Over, promise: Promise, inbound: bool) -> usize {
     let mut stock = stock(over).await;
     let peer = *stock.swarm.local_peer_id();
@@ -66,7 +67,7 @@ async fn what_is_promised_to_be_kept_survives_a_peer_with_the_defaults_of_libp2p
 const SHORT: Duration = Duration::from_millis(500);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_promised_to_keep_is_lost_as_it_always_was() {
+async fn what_was_not_promised_to_be_kept_is_lost_as_it_always_was() {
     for over in ALL {
         let mut stock = stock(over).await;
         let config = Config::disabled();
@@ -74,7 +75,7 @@ async fn what_nobody_promised_to_keep_is_lost_as_it_always_was() {
             config.with_idle_connection_timeout(SHORT)
         })
         .await;
-        // Somebody else is wanted and somebody else protected.
+        // Another peer is wanted and another one protected.
         node.manager.protect(&PeerId::random(), "friend");
         let persistent = &mut node.swarm.behaviour_mut().persistent;
         persistent.add_peer(PeerId::random(), []).unwrap();
@@ -83,7 +84,8 @@ async fn what_nobody_promised_to_keep_is_lost_as_it_always_was() {
     }
 }
 
-/// An end that runs this crate, and whose idle timeout is shorter than the time between its questions.
+/// An end that runs this crate, and whose idle timeout is shorter than the time between its
+/// questions.
 async fn impatient(over: Over) -> Node {
     let config = Config::disabled().with_keep_alive_interval(6 * SHORT);
     Node::with(over, config, persistent::Config::new(), |config| {
@@ -112,7 +114,7 @@ async fn an_end_that_runs_this_crate_keeps_what_the_other_end_promised_and_lets_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_end_that_is_to_keep_nobody_does_not_do_so_for_others_either() {
+async fn an_end_that_is_to_keep_no_connection_does_not_do_so_for_others_either() {
     let mut other = managed(Over::Noise, KeepAlive::None, 3 * SHORT).await;
     let mut node = impatient(Over::Noise).await;
     let peer = *other.swarm.local_peer_id();
@@ -123,7 +125,8 @@ async fn an_end_that_is_to_keep_nobody_does_not_do_so_for_others_either() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn being_asked_is_no_use_of_a_connection_to_the_manager() {
-    // Questions every second: three that are refused, or one that is accepted and three on its stream.
+    // Questions every second: three that are refused, or one that is accepted and three on its
+    // stream.
     let asking = async |over, accepting: bool| {
         let config = Config::disabled().with_keep_alive(KeepAlive::None);
         let probes = persistent::Probes {

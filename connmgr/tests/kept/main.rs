@@ -1,4 +1,5 @@
-//! What is promised to be kept survives the other end: a Swarm as libp2p makes it, which wants nobody.
+//! What is promised to be kept survives the other end: a Swarm as libp2p makes it, which wants no
+//! peer.
 
 #[cfg(test)]
 mod common;

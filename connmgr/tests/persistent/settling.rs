@@ -100,7 +100,7 @@ impl Node {
         assert_eq!(added, Ok(true));
     }
 
-    /// A dial that asks nobody whether it makes sense.
+    /// A dial under any condition.
     fn dial(&mut self, other: &Self) {
         let opts = DialOpts::peer_id(*other.swarm.local_peer_id())
             .addresses(vec![other.address.clone()])
@@ -152,7 +152,8 @@ async fn step(ada: &mut Node, bob: &mut Node) {
     }
 }
 
-/// Until each has one connection, and they are the two ends of one: bytes come back over both, while nobody has another.
+/// Until each has one connection, and they are the two ends of one: bytes come back over both,
+/// while neither has another.
 async fn settle(ada: &mut Node, bob: &mut Node) {
     let settled = async {
         loop {
@@ -228,7 +229,7 @@ async fn wanted_peers_stay_connected_past_the_idle_timeout_and_others_do_not() {
     };
     let peer = *bob.swarm.local_peer_id();
     let dial = DialOpts::peer_id(peer).addresses(vec![address.clone()]);
-    // Nobody wants it, so with an idle timeout of zero it is closed as soon as it is there.
+    // It is not wanted, so with an idle timeout of zero it is closed as soon as it is there.
     ada.swarm.dial(dial.build()).unwrap();
     timeout(SOON, ada.until(&mut bob, 1)).await.unwrap();
 

@@ -187,7 +187,7 @@ fn wanting(config: Config) -> Swarm<Behaviour> {
         .build()
 }
 
-/// One that wants nobody, and runs by itself.
+/// One that wants no peer, and runs by itself.
 async fn other(
     slow: Duration,
     config: impl FnOnce(swarm::Config) -> swarm::Config,
@@ -255,7 +255,8 @@ async fn a_second_connection_stays_while_it_carries_a_stream_and_no_longer() {
         .addresses(vec![address]);
     ada.dial(dial.build()).unwrap();
     let second = connected(&mut ada).await;
-    // For a while neither carries a stream, and then both do: so neither goes, whichever is the one too many.
+    // For a while neither carries a stream, and then both do: so neither goes, whichever is the one
+    // too many.
     assert_eq!(closed(&mut ada, SETTLE / 3).await, None);
     for connection in [first, second] {
         ada.behaviour_mut().holder.orders.push((peer, connection, Order::Open));

@@ -1,8 +1,11 @@
-//! What a Swarm knows, for a host: kad, mDNS, identify, rendezvous and whatever else finds peers there.
+//! What a Swarm knows, for a host: kad, mDNS, identify, rendezvous and whatever else finds peers
+//! there.
 //!
-//! Behaviours that find an address tell the Swarm, which tells all of them. [`Behaviour`] listens to that and remembers; its
-//! [`SwarmAddresses`] are the [`Discoverer`] of a host beside the Swarm. Nothing has to be configured for mDNS, identify,
-//! rendezvous and [`Swarm::add_peer_address`](libp2p_swarm::Swarm::add_peer_address). kad looks for a peer only when it is told to:
+//! Behaviours that find an address tell the Swarm, which tells all of them. [`Behaviour`] listens
+//! to that and remembers; its [`SwarmAddresses`] are the [`Discoverer`] of a host beside the Swarm.
+//! Nothing has to be configured for mDNS, identify, rendezvous and
+//! [`Swarm::add_peer_address`](libp2p_swarm::Swarm::add_peer_address). kad looks for a peer only
+//! when it is told to:
 //!
 //! ```
 //! use knock_host::discovery::swarm::{self, SwarmAddresses};
@@ -29,19 +32,23 @@
 //! }
 //! ```
 //!
-//! What is found are the addresses that the peers' Swarms announce. For a host to be found there, its own address has to be among them:
-//! add what it listens on with [`Swarm::add_external_address`](libp2p_swarm::Swarm::add_external_address), and identify tells
-//! others. A host dials every TCP address it is given, with a knock, and one where no host listens costs it that dial.
+//! What is found are the addresses that the peers' Swarms announce. For a host to be found there,
+//! its own address has to be among them: add what it listens on with
+//! [`Swarm::add_external_address`](libp2p_swarm::Swarm::add_external_address), and identify tells
+//! others. A host dials every TCP address it is given, with a knock, and one where no host listens
+//! costs it that dial.
 //!
 //! # Limits
 //!
-//! 1,024 peers. Beyond that the one goes that was asked for or spoken of the longest ago: first one that no host has asked for and
-//! that was not reached, then one that was not reached. 16 addresses for each, of which the oldest goes, and beside them the last 4
-//! knock addresses at which this Swarm has reached the peer, which nothing that is claimed pushes out: some 2.5 MB in all. One search
-//! for a peer in ten seconds, 64 waiting; more are asked for again by the next dial.
+//! 1,024 peers. Beyond that the one goes that was asked for or spoken of the longest ago: first one
+//! that no host has asked for and that was not reached, then one that was not reached. 16 addresses
+//! for each, of which the oldest goes, and beside them the last 4 knock addresses at which this
+//! Swarm has reached the peer, which nothing that is claimed pushes out: some 2.5 MB in all. One
+//! search for a peer in ten seconds, 64 waiting; more are asked for again by the next dial.
 //!
-//! What the Swarm's behaviours believe becomes an address here, and kad and mDNS believe any peer. A wrong address costs a dial,
-//! nothing else: it is the key that is dialled. What has worked comes first.
+//! What the Swarm's behaviours believe becomes an address here, and kad and mDNS believe any peer.
+//! A wrong address costs a dial, nothing else: it is the key that is dialled. What has worked comes
+//! first.
 
 use super::Discoverer;
 use crate::Handle;
@@ -82,7 +89,8 @@ const MAX_SEARCHES: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A host wants to dial this peer, and nothing is known of it. Whoever can search should.
+    /// A host wants to dial this peer, and nothing is known of it. A program that can search
+    /// should.
     Search(PeerId),
 }
 
@@ -198,7 +206,7 @@ fn newest(addresses: &mut VecDeque<Multiaddr>, address: Multiaddr, most: usize) 
     }
 }
 
-/// `None` for an address that says it is somebody else's.
+/// `None` for an address that names another peer.
 fn without_peer(address: &Multiaddr, peer: &PeerId) -> Option<Multiaddr> {
     let mut address = address.clone();
     if let Some(Protocol::P2p(named)) = address.iter().last() {
@@ -294,7 +302,8 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::NewExternalAddrOfPeer(NewExternalAddrOfPeer { peer_id, addr }) => {
                 self.addresses.lock().claim(peer_id, addr);
             }
-            // A host knocks, so what was reached otherwise proves nothing to it; nor does a hole that was punched.
+            // A host knocks, so what was reached otherwise proves nothing to it; nor does a hole
+            // that was punched.
             FromSwarm::ConnectionEstablished(ConnectionEstablished {
                 peer_id,
                 endpoint:
@@ -354,7 +363,7 @@ mod tests {
         );
         assert!(
             book.addresses(&other).is_empty(),
-            "an address that names somebody else is nobody's"
+            "an address that names another peer belongs to neither"
         );
     }
 
@@ -398,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_book_forgets_whom_nobody_has_asked_for() {
+    fn a_full_book_forgets_peers_that_no_host_has_asked_for() {
         let book = SwarmAddresses::default();
         let peers: Vec<PeerId> = (0..=MAX_PEERS).map(|_| PeerId::random()).collect();
         book.extend(peers[0], [address(1)]);
@@ -439,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn searches_that_nobody_takes_up_do_not_pile_up() {
+    fn searches_that_are_not_taken_up_do_not_pile_up() {
         let book = SwarmAddresses::default();
         for _ in 0..MAX_SEARCHES * 2 {
             book.find_peer(&PeerId::random());

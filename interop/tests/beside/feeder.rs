@@ -1,5 +1,5 @@
-//! Names one more address every few seconds at which the node might be reached, as others do by and by. AutoNAT 2 asks
-//! about each.
+//! Names one more address every few seconds at which the node might be reached, as others do by and
+//! by. AutoNAT 2 asks about each.
 
 use futures::FutureExt as _;
 use libp2p::Multiaddr;

@@ -1,6 +1,6 @@
-//! Wanted peers beside everything else that opens and closes connections in one Swarm, against peers as libp2p makes
-//! them: AutoNAT 1 and 2, identify, kad, a relay, hole punching, the manager and a gate, each with intervals so short that
-//! every timer fires three times in a minute.
+//! Wanted peers beside everything else that opens and closes connections in one Swarm, against
+//! peers as libp2p makes them: AutoNAT 1 and 2, identify, kad, a relay, hole punching, the manager
+//! and a gate, each with intervals so short that every timer fires three times in a minute.
 #![cfg(test)]
 
 mod feeder;
@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// A minute after everybody is there.
+/// A minute after all peers are there.
 const TIME: Duration = Duration::from_secs(60);
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -94,10 +94,8 @@ impl Seen {
                 self.fired("wanted peers: second connection closed");
             }
             BehaviourEvent::Persistent(event) => self.trouble.push(format!("{event:?}")),
-            BehaviourEvent::Usage(usage::Event::Broken { peer, connection }) => {
-                if !self.visitors.contains(&peer) {
-                    self.trouble.push(format!("a stream to {peer} over {connection}"));
-                }
+            BehaviourEvent::Usage(usage::Event::Broken { peer, connection }) if !self.visitors.contains(&peer) => {
+                self.trouble.push(format!("a stream to {peer} over {connection}"));
             }
             BehaviourEvent::Autonat1(autonat::v1::Event::OutboundProbe(
                 autonat::v1::OutboundProbeEvent::Response { .. },
@@ -133,7 +131,7 @@ impl Seen {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_in_use_is_closed_nobody_flaps_and_every_dial_is_one_knock() {
+async fn nothing_in_use_is_closed_no_peer_flaps_and_every_dial_is_one_knock() {
     let mut node = Node::start().await;
     let relay = Peer::start(peers::Kind::Relay).await;
     let others = [
@@ -148,8 +146,8 @@ async fn nothing_in_use_is_closed_nobody_flaps_and_every_dial_is_one_knock() {
         visitors: visitors.iter().map(|visitor| visitor.id).collect(),
         ..Seen::default()
     };
-    // The relay first: its client drops a circuit if the relay is being dialled already. And no hole can be punched before
-    // the node knows where it is seen.
+    // The relay first: its client drops a circuit if the relay is being dialled already. And no
+    // hole can be punched before the node knows where it is seen.
     want(&mut node, &mut seen, &[&relay, &others[0], &others[1], &bare]).await;
     want(&mut node, &mut seen, &[&hidden]).await;
     let wanted: Vec<PeerId> = node
@@ -182,7 +180,7 @@ async fn nothing_in_use_is_closed_nobody_flaps_and_every_dial_is_one_knock() {
 
     let once: BTreeMap<PeerId, usize> = wanted.iter().map(|peer| (*peer, 1)).collect();
     assert_eq!(seen.connected, once);
-    // Whoever carries no stream at all is there by being asked alone.
+    // A peer that carries no stream at all is there by being asked alone.
     assert!(node.swarm.is_connected(&bare.id));
     for peer in [&relay, &others[0], &others[1], &bare] {
         let (knocks, connections) = peer.knocks().await;
@@ -206,7 +204,7 @@ async fn want(node: &mut Node, seen: &mut Seen, peers: &[&Peer]) {
     timeout(PATIENCE, there).await.expect("the wanted peers are there");
 }
 
-/// Where nobody but the test's own process is.
+/// Where only the test's own process is.
 fn loopback() -> Multiaddr {
     "/ip4/127.0.0.1/tcp/0/tls".parse().unwrap()
 }

@@ -1,7 +1,7 @@
 //! The others: Swarms with libp2p's own defaults, of which none wants anybody.
 //!
-//! What is not a default here: AutoNAT 1 answers on the loopback network, kad does not wait to be reachable before it
-//! answers, and the relay's reservations are short.
+//! What is not a default here: AutoNAT 1 answers on the loopback network, kad does not wait to be
+//! reachable before it answers, and the relay's reservations are short.
 
 use crate::node::Node;
 use crate::{PATIENCE, loopback, usage};
@@ -87,8 +87,8 @@ fn stock(registry: &mut Registry) -> Swarm<Stock> {
         .build()
 }
 
-/// A relay that changes its mind about being one while it has a relayed connection itself panics (libp2p-relay 0.22.0): the
-/// new status goes to a handler that has no use for it.
+/// A relay that changes its mind about being one while it has a relayed connection itself panics
+/// (libp2p-relay 0.22.0): the new status goes to a handler that has no use for it.
 pub(crate) fn serving(mut relay: relay::Behaviour) -> relay::Behaviour {
     relay.set_status(Some(relay::Status::Enable));
     relay
@@ -237,7 +237,7 @@ async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, address: Multiaddr) -
     }
 }
 
-/// All knocks. Where a hole is punched one end connects and waits for a knock: that is none.
+/// All knocks. Where a hole is punched one end connects and waits for a knock: that is no knock.
 pub(crate) fn knocks(registry: &Registry) -> u64 {
     let of = |labels| sum(registry, &format!("libp2p_knock_knocks_total{labels}"));
     of("") - of("{outcome=\"incomplete\"}")

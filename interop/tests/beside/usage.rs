@@ -1,6 +1,6 @@
-//! Streams in use: one over each direct connection to a peer that accepts it, for a while or for as long as the test takes.
-//! A byte goes there and back five times a second. A relay ends a circuit at its own limit, which the data of one question
-//! of AutoNAT 2 can reach.
+//! Streams in use: one over each direct connection to a peer that accepts it, for a while or for as
+//! long as the test takes. A byte goes there and back five times a second. A relay ends a circuit
+//! at its own limit, which the data of one question of AutoNAT 2 can reach.
 
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -23,7 +23,8 @@ use tokio::time::{Instant, sleep};
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/in-use/1");
 
-/// How long streams over further connections to a peer are used, in turn. The first one is used to the end.
+/// How long streams over further connections to a peer are used, in turn. The first one is used to
+/// the end.
 const USES: [Duration; 3] = [Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(9)];
 
 #[derive(Debug)]

@@ -133,7 +133,8 @@ async fn what_is_there_over_stock_tcp_gives_way_when_the_peer_is_wanted_by_knock
         }
     })
     .await;
-    // From here on the application's own dials are refused as well, and once it is let go of they are not.
+    // From here on the application's own dials are refused as well, and once it is let go of they
+    // are not.
     let refused = async |node: &mut Swarm<Behaviour>| {
         node.dial(dial(PeerCondition::Always)).unwrap();
         until("its end", async {

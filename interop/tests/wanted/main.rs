@@ -1,4 +1,5 @@
-//! Wanted peers beside what others bring: a gate that says no, a DHT that knows the same addresses or other ones.
+//! Wanted peers beside what others bring: a gate that says no, a DHT that knows the same addresses
+//! or other ones.
 #![cfg(test)]
 
 mod addresses;

@@ -1,7 +1,7 @@
 //! Where a peer can be found: what the application says, what has worked, and what is claimed.
 //!
-//! What has worked has places of its own, which nothing that is claimed can take. An address at which somebody else
-//! answered is left out for a while.
+//! What has worked has places of its own, which nothing that is claimed can take. An address at
+//! which another peer answered is left out for a while.
 
 #[cfg(test)]
 mod tests;
@@ -13,20 +13,22 @@ use libp2p_identity::PeerId;
 use std::time::Duration;
 use web_time::Instant;
 
-/// A peer says of itself what it likes, and others of it: more than this of it is not remembered.
+/// Most claimed addresses of a peer: anything can be claimed.
 pub(crate) const MAX_CLAIMED: usize = 8;
 
 /// Addresses that have worked and were not given, at most.
 pub(crate) const MAX_PROVEN: usize = 4;
 
-/// What the Swarm dials at a time. It gives all addresses of a dial the same ten seconds, so a ninth has none if eight are
-/// silent.
+/// What the Swarm dials at a time. It gives all addresses of a dial the same ten seconds, so a
+/// ninth has none if eight are silent.
 pub(crate) const AT_A_TIME: usize = 8;
 
-/// Of addresses that have worked, how many are part of every dial, however often they have failed since.
+/// Of addresses that have worked, how many are part of every dial, however often they have failed
+/// since.
 const ALWAYS: usize = 2;
 
-/// For how long an address is left out after the first time that somebody else answered there; doubled with each time.
+/// How long an address is left out after the first time that another peer answered there; doubled
+/// with each time.
 const WRONG: Duration = Duration::from_secs(60);
 const WRONG_AT_MOST: Duration = Duration::from_secs(3600);
 
@@ -52,7 +54,7 @@ struct Entry {
     wrong: Option<Wrong>,
 }
 
-/// Somebody else answered there.
+/// Another peer answered there.
 #[derive(Debug, Clone, Copy)]
 struct Wrong {
     until: Instant,
@@ -73,7 +75,7 @@ pub(crate) struct Plan {
 pub(crate) struct Limits {
     /// Knocks only, so nothing of what other behaviours know.
     pub(crate) knock_only: bool,
-    /// The last dial reached somebody else: only what was given or has worked, if there is any.
+    /// The last dial reached another peer: only what was given or has worked, if there is any.
     pub(crate) trusted_only: bool,
     /// Half of the places are for what other behaviours know.
     pub(crate) leave_room: bool,
@@ -102,7 +104,8 @@ impl Addresses {
                 self.insert(address, true);
             }
         }
-        // What is known of an address stays known; what was given and is not any more has to have worked.
+        // What is known of an address stays known; what was given and is not any more has to have
+        // worked.
         for mut entry in before {
             let known = !std::mem::take(&mut entry.given) || entry.worked.is_some();
             match self.find(&entry.address) {
@@ -114,8 +117,8 @@ impl Addresses {
         self.bound();
     }
 
-    /// Somebody says that the peer can be found there. What leads through a relay is not remembered: it is the relay's to
-    /// forward, for as long as that reservation lasts.
+    /// It is claimed that the peer can be found there. What leads through a relay is not
+    /// remembered: it is the relay's to forward, for as long as that reservation lasts.
     pub(crate) fn claimed(&mut self, peer: PeerId, address: Multiaddr) {
         let Some(address) = with_peer(address, peer).filter(is_direct) else {
             return;
@@ -152,7 +155,7 @@ impl Addresses {
         }
     }
 
-    /// Somebody else answered there.
+    /// Another peer answered there.
     pub(crate) fn wrong(&mut self, peer: PeerId, address: &Multiaddr, now: Instant) {
         if let Some(entry) = with_peer(address.clone(), peer).and_then(|address| self.find(&address)) {
             let times = entry.wrong.map_or(0, |wrong| wrong.times);
@@ -165,8 +168,8 @@ impl Addresses {
         }
     }
 
-    /// What the next dial tries. What does not fit into one has its turn in another: the fewer dials an address was part
-    /// of in vain, the earlier it comes.
+    /// What the next dial tries. What does not fit into one has its turn in another: the fewer
+    /// dials an address was part of in vain, the earlier it comes.
     pub(crate) fn plan(&self, limits: Limits, now: Instant) -> Plan {
         let ranked = self.ranked(limits.knock_only, now);
         let any_trusted = ranked.iter().any(|entry| entry.is_trusted());
@@ -228,7 +231,8 @@ impl Addresses {
         });
     }
 
-    /// Forgets what there is no place for: that which worked longest ago is a claim like others, and the oldest claim goes.
+    /// Forgets what there is no place for: that which worked longest ago is a claim like others,
+    /// and the oldest claim goes.
     fn bound(&mut self) {
         let proven = |entry: &Entry| if entry.given { None } else { entry.worked };
         while self.entries.iter().filter(|entry| proven(entry).is_some()).count() > MAX_PROVEN {
@@ -249,8 +253,8 @@ impl Addresses {
     }
 }
 
-/// The form in which other behaviours have it too: the Swarm removes what is equal before it appends the peer itself. `None`
-/// for an address that is another peer's, or no place at all.
+/// The form in which other behaviours have it too: the Swarm removes what is equal before it
+/// appends the peer itself. `None` for an address that is another peer's, or no place at all.
 fn with_peer(address: Multiaddr, peer: PeerId) -> Option<Multiaddr> {
     let address = address.with_p2p(peer).ok()?;
     (address.len() > Multiaddr::from(Protocol::P2p(peer)).len()).then_some(address)

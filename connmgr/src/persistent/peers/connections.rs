@@ -9,7 +9,8 @@ use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
 use web_time::Instant;
 
-/// A connection has lasted beyond doubt after so many times [`Config::with_stable`](super::super::Config::with_stable).
+/// A connection has lasted beyond doubt after so many times
+/// [`Config::with_stable`](super::super::Config::with_stable).
 const LASTING: u32 = 6;
 
 /// A connection that has come up.
@@ -44,7 +45,7 @@ impl Peers {
         }
         (entry.denials, entry.rounds, entry.misled) = (0, 0, false);
         let first = entry.connections.is_empty();
-        // Whoever has a connection and makes another one may have lost the first.
+        // A peer that has a connection and makes another one may have lost the first.
         for have in &mut entry.connections {
             (have.asked, have.answered) = (false, false);
         }
@@ -87,7 +88,8 @@ impl Peers {
             } else if lasted >= stable && !entry.brief {
                 (entry.failures, entry.brief) = (0, true);
             } else {
-                // Whoever ends every connection after a while, as an idle timeout does, is not dialled at once for ever.
+                // A peer that ends every connection after a while, as an idle timeout does, is not
+                // dialled at once for ever.
                 entry.failures = entry.failures.saturating_add(1);
             }
             if entry.wanted {
@@ -157,8 +159,9 @@ impl Peers {
         true
     }
 
-    /// Tells each connection of `peer` what it is, if that has changed. Of several, the one that [`choice`] names is kept
-    /// once it has answered since the newest came up, and until then all are.
+    /// Tells each connection of `peer` what it is, if that has changed. Of several, the one that
+    /// [`choice`] names is kept once it has answered since the newest came up, and until then all
+    /// are.
     pub(super) fn judge(&mut self, peer: &PeerId) {
         let (local, config) = (self.local, &self.config);
         let Some(entry) = self.peers.get_mut(peer) else { return };

@@ -11,7 +11,8 @@ use libp2p_swarm::ConnectionId;
 use std::time::Duration;
 use web_time::Instant;
 
-/// The longest pause before a dial that is denied before anything is sent: it costs nobody anything.
+/// The longest pause before a dial that is denied before anything is sent: it costs the network
+/// nothing.
 const DENIED_EARLY: Duration = Duration::from_secs(15);
 
 impl Peers {
@@ -116,7 +117,7 @@ impl Peers {
                 Some(due) if due > now => {
                     self.short_until = Some(self.short_until.map_or(due, |earliest| earliest.min(due)));
                 }
-                // Whoever failed least, and among those anybody.
+                // Those that failed least, and of these any.
                 _ => ready.push((entry.failures, self.dice.roll(), *peer)),
             }
         }

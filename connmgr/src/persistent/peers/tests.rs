@@ -272,7 +272,8 @@ fn two_dials_of_a_peer_are_never_closer_than_the_minimum_interval() {
             }
             _ => {
                 bench.failed_by(dial, Failure::NotNeeded);
-                // Somebody who knows better and says so again and again changes nothing about it.
+                // An application that knows better and says so again and again changes nothing
+                // about it.
                 bench.add(peer, vec![address(round)]);
             }
         }
@@ -317,7 +318,7 @@ fn new_addresses_do_not_wait_for_the_old_ones_pause() {
 }
 
 #[test]
-fn a_dial_that_somebody_else_made_is_no_failure() {
+fn a_dial_that_another_behaviour_made_is_no_failure() {
     let mut bench = Bench::new(Config::new());
     let peer = PeerId::random();
     bench.add(peer, vec![address(1)]);
@@ -331,7 +332,7 @@ fn a_dial_that_somebody_else_made_is_no_failure() {
 }
 
 #[test]
-fn a_dial_of_somebody_else_that_fails_changes_nothing() {
+fn a_dial_of_another_behaviour_that_fails_changes_nothing() {
     let mut bench = Bench::new(Config::new());
     let peer = PeerId::random();
     bench.add(peer, vec![address(1)]);
@@ -346,7 +347,7 @@ fn a_dial_of_somebody_else_that_fails_changes_nothing() {
 }
 
 #[test]
-fn whoever_is_let_go_of_is_not_dialled_again() {
+fn a_peer_that_is_let_go_of_is_not_dialled_again() {
     let mut bench = Bench::new(Config::new());
     let (connected, failing) = (PeerId::random(), PeerId::random());
     bench.add(connected, vec![address(1)]);

@@ -163,21 +163,21 @@ fn room_is_left_for_what_others_know_where_they_are_asked() {
         ..Limits::default()
     };
     assert_eq!(bench.dial(leave_room).len(), AT_A_TIME / 2);
-    let nobody = Limits {
+    let alone = Limits {
         trusted_only: true,
         ..leave_room
     };
-    assert_eq!(bench.dial(nobody).len(), AT_A_TIME);
+    assert_eq!(bench.dial(alone).len(), AT_A_TIME);
 }
 
 #[test]
-fn an_address_at_which_somebody_else_answers_is_left_out_and_comes_back_later() {
+fn an_address_at_which_another_peer_answers_is_left_out_and_comes_back_later() {
     let mut bench = Bench::new();
     bench.give([1, 2]);
     bench.worked(1);
     for (times, pause) in [(1, 60), (2, 120), (3, 240)] {
         bench.wrong(1);
-        // Not even if somebody says so again.
+        // Not even if it is claimed again.
         bench.claim([1]);
         assert_eq!(bench.best(), [2], "{times}");
         bench.now += (pause - 1) * SECOND;
@@ -196,7 +196,7 @@ fn an_address_at_which_somebody_else_answers_is_left_out_and_comes_back_later() 
 }
 
 #[test]
-fn after_somebody_else_answered_only_what_was_given_or_has_worked_is_tried() {
+fn after_another_peer_answered_only_what_was_given_or_has_worked_is_tried() {
     let mut bench = Bench::new();
     let trusted = Limits {
         trusted_only: true,
@@ -216,7 +216,7 @@ fn after_somebody_else_answered_only_what_was_given_or_has_worked_is_tried() {
 }
 
 #[test]
-fn by_knock_only_knocks_are_dialled_and_nobody_else_is_asked() {
+fn by_knock_only_knocks_are_dialled_and_no_other_behaviour_is_asked() {
     let mut bench = Bench::new();
     let knock = address("/ip4/192.0.2.1/tcp/9/tls");
     bench.addresses.give(bench.peer, vec![tcp(1), knock.clone()]);

@@ -123,7 +123,8 @@ fn a_spare_connection_that_could_not_go_is_told_again_when_another_is_kept() {
     let [second, third] = [bench.second(peer), bench.second(peer)];
     bench.peers.answered(&peer, old);
     bench.commands();
-    // The first dies, and before the Swarm has closed it, the third has been of no use for long enough.
+    // The first dies, and before the Swarm has closed it, the third has been of no use for long
+    // enough.
     bench.peers.unresponsive(peer, old);
     bench.commands();
     bench.peers.closed(bench.now, &peer, old);

@@ -70,7 +70,7 @@ fn a_denial_that_does_not_say_for_how_long_is_tried_again_and_again() {
             bench.failed_by(dial, Failure::Denied { early, wait: None });
         }
         assert_eq!(times, expected);
-        // It was nobody's failure: the next one counts as the first.
+        // It was no failure: the next one counts as the first.
         let (_, dial, _) = bench.until_dial().unwrap();
         bench.failed(dial);
         bench.dials();
@@ -114,7 +114,7 @@ fn new_addresses_do_not_wait_for_a_denial_either() {
 }
 
 #[test]
-fn an_address_at_which_somebody_else_answers_is_left_out_of_the_next_dial() {
+fn an_address_at_which_another_peer_answers_is_left_out_of_the_next_dial() {
     let mut bench = Bench::new(Config::new());
     let peer = PeerId::random();
     bench.add(peer, vec![address(1), address(2)]);

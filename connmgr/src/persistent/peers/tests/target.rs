@@ -1,4 +1,4 @@
-//! A number of connections, from whoever is known.
+//! A number of connections, from the peers that are known.
 
 use super::*;
 
@@ -69,7 +69,7 @@ fn known_peers_that_do_not_answer_are_tried_less_and_less_often() {
 }
 
 #[test]
-fn whoever_was_connected_is_known_if_it_can_be_found() {
+fn a_peer_that_was_connected_is_known_if_it_can_be_found() {
     let mut bench = Bench::new(Config::new());
     let (found, lost) = (PeerId::random(), PeerId::random());
     for peer in [found, lost] {
