@@ -186,7 +186,7 @@ impl Config {
     }
 
     /// The time between two questions to the other end of a kept connection, each of which restarts
-    /// its idle timeout. Default 7 s.
+    /// its idle timeout. Default 7 s, at least 10 ms.
     ///
     /// A connection is kept at both ends if the other end's idle timeout is longer than this by the
     /// time that a stream takes to arrive; libp2p's default is 10 s. An end that runs this crate

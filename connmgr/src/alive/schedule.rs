@@ -7,6 +7,9 @@ use web_time::Instant;
 /// How long an answer may take where nothing else is set.
 pub(crate) const ANSWER: Duration = Duration::from_secs(20);
 
+/// Questions are not closer than this, whatever is set.
+const CLOSEST: Duration = Duration::from_millis(10);
+
 /// The first question comes sooner than the others by this factor: an end that accepts it needs no
 /// more of them.
 const SOONER: u32 = 6;
@@ -56,8 +59,11 @@ pub(crate) enum Question {
 impl Schedule {
     pub(crate) fn new(every: Option<Duration>, probes: Option<Probes>) -> Self {
         Self {
-            every,
-            probes,
+            every: every.map(|every| every.max(CLOSEST)),
+            probes: probes.map(|probes| Probes {
+                interval: probes.interval.max(CLOSEST),
+                ..probes
+            }),
             state: State::Off,
             held: false,
             fresh: true,
@@ -111,7 +117,11 @@ impl Schedule {
         };
         let probe = self.probes.map(|probes| later(since, probes.interval));
         let keep = self.every.filter(|_| !self.held).map(|every| {
-            let every = if self.fresh { every / SOONER } else { every };
+            let every = if self.fresh {
+                (every / SOONER).max(CLOSEST)
+            } else {
+                every
+            };
             later(since.max(quiet.unwrap_or(since)), every)
         });
         [probe, keep].into_iter().flatten().min()
@@ -303,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_intervals_are_as_good_as_never() {
+    fn absurd_intervals_are_moved_to_their_bounds() {
         let now = Instant::now();
         let probes = Probes {
             interval: Duration::MAX,
@@ -311,5 +321,11 @@ mod tests {
         };
         let schedule = on(Some(Duration::MAX), Some(probes), now);
         assert!(schedule.next(None).unwrap() > now + Duration::from_secs(86_400));
+        let probes = Probes {
+            interval: Duration::ZERO,
+            timeout: Duration::ZERO,
+        };
+        let schedule = on(Some(Duration::ZERO), Some(probes), now);
+        assert_eq!(schedule.next(None), Some(now + CLOSEST), "nor without a pause");
     }
 }

@@ -286,6 +286,9 @@ impl Behaviour {
     fn on_dial_failure(&mut self, failure: behaviour::DialFailure<'_>) {
         let (id, error) = (failure.connection_id, failure.error);
         self.keeping.remove(&id);
+        if let (Some(peer), DialError::WrongPeerId { address, .. }) = (failure.peer_id, error) {
+            self.peers.wrong(Instant::now(), &peer, address);
+        }
         if !self.peers.is_ours(id) {
             return;
         }
@@ -295,7 +298,7 @@ impl Behaviour {
                 early: self.early.contains(&id),
                 wait: self.denied_for(cause),
             },
-            DialError::WrongPeerId { address, .. } => Failure::Wrong(address.clone()),
+            DialError::WrongPeerId { .. } => Failure::Misled,
             _ => Failure::Failed,
         };
         let error = DialFailure::new(error);

@@ -40,7 +40,7 @@ impl fmt::Debug for DeniedFor {
 /// How a kept connection is asked whether it still answers. See [`Config::with_probes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probes {
-    /// From one answer to the next question.
+    /// From one answer to the next question, at most. At least 10 ms.
     pub interval: Duration,
     /// How long the answer may take.
     pub timeout: Duration,
@@ -139,7 +139,7 @@ impl Config {
     }
 
     /// The time between two questions to a kept peer, each of which restarts its idle timeout.
-    /// Default 6 s.
+    /// Default 6 s, at least 10 ms.
     ///
     /// A wanted peer stays connected if its idle timeout is longer than this by the time that a
     /// stream takes to arrive; libp2p's default is 10 s. A peer that runs this crate too is asked

@@ -52,8 +52,8 @@ pub(crate) enum Failure {
         early: bool,
         wait: Option<Duration>,
     },
-    /// Another peer answered at this address.
-    Wrong(Multiaddr),
+    /// Another peer answered.
+    Misled,
     Failed,
 }
 
@@ -267,6 +267,13 @@ impl Peers {
     pub(crate) fn failed(&mut self, peer: &PeerId, address: &Multiaddr) {
         if let Some(entry) = self.peers.get_mut(peer) {
             entry.addresses.failed(*peer, address);
+        }
+    }
+
+    /// Another peer answered at this address, in a dial of any behaviour's.
+    pub(crate) fn wrong(&mut self, now: Instant, peer: &PeerId, address: &Multiaddr) {
+        if let Some(entry) = self.peers.get_mut(peer) {
+            entry.addresses.wrong(*peer, address, now);
         }
     }
 

@@ -188,8 +188,16 @@ impl Node {
 
 /// A Swarm as libp2p makes it.
 pub(crate) async fn stock(over: Over) -> Running<dummy::Behaviour> {
+    stock_with(over, |config| config).await
+}
+
+pub(crate) async fn stock_with(
+    over: Over,
+    config: impl FnOnce(swarm::Config) -> swarm::Config,
+) -> Running<dummy::Behaviour> {
     let key = Keypair::generate_ed25519();
-    Running::new(over, dummy::Behaviour, &key, swarm::Config::with_tokio_executor()).await
+    let config = config(swarm::Config::with_tokio_executor());
+    Running::new(over, dummy::Behaviour, &key, config).await
 }
 
 /// One with a manager only.

@@ -51,16 +51,16 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, count: Arc<Atomic
     }
 }
 
-/// Half of the defaults, so that the test takes half as long: the first question comes after a
-/// sixth.
-const WANTED: Duration = Duration::from_secs(3);
-const PROTECTED: Duration = Duration::from_millis(3_500);
+/// A quarter of the defaults, so that the test takes a quarter as long: the first question comes
+/// after a sixth.
+const WANTED: Duration = Duration::from_millis(1_500);
+const PROTECTED: Duration = Duration::from_millis(1_750);
 
 /// After the handshake and before the first question.
-const UP: Duration = Duration::from_millis(200);
+const UP: Duration = Duration::from_millis(100);
 
-/// Two questions, or as many as there are every half second.
-const TWO: Duration = Duration::from_millis(5_000);
+/// Two questions, or as many as there are every quarter of a second.
+const TWO: Duration = Duration::from_millis(2_500);
 const MANY: usize = 10;
 
 /// Bytes that go over the connection of a node to `other` in the time of two questions.
@@ -93,7 +93,7 @@ async fn bytes<B: NetworkBehaviour>(over: Over, probes: Option<Probes>, mut othe
 async fn an_idle_kept_peer_costs_less_than_two_kilobytes_a_minute_and_one_that_keeps_too_a_tenth() {
     let cases = [Over::Knock, Over::Noise].map(|over| async move {
         let probes = Probes {
-            interval: Duration::from_millis(500),
+            interval: Duration::from_millis(250),
             timeout: Duration::from_secs(20),
         };
         let (refuses, accepts) = (stock(over), || Node::new(over, KeepAlive::Protected));

@@ -1,6 +1,7 @@
 use crate::common::*;
 use futures::future::join_all;
 use libp2p::PeerId;
+use libp2p::core::upgrade::Version;
 use libp2p_connmgr::{Config, KeepAlive, persistent};
 use std::time::Duration;
 
@@ -63,6 +64,26 @@ async fn what_is_promised_to_be_kept_survives_a_peer_with_the_defaults_of_libp2p
     assert!(lost.is_empty(), "{lost:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_refuses_is_kept_also_where_protocols_are_negotiated_lazily() {
+    // Three questions and a half in the other end's idle timeout.
+    let mut stock = stock_with(Over::Noise, |config| config.with_idle_connection_timeout(2 * SHORT)).await;
+    let config = Config::disabled().with_keep_alive_interval(SHORT * 2 / 3);
+    let mut node = Node::with(Over::Noise, config, persistent::Config::new(), |config| {
+        config.with_substream_upgrade_protocol_override(Version::V1Lazy)
+    })
+    .await;
+    let peer = *stock.swarm.local_peer_id();
+    node.manager.protect(&peer, "friend");
+    node.dial(peer, &stock.address);
+    let both = async {
+        node.until(|node| node.swarm.is_connected(&peer)).await;
+        node.run_for(5 * SHORT).await;
+        assert_eq!(node.lost, 0);
+    };
+    stock.beside(both).await;
+}
+
 /// Less than anything is kept for in these tests, and than a question takes to come.
 const SHORT: Duration = Duration::from_millis(500);
 
@@ -103,7 +124,7 @@ async fn an_end_that_runs_this_crate_keeps_what_the_other_end_promised_and_lets_
         node.dial(peer, &other.address);
         let both = async {
             node.until(|node| node.swarm.is_connected(&peer)).await;
-            node.run_for(8 * SHORT).await;
+            node.run_for(5 * SHORT).await;
             assert_eq!(node.lost, 0, "{over:?}");
             node.manager.unprotect(&peer, "friend");
             node.until(|node| node.lost == 1).await;
@@ -125,8 +146,7 @@ async fn an_end_that_is_to_keep_no_connection_does_not_do_so_for_others_either()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn being_asked_is_no_use_of_a_connection_to_the_manager() {
-    // Questions every second: three that are refused, or one that is accepted and three on its
-    // stream.
+    // Questions every second: two that are refused, or one that is accepted and two on its stream.
     let asking = async |over, accepting: bool| {
         let config = Config::disabled().with_keep_alive(KeepAlive::None);
         let probes = persistent::Probes {
@@ -146,7 +166,7 @@ async fn being_asked_is_no_use_of_a_connection_to_the_manager() {
         };
         node.swarm.behaviour_mut().persistent.add_peer(peer, [address]).unwrap();
         node.until(|node| node.swarm.is_connected(&peer)).await;
-        node.run_for(7 * SHORT).await;
+        node.run_for(5 * SHORT).await;
         let info = node.manager.tag_info(&peer).unwrap();
         let [connection] = &info.connections[..] else {
             panic!("not one connection: {info:?}");

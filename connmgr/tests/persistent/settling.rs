@@ -43,7 +43,7 @@ impl Node {
         let behaviour = |key: &Keypair| Behaviour {
             persistent: PersistentPeers::new(
                 key.public().to_peer_id(),
-                Config::new().with_settle(Duration::from_millis(100)),
+                Config::new().with_settle(Duration::from_millis(20)),
             ),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_millis(100))),
         };
@@ -371,7 +371,7 @@ fn a_protection_hook_that_panics_panics_into_the_call_and_nothing_has_changed() 
     let mut persistent = PersistentPeers::new(local, Config::new()).with_protection(move |_, _| {
         assert!(!hook.load(Ordering::Relaxed), "a hook of the test's");
     });
-    let mut add = |persistent: &mut PersistentPeers, panics: bool| {
+    let add = |persistent: &mut PersistentPeers, panics: bool| {
         let call = catch_unwind(AssertUnwindSafe(|| persistent.add_peer(peer, [])));
         assert_eq!(call.is_err(), panics);
         persistent.is_wanted(&peer)

@@ -172,7 +172,7 @@ struct Behaviour {
 }
 
 /// How long second connections are spared here.
-const SETTLE: Duration = Duration::from_secs(1);
+const SETTLE: Duration = Duration::from_millis(500);
 
 fn wanting(config: Config) -> Swarm<Behaviour> {
     SwarmBuilder::with_existing_identity(Keypair::generate_ed25519())
@@ -270,7 +270,7 @@ async fn a_second_connection_stays_while_it_carries_a_stream_and_no_longer() {
 
 #[tokio::test]
 async fn a_peer_that_takes_one_stream_at_a_time_and_its_time_over_it_is_kept_too() {
-    let slow = Duration::from_secs(3);
+    let slow = Duration::from_millis(1_500);
     let short = |config: swarm::Config| {
         config
             .with_max_negotiating_inbound_streams(1)
@@ -284,5 +284,5 @@ async fn a_peer_that_takes_one_stream_at_a_time_and_its_time_over_it_is_kept_too
     ada.behaviour_mut().holder.orders.push((peer, connection, Order::Open));
     assert_eq!(closed(&mut ada, slow + SETTLE).await, None);
     ada.behaviour_mut().holder.orders.push((peer, connection, Order::Drop));
-    assert_eq!(closed(&mut ada, 3 * SETTLE).await, None);
+    assert_eq!(closed(&mut ada, 4 * SETTLE).await, None);
 }

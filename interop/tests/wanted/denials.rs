@@ -15,7 +15,7 @@ struct Gated {
 }
 
 /// For how long the peer asks not to be dialled.
-const BACK_OFF: Duration = Duration::from_secs(4);
+const BACK_OFF: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_back_off_of_our_own_gate_is_waited_for_and_is_no_failure() {
@@ -87,7 +87,9 @@ async fn a_rule_that_denies_a_wanted_peer_is_tried_again_until_it_is_lifted() {
         // The closure's own fault costs it its say, and nothing else.
         persistent: PersistentPeers::new(
             key.public().to_peer_id(),
-            Config::new().with_denied_for(|_| panic!("a closure of the test's")),
+            Config::new()
+                .with_min_interval(Duration::from_millis(200))
+                .with_denied_for(|_| panic!("a closure of the test's")),
         ),
     });
     node.behaviour_mut().persistent.add_peer(id, [address]).unwrap();

@@ -41,8 +41,7 @@ impl Peers {
                 let pause = pause(&self.config, entry.denials, &mut self.dice).min(longest);
                 entry.denied_until = Some(later(now, wait.unwrap_or(pause)));
             }
-            Failure::Wrong(address) => {
-                entry.addresses.wrong(peer, address, now);
+            Failure::Misled => {
                 entry.misled = true;
                 entry.failed();
             }

@@ -121,7 +121,8 @@ fn an_address_at_which_another_peer_answers_is_left_out_of_the_next_dial() {
     bench.peers.claimed(bench.now, &peer, address(3));
     let (dial, addresses) = dial(&mut bench);
     assert_eq!(addresses.len(), 2, "the claim came later");
-    bench.failed_by(dial, Failure::Wrong(of(peer, 1)));
+    bench.peers.wrong(bench.now, &peer, &of(peer, 1));
+    bench.failed_by(dial, Failure::Misled);
     let (_, dial, at) = bench.until_dial().unwrap();
     assert_eq!(at, SECOND);
     // And nothing is tried that is only claimed.
