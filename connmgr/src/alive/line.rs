@@ -40,7 +40,7 @@ pub(crate) struct Alive {
 #[derive(Debug)]
 enum Line {
     None,
-    /// It was asked for, and whether it was let go of since.
+    /// The Swarm was asked for one.
     Opening,
     /// The other end holds it.
     Held(Stream),
