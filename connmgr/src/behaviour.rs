@@ -63,7 +63,7 @@ pub fn new(config: Config) -> (Behaviour, Manager) {
 /// The manager's part in a Swarm. Made by [`new`].
 ///
 /// Costs nothing while nothing is to be done: a poll is a look at three empty queues, and no timer runs while there are fewer
-/// connections than the high watermark. A trim runs in slices of at most a few milliseconds, between which the rest of the Swarm has
+/// connections than the high watermark. The handler of a kept connection has a timer while the other end has to be asked. A trim runs in slices of at most a few milliseconds, between which the rest of the Swarm has
 /// its turn.
 ///
 /// When it is dropped, trims under way resolve, and the manager forgets the connections.

@@ -6,4 +6,6 @@ mod common;
 #[cfg(test)]
 mod cost;
 #[cfg(test)]
+mod defaults;
+#[cfg(test)]
 mod idle;

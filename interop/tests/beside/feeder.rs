@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 
-const EVERY: Duration = Duration::from_secs(8);
+const EVERY: Duration = Duration::from_secs(5);
 
 pub(crate) struct Behaviour {
     left: Vec<Multiaddr>,

@@ -40,7 +40,7 @@ pub(crate) struct Node {
 }
 
 /// What AutoNAT 2 is asked about, one after the other.
-const CANDIDATES: usize = 6;
+const CANDIDATES: usize = 10;
 
 impl Node {
     pub(crate) async fn start() -> Self {
