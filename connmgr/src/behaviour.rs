@@ -44,6 +44,7 @@ pub fn new(config: Config) -> (Behaviour, Manager) {
         trimmer: Trimmer::new(&config),
         evictor: Evictor::default(),
         keep_alive: config.keep_alive,
+        keep_alive_interval: config.keep_alive_interval,
         closer: config.closer,
         metrics: config.metrics,
         dialing: HashMap::new(),
@@ -62,7 +63,7 @@ pub fn new(config: Config) -> (Behaviour, Manager) {
 /// The manager's part in a Swarm. Made by [`new`].
 ///
 /// Costs nothing while nothing is to be done: a poll is a look at three empty queues, and no timer runs while there are fewer
-/// connections than the high watermark. A trim runs in slices of at most a few milliseconds, between which the rest of the Swarm has
+/// connections than the high watermark. The handler of a kept connection has a timer while the other end has to be asked. A trim runs in slices of at most a few milliseconds, between which the rest of the Swarm has
 /// its turn.
 ///
 /// When it is dropped, trims under way resolve, and the manager forgets the connections.
@@ -71,6 +72,7 @@ pub struct Behaviour {
     trimmer: Trimmer,
     evictor: Evictor,
     keep_alive: KeepAlive,
+    keep_alive_interval: Option<Duration>,
     closer: Option<Closer>,
     metrics: Metrics,
     /// Dials to known peers that are in flight.
@@ -187,7 +189,8 @@ impl Behaviour {
                 keep
             }
         };
-        Handler::new(keep_alive)
+        let accepts = self.keep_alive != KeepAlive::None;
+        Handler::new(keep_alive, self.keep_alive_interval, accepts)
     }
 
     /// At the hard limit, makes room or says no.

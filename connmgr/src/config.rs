@@ -26,6 +26,7 @@ pub struct Config {
     pub(crate) silence: Duration,
     pub(crate) close_deadline: Duration,
     pub(crate) keep_alive: KeepAlive,
+    pub(crate) keep_alive_interval: Option<Duration>,
     pub(crate) early_for: Duration,
     pub(crate) max_early: usize,
     pub(crate) max_tags: usize,
@@ -51,16 +52,19 @@ pub enum TrimTarget {
     Total,
 }
 
-/// Whom the manager keeps alive past the Swarm's idle timeout.
+/// Which connections the manager keeps alive, past the Swarm's idle timeout and past the other
+/// end's.
+///
+/// For the other end this depends on its idle timeout: see [`Config::with_keep_alive_interval`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum KeepAlive {
-    /// Protected peers and those in use.
+    /// Those of protected peers and of peers in use.
     #[default]
     Protected,
-    /// Everybody: then only trims, the other side and other behaviours end a connection.
+    /// All of them: then only trims, the other program and other behaviours end a connection.
     All,
-    /// Nobody.
+    /// None of them, nor for the other end if that asks.
     None,
 }
 
@@ -95,6 +99,7 @@ impl Config {
             silence: Duration::from_secs(10),
             close_deadline: Duration::from_secs(10),
             keep_alive: KeepAlive::default(),
+            keep_alive_interval: Some(Duration::from_secs(7)),
             early_for: Duration::from_secs(60),
             max_early: 16_384,
             max_tags: 1_024,
@@ -167,13 +172,32 @@ impl Config {
         self
     }
 
-    /// Whom to keep alive past the Swarm's idle timeout. Default [`KeepAlive::Protected`].
+    /// Which connections to keep alive past the idle timeouts of both ends. Default
+    /// [`KeepAlive::Protected`].
     ///
-    /// The Swarm closes a connection without streams after 10 s unless told otherwise, which keeps most nodes below any
-    /// watermark: then there is nothing to trim. Choose [`KeepAlive::All`], or set
-    /// `libp2p_swarm::Config::with_idle_connection_timeout`, for the watermarks to decide.
+    /// A Swarm closes a connection without streams after 10 s by default, which keeps most nodes
+    /// below any watermark: then there is nothing to trim. Choose [`KeepAlive::All`], or set
+    /// `libp2p_swarm::Config::with_idle_connection_timeout` at both ends, for the watermarks to
+    /// decide. What the other end's timeout has to be is with
+    /// [`with_keep_alive_interval`](Self::with_keep_alive_interval).
     pub fn with_keep_alive(mut self, keep_alive: KeepAlive) -> Self {
         self.keep_alive = keep_alive;
+        self
+    }
+
+    /// The time between two questions to the other end of a kept connection, each of which restarts
+    /// its idle timeout. Default 7 s, at least 10 ms.
+    ///
+    /// A connection is kept at both ends if the other end's idle timeout is longer than this by the
+    /// time that a stream takes to arrive; libp2p's default is 10 s. An end that runs this crate
+    /// too is asked once and then holds the stream: its timeout has only to outlast the first
+    /// question, which comes after a sixth of this. `None` asks no questions: then the other end
+    /// decides by itself. A question and its refusal take some 180 bytes, see the README.
+    ///
+    /// Wanted peers are asked by [`PersistentPeers`](crate::PersistentPeers), a second earlier by
+    /// default: where that asks, the manager has no need to.
+    pub fn with_keep_alive_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.keep_alive_interval = interval.into();
         self
     }
 

@@ -1,20 +1,25 @@
-//! What the manager has on each connection: whether to keep it alive.
+//! What the manager has on each connection: keeps it alive at both ends, or does not.
 
-use libp2p_core::upgrade::DeniedUpgrade;
-use libp2p_swarm::handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound};
-use libp2p_swarm::{ConnectionHandler, ConnectionHandlerEvent, StreamUpgradeError, SubstreamProtocol};
+use crate::alive::{Accept, Alive, Ask, Schedule, Told};
+use libp2p_swarm::handler::ConnectionEvent;
+use libp2p_swarm::{ConnectionHandler, ConnectionHandlerEvent, SubstreamProtocol};
 use std::convert::Infallible;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-/// Speaks no protocol. Keeps its connection alive, or does not.
+/// Keeps its connection alive, or does not: at this end by saying so, at the other by asking it.
 #[derive(Debug)]
 pub struct Handler {
-    keep_alive: bool,
+    alive: Alive,
 }
 
 impl Handler {
-    pub(crate) fn new(keep_alive: bool) -> Self {
-        Self { keep_alive }
+    /// `every` is how often an end is asked that does not keep the connection itself; `accepts`,
+    /// whether the other end may have this one keep it.
+    pub(crate) fn new(keep_alive: bool, every: Option<Duration>, accepts: bool) -> Self {
+        let mut alive = Alive::new(Schedule::new(every, None), accepts);
+        alive.keep(keep_alive);
+        Self { alive }
     }
 }
 
@@ -25,36 +30,36 @@ pub struct SetKeepAlive(pub(crate) bool);
 impl ConnectionHandler for Handler {
     type FromBehaviour = SetKeepAlive;
     type ToBehaviour = Infallible;
-    type InboundProtocol = DeniedUpgrade;
-    type OutboundProtocol = DeniedUpgrade;
+    type InboundProtocol = Accept;
+    type OutboundProtocol = Ask;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = ();
 
-    fn listen_protocol(&self) -> SubstreamProtocol<DeniedUpgrade> {
-        SubstreamProtocol::new(DeniedUpgrade, ())
+    fn listen_protocol(&self) -> SubstreamProtocol<Accept> {
+        self.alive.listen_protocol()
     }
 
     fn connection_keep_alive(&self) -> bool {
-        self.keep_alive
+        self.alive.connection_keep_alive()
     }
 
     fn on_behaviour_event(&mut self, SetKeepAlive(keep_alive): SetKeepAlive) {
-        self.keep_alive = keep_alive;
+        self.alive.keep(keep_alive);
     }
 
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<DeniedUpgrade, (), Infallible>> {
-        Poll::Pending
-    }
-
-    fn on_connection_event(&mut self, event: ConnectionEvent<'_, DeniedUpgrade, DeniedUpgrade>) {
-        match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) => match protocol {},
-            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, .. }) => match protocol {},
-            ConnectionEvent::DialUpgradeError(DialUpgradeError {
-                error: StreamUpgradeError::Apply(error),
-                ..
-            }) => match error {},
-            _ => {}
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Ask, (), Infallible>> {
+        loop {
+            match ready!(self.alive.poll(cx)) {
+                Told::Open(protocol) => {
+                    return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
+                }
+                // The manager closes no connection for not answering.
+                Told::Answered | Told::Silent => {}
+            }
         }
+    }
+
+    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Accept, Ask>) {
+        self.alive.on_connection_event(event);
     }
 }

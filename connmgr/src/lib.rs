@@ -7,6 +7,9 @@ mod behaviour;
 mod handle;
 mod handler;
 
+// What the handlers of both have: a connection kept at both ends.
+pub mod alive;
+
 // What serves both.
 mod config;
 mod conn_manager;

@@ -1,25 +1,53 @@
 //! Wanted peers that stay connected, and a number of connections that is regained after losses.
 //!
-//! [`Behaviour`] dials what it was told to keep ([`add_peer`](Behaviour::add_peer)), keeps those connections alive past
-//! the Swarm's idle timeout, asks them now and then whether they still answer, and dials again when one is lost: at once
-//! after a connection that had lasted, and after failures with exponentially growing, jittered pauses. With
-//! [`Config::with_target_connections`] it also fills up the number of connected peers from those it has met before.
+//! [`Behaviour`] dials the peers that it is told to keep ([`add_peer`](Behaviour::add_peer)), keeps
+//! their connections alive at both ends, asks them whether they still answer, and dials again when
+//! one is lost: at once after a connection that had lasted, and after failures with exponentially
+//! growing, jittered pauses. With [`Config::with_target_connections`] it also fills up the number
+//! of connected peers from those it has met before.
+//!
+//! # What a wanted peer's connection survives
+//!
+//! The idle timeout of this Swarm, and that of the peer's if it is longer than
+//! [`Config::with_keep_alive_interval`] (6 s; libp2p's default is 10 s) by the time that a stream
+//! takes to arrive. A peer that runs this crate holds a stream instead: its timeout has only to
+//! outlast the first second. How this works is in [`alive`](crate::alive). The peer's program, its
+//! trims and its gate may still close the connection.
+//!
+//! # Addresses
+//!
+//! | what | how many | how long |
+//! | --- | --- | --- |
+//! | given by the application | [`Behaviour::MAX_ADDRESSES`] | until others are given |
+//! | dialled with success | the last 4 | until 4 others have worked |
+//! | claimed, by the peer or by other behaviours | the last 8 | until 8 others are claimed |
+//!
+//! A dial tries eight of them: the last two that worked, and then those that were tried least in
+//! vain. Addresses that other behaviours contribute are tried behind these; every other dial in
+//! vain leaves four places for them. An address at which another peer answers is left out for a
+//! minute, doubled with each time up to an hour. The dial after that tries only addresses that were
+//! given or have worked, if there are any.
 //!
 //! # One connection
 //!
-//! Peers that want each other dial each other, and may end up with two connections or more. Both ends then choose the
-//! same one to keep, without a word:
+//! Peers that want each other dial each other, and other behaviours dial too: AutoNAT dials back, a
+//! hole is punched. Both ends choose the same connection to keep:
 //!
 //! 1. a direct one before a relayed one;
-//! 2. of connections that came up more than [`Config::with_simultaneous`] (10 s) apart, the newest: whoever dials again
-//!    had lost the old one;
-//! 3. the one that the peer with the greater id dialled (its bytes compared as numbers);
-//! 4. the oldest.
+//! 2. of these, the oldest and those that came up within [`Config::with_simultaneous`] (10 s) of
+//!    it;
+//! 3. of these, one that the peer with the greater id dialled (its bytes compared as numbers);
+//! 4. of these, the oldest.
 //!
-//! The peer with the **smaller** id closes the others at once: it is the listener of the connection that rule 3 keeps, and a
-//! listener's connection is complete at both ends, while a dialer's may still be refused. The other end gives it
-//! [`Config::with_settle`] (5 s) and then does the same, for the case that its peer does not run this behaviour. Only one
-//! end acts, so two clocks that measure rule 2 differently cannot close each other's choice.
+//! A connection that comes up later may mean that the peer has lost the others. So the chosen one
+//! is asked, and all are kept until it has answered. If it does not answer it is closed, and the
+//! choice is made among the others.
+//!
+//! The connections that are not chosen are let go of. The peer with the **smaller** id closes one
+//! when it has carried no stream for [`Config::with_settle`] (3 s), the other end after half as
+//! long again, for a peer that does not run this behaviour. A connection that carries streams is
+//! never closed for being one too many. If the ends should choose differently, for a clock that
+//! measures rule 2 otherwise, both connections are kept until one carries no stream.
 //!
 //! ```
 //! # fn main() -> Result<(), libp2p_connmgr::persistent::AddError> {
@@ -35,15 +63,18 @@
 
 mod behaviour;
 mod config;
+mod error;
 mod event;
 mod handler;
 
 // Pure: time and what the Swarm reports come in, dials and closes go out.
 mod choice;
+mod knock;
 mod pauses;
 mod peers;
 
-pub use behaviour::{AddError, Behaviour};
+pub use behaviour::Behaviour;
 pub use config::{Config, Probes};
+pub use error::{AddError, DialFailure, NotByKnock};
 pub use event::Event;
-pub use handler::{Command, Handler, Probe, Reply};
+pub use handler::{Command, Handler, Reply};

@@ -65,7 +65,8 @@ impl BehaviourConfig {
 /// given. Peers may have keys of any type. Other than with a [`Host`](crate::Host) there is no limit on the bytes of a whole
 /// connection, which is not this behaviour's own; each stream's limits hold.
 ///
-/// A connection that carries streams is kept alive. Dropping the behaviour closes every stream.
+/// A connection that carries streams is kept alive by their substream, at both ends: it lasts while the peer has a stream to
+/// us. Dropping the behaviour closes every stream.
 ///
 /// ```
 /// # fn swarm(keypair: libp2p_identity::Keypair, peer: libp2p_identity::PeerId) -> Result<(), Box<dyn std::error::Error>> {

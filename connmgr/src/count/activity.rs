@@ -57,20 +57,33 @@ impl Activity {
         self.inbound().saturating_add(self.outbound())
     }
 
-    /// When a stream was last opened or closed, or carried a byte either way; to the second, rounded down. At first, when
-    /// the connection was made.
+    /// When a stream last carried a byte either way, or was closed; to the second, rounded down. At
+    /// first, when the connection was made. Streams that only keep the connection alive do not
+    /// count.
     pub fn last(&self) -> Instant {
         let since = Duration::from_secs(self.0.last.load(Ordering::Relaxed).into());
         self.0.origin.checked_add(since).unwrap_or(self.0.origin)
     }
 
-    pub(crate) fn opened(&self, by: Opener, now: Instant) {
+    /// One more stream, which has carried nothing yet.
+    pub(crate) fn count(&self, by: Opener) {
         self.counter(by).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less, or one that turned out not to count.
+    pub(crate) fn discount(&self, by: Opener) {
+        self.counter(by).fetch_sub(1, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn opened(&self, by: Opener, now: Instant) {
+        self.count(by);
         self.touch(now);
     }
 
+    #[cfg(test)]
     pub(crate) fn closed(&self, by: Opener, now: Instant) {
-        self.counter(by).fetch_sub(1, Ordering::Relaxed);
+        self.discount(by);
         self.touch(now);
     }
 

@@ -1,6 +1,7 @@
 //! A muxer whose streams are counted and whose end is bounded.
 
 use super::activity::{Activity, Opener};
+use super::purpose::Purpose;
 use super::registry::Place;
 use futures::future::FutureExt as _;
 use futures::io::{AsyncRead, AsyncWrite, IoSlice, IoSliceMut};
@@ -9,6 +10,7 @@ use futures_timer::Delay;
 use libp2p_core::muxing::{StreamMuxer, StreamMuxerEvent};
 use std::fmt;
 use std::io;
+use std::iter::once;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -39,10 +41,11 @@ impl<M> Muxer<M> {
     }
 
     fn counted<S>(&self, inner: S, opener: Opener) -> Substream<S> {
-        self.activity.opened(opener, now());
+        self.activity.count(opener);
         Substream {
             inner,
             opener,
+            purpose: Purpose::NEW,
             activity: self.activity.clone(),
         }
     }
@@ -97,13 +100,33 @@ where
 pub struct Substream<S> {
     inner: S,
     opener: Opener,
+    purpose: Purpose,
     activity: Activity,
 }
 
 impl<S> Substream<S> {
-    /// Takes note of `moved` bytes, if there are any.
-    fn note(&self, moved: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if matches!(moved, Poll::Ready(Ok(1..))) {
+    /// Takes note of bytes that moved, if there are any. `by` sent them, and they begin with those
+    /// in `pieces`.
+    fn note<'a>(
+        &mut self,
+        moved: Poll<io::Result<usize>>,
+        by: Opener,
+        pieces: impl Iterator<Item = &'a [u8]>,
+    ) -> Poll<io::Result<usize>> {
+        let Poll::Ready(Ok(mut left @ 1..)) = moved else {
+            return moved;
+        };
+        if by == self.opener && matches!(self.purpose, Purpose::Unknown(_)) {
+            for piece in pieces {
+                let piece = &piece[..piece.len().min(left)];
+                left -= piece.len();
+                self.purpose = self.purpose.heard(piece);
+            }
+            if self.purpose == Purpose::KeepsAlive {
+                self.activity.discount(self.opener);
+            }
+        }
+        if self.purpose == Purpose::Other {
             self.activity.touch(now());
         }
         moved
@@ -112,7 +135,12 @@ impl<S> Substream<S> {
 
 impl<S> Drop for Substream<S> {
     fn drop(&mut self) {
-        self.activity.closed(self.opener, now());
+        if self.purpose != Purpose::KeepsAlive {
+            self.activity.discount(self.opener);
+        }
+        if self.purpose == Purpose::Other {
+            self.activity.touch(now());
+        }
     }
 }
 
@@ -126,7 +154,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Substream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let read = Pin::new(&mut this.inner).poll_read(cx, buf);
-        this.note(read)
+        this.note(read, Opener::Remote, once(&*buf))
     }
 
     fn poll_read_vectored(
@@ -136,7 +164,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Substream<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let read = Pin::new(&mut this.inner).poll_read_vectored(cx, bufs);
-        this.note(read)
+        this.note(read, Opener::Remote, bufs.iter().map(|buf| &**buf))
     }
 }
 
@@ -144,7 +172,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Substream<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.inner).poll_write(cx, buf);
-        this.note(written)
+        this.note(written, Opener::Local, once(buf))
     }
 
     fn poll_write_vectored(
@@ -154,7 +182,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Substream<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.inner).poll_write_vectored(cx, bufs);
-        this.note(written)
+        this.note(written, Opener::Local, bufs.iter().map(|buf| &**buf))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

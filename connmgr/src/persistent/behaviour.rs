@@ -1,10 +1,12 @@
 //! The Swarm's side of it.
 
 use super::choice::Held;
-use super::config::Config;
+use super::config::{Config, DeniedFor};
+use super::error::{AddError, DialFailure, NotByKnock};
 use super::event::Event;
 use super::handler::{Command, Handler, Reply};
-use super::peers::{Action, Failure, Peers};
+use super::knock::is_knock;
+use super::peers::{Action, Arrival, Failure, Peers, Plan};
 use crate::conn_manager::ConnManager;
 use futures::future::FutureExt as _;
 use futures_timer::Delay;
@@ -12,13 +14,15 @@ use libp2p_core::multiaddr::Protocol;
 use libp2p_core::transport::PortUse;
 use libp2p_core::{ConnectedPoint, Endpoint, Multiaddr};
 use libp2p_identity::PeerId;
-use libp2p_swarm::behaviour::{ConnectionClosed, ConnectionEstablished, DialFailure};
+use libp2p_swarm::behaviour::{self, ConnectionClosed, ConnectionEstablished};
 use libp2p_swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p_swarm::{
     CloseConnection, ConnectionDenied, ConnectionId, DialError, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
     THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
+use std::collections::HashSet;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -33,6 +37,12 @@ pub struct Behaviour {
     protection: Option<Protection>,
     timer: Option<(Instant, Delay)>,
     waker: Option<Waker>,
+    /// Dials that the Swarm was asked for since the last poll: nothing was sent for them yet.
+    early: HashSet<ConnectionId>,
+    /// Connections that were given a handler that keeps them, and are not established yet.
+    keeping: HashSet<ConnectionId>,
+    /// Whether the closure that tells how long a denial holds has panicked.
+    panicked: bool,
 }
 
 /// Called with `true` when a peer becomes wanted, with `false` when it is no longer.
@@ -47,45 +57,31 @@ impl fmt::Debug for Behaviour {
     }
 }
 
-/// Why a peer cannot be wanted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AddError {
-    /// It is the local peer.
-    #[error("a node cannot connect to itself")]
-    LocalPeer,
-    /// An address ends in the id of somebody else.
-    #[error("{address} is another peer's address")]
-    AnotherPeer {
-        /// That address.
-        address: Multiaddr,
-    },
-    /// More addresses than [`Behaviour::MAX_ADDRESSES`].
-    #[error("{given} addresses for one peer, more than {}", Behaviour::MAX_ADDRESSES)]
-    TooManyAddresses {
-        /// How many.
-        given: usize,
-    },
-}
-
 impl Behaviour {
     /// Addresses that may be given for one peer.
     pub const MAX_ADDRESSES: usize = 16;
 
-    /// Wants nobody yet. `local` is this Swarm's peer: the choice between connections needs to know it.
+    /// Wants no peer yet. `local` is this Swarm's peer: the choice between connections needs to
+    /// know it.
     pub fn new(local: PeerId, config: Config) -> Self {
         Self {
             peers: Peers::new(local, config),
             protection: None,
             timer: None,
             waker: None,
+            early: HashSet::new(),
+            keeping: HashSet::new(),
+            panicked: false,
         }
     }
 
-    /// `hook(peer, true)` is called when a peer becomes wanted and `hook(peer, false)` when it is no longer: for whoever
-    /// must not close its connections meanwhile.
+    /// `hook(peer, true)` is called when a peer becomes wanted and `hook(peer, false)` when it is
+    /// no longer: for a component that must not close its connections meanwhile.
     ///
-    /// Called on the caller's thread, from within the methods below. Dropping the behaviour calls nothing.
+    /// Called on the caller's thread, from within [`add_peer`](Self::add_peer),
+    /// [`add_peer_by_knock`](Self::add_peer_by_knock) and [`remove_peer`](Self::remove_peer),
+    /// before anything has changed: a panic reaches the caller of these, and then the peer is
+    /// wanted as before. Dropping the behaviour calls nothing.
     pub fn with_protection(mut self, hook: impl FnMut(&PeerId, bool) + Send + 'static) -> Self {
         self.protection = Some(Box::new(hook));
         self
@@ -113,21 +109,55 @@ impl Behaviour {
     /// [`AddError`]; nothing has changed then.
     pub fn add_peer(&mut self, peer: PeerId, addresses: impl IntoIterator<Item = Multiaddr>) -> Result<bool, AddError> {
         let addresses = self.checked(&peer, addresses)?;
-        let new = self.peers.add(Instant::now(), peer, addresses);
-        if new && let Some(hook) = &mut self.protection {
+        Ok(self.add(peer, addresses, false))
+    }
+
+    /// Connects to `peer` by knock only, and stays connected.
+    ///
+    /// As [`add_peer`](Self::add_peer), but addresses that others claim or know are of use only if
+    /// they are a knock's: `/tls` at the end, before `/p2p`. This behaviour's own dials then leave
+    /// out what other behaviours would contribute, as no single address can be left out of that. A
+    /// connection that another behaviour's dial makes at another address, or that the peer makes to
+    /// a listener that is not a knock's, is refused with [`NotByKnock`] when it is established. One
+    /// that there is already is closed.
+    ///
+    /// # Errors
+    ///
+    /// [`AddError`]; nothing has changed then. [`AddError::NotByKnock`] for an address that is not
+    /// a knock's.
+    pub fn add_peer_by_knock(
+        &mut self,
+        peer: PeerId,
+        addresses: impl IntoIterator<Item = Multiaddr>,
+    ) -> Result<bool, AddError> {
+        let addresses = self.checked(&peer, addresses)?;
+        match addresses.iter().find(|address| !is_knock(address)).cloned() {
+            Some(address) => Err(AddError::NotByKnock { address }),
+            None => Ok(self.add(peer, addresses, true)),
+        }
+    }
+
+    fn add(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, knock_only: bool) -> bool {
+        // The hook first: should it panic, nothing has changed.
+        if !self.peers.is_wanted(&peer)
+            && let Some(hook) = &mut self.protection
+        {
             hook(&peer, true);
         }
+        let new = self.peers.add(Instant::now(), peer, addresses, knock_only);
         self.wake();
-        Ok(new)
+        new
     }
 
     /// Lets go of `peer`: it is no longer dialled nor kept alive. Its connections stay until something closes them. False
     /// if it was not wanted.
     pub fn remove_peer(&mut self, peer: &PeerId) -> bool {
-        let was = self.peers.remove(Instant::now(), peer);
-        if was && let Some(hook) = &mut self.protection {
+        if self.peers.is_wanted(peer)
+            && let Some(hook) = &mut self.protection
+        {
             hook(peer, false);
         }
+        let was = self.peers.remove(Instant::now(), peer);
         self.wake();
         was
     }
@@ -186,8 +216,22 @@ impl Behaviour {
         }
     }
 
-    fn handler(&self, peer: &PeerId) -> Handler {
-        Handler::new(self.peers.is_kept(peer), self.peers.config().probes)
+    fn handler(
+        &mut self,
+        connection: ConnectionId,
+        peer: &PeerId,
+        addresses: [&Multiaddr; 2],
+    ) -> Result<Handler, ConnectionDenied> {
+        if self.peers.is_refused(peer, addresses) {
+            let (peer, address) = (*peer, addresses[0].clone());
+            return Err(ConnectionDenied::new(NotByKnock { peer, address }));
+        }
+        let config = self.peers.config();
+        let keep = self.peers.is_kept(peer);
+        if keep {
+            self.keeping.insert(connection);
+        }
+        Ok(Handler::new(keep, config.keep_alive_interval, config.probes))
     }
 
     fn wake(&mut self) {
@@ -204,51 +248,103 @@ impl Behaviour {
             failed_addresses,
             ..
         } = established;
-        // Another address has worked: the network is there, and these are wrong.
+        // Another address has worked: the network is there.
         for address in failed_addresses {
-            self.peers.unlearned(&peer_id, address);
+            self.peers.failed(&peer_id, address);
         }
-        let (dialled_by_us, dialled) = match endpoint {
+        let relayed = endpoint.is_relayed();
+        let (dialled_by_us, dialled, by_knock) = match endpoint {
             ConnectedPoint::Dialer {
                 address, role_override, ..
-            } => (*role_override == Endpoint::Dialer, Some(address.clone())),
-            ConnectedPoint::Listener { .. } => (false, None),
+            } => {
+                let dialled_by_us = *role_override == Endpoint::Dialer;
+                // A hole that was punched is closed again when the next dial comes.
+                let again = dialled_by_us && !relayed;
+                (dialled_by_us, again.then(|| address.clone()), is_knock(address))
+            }
+            ConnectedPoint::Listener {
+                local_addr,
+                send_back_addr,
+            } => (false, None, is_knock(local_addr) || is_knock(send_back_addr)),
         };
         let now = Instant::now();
         let held = Held {
             id: connection_id,
             dialled_by_us,
-            relayed: endpoint.is_relayed(),
+            relayed,
             since: now,
         };
-        self.peers.established(now, peer_id, held, dialled);
+        let arrival = Arrival {
+            held,
+            by_knock,
+            kept: self.keeping.remove(&connection_id),
+            dialled,
+        };
+        self.peers.established(now, peer_id, arrival);
     }
 
-    fn on_dial_failure(&mut self, failure: DialFailure<'_>) {
-        let DialFailure {
-            peer_id,
-            error,
-            connection_id,
-        } = failure;
-        if let (Some(peer), DialError::WrongPeerId { address, .. }) = (peer_id, error) {
-            self.peers.unlearned(&peer, address);
+    fn on_dial_failure(&mut self, failure: behaviour::DialFailure<'_>) {
+        let (id, error) = (failure.connection_id, failure.error);
+        self.keeping.remove(&id);
+        if let (Some(peer), DialError::WrongPeerId { address, .. }) = (failure.peer_id, error) {
+            self.peers.wrong(Instant::now(), &peer, address);
+        }
+        if !self.peers.is_ours(id) {
+            return;
         }
         let failure = match error {
             DialError::DialPeerConditionFalse(_) | DialError::Aborted => Failure::NotNeeded,
+            DialError::Denied { cause } => Failure::Denied {
+                early: self.early.contains(&id),
+                wait: self.denied_for(cause),
+            },
+            DialError::WrongPeerId { .. } => Failure::Misled,
             _ => Failure::Failed,
         };
-        self.peers.dial_failed(Instant::now(), connection_id, failure);
+        let error = DialFailure::new(error);
+        self.peers.dial_failed(Instant::now(), id, failure, error);
+    }
+
+    /// What the application knows of a denial.
+    fn denied_for(&mut self, cause: &ConnectionDenied) -> Option<Duration> {
+        let DeniedFor(wait) = self.peers.config().denied_for.as_ref()?;
+        match catch_unwind(AssertUnwindSafe(|| wait(cause))) {
+            Ok(wait) => wait,
+            Err(panic) => {
+                if std::mem::replace(&mut self.panicked, true) {
+                    tracing::debug!(hook = "denied_for", "user code panicked");
+                } else {
+                    tracing::error!(
+                        hook = "denied_for",
+                        "user code panicked; further panics of this hook are logged at debug"
+                    );
+                }
+                // What it panicked with may panic when it is dropped.
+                if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+                    std::mem::forget(again);
+                }
+                None
+            }
+        }
     }
 
     fn next_action(&mut self) -> Option<ToSwarm<Event, Command>> {
         Some(match self.peers.next_action()? {
-            Action::Dial { peer, addresses } => {
+            Action::Dial {
+                peer,
+                plan: Plan { addresses, extend },
+            } => {
                 let opts = DialOpts::peer_id(peer)
                     .condition(PeerCondition::DisconnectedAndNotDialing)
-                    .addresses(addresses)
-                    .extend_addresses_through_behaviour()
-                    .build();
+                    .addresses(addresses);
+                let opts = if extend {
+                    opts.extend_addresses_through_behaviour()
+                } else {
+                    opts
+                };
+                let opts = opts.build();
                 self.peers.dialling(peer, opts.connection_id());
+                self.early.insert(opts.connection_id());
                 ToSwarm::Dial { opts }
             }
             // Not all of them, even where it comes to the same: that would end a hole punch with this peer as well.
@@ -256,10 +352,14 @@ impl Behaviour {
                 peer_id: peer,
                 connection: CloseConnection::One(connection),
             },
-            Action::Keep { peer, connection, keep } => ToSwarm::NotifyHandler {
+            Action::Command {
+                peer,
+                connection,
+                command,
+            } => ToSwarm::NotifyHandler {
                 peer_id: peer,
                 handler: NotifyHandler::One(connection),
-                event: Command::Keep(keep),
+                event: command,
             },
             Action::Tell(event) => ToSwarm::GenerateEvent(event),
         })
@@ -292,34 +392,37 @@ impl NetworkBehaviour for Behaviour {
 
     fn handle_established_inbound_connection(
         &mut self,
-        _: ConnectionId,
+        connection: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
+        local: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(&peer))
+        self.handler(connection, &peer, [local, remote])
     }
 
-    /// What is known of `peer`, for dials of others that ask for it.
+    /// What is known of `peer`, for dials of others that ask for it. Those of this behaviour know
+    /// already.
     fn handle_pending_outbound_connection(
         &mut self,
-        _: ConnectionId,
+        dial: ConnectionId,
         peer: Option<PeerId>,
         _: &[Multiaddr],
         _: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        Ok(peer.map(|peer| self.peers.addresses(&peer)).unwrap_or_default())
+        let peer = peer.filter(|_| !self.peers.is_ours(dial));
+        let known = peer.map(|peer| self.peers.addresses(Instant::now(), &peer));
+        Ok(known.unwrap_or_default())
     }
 
     fn handle_established_outbound_connection(
         &mut self,
-        _: ConnectionId,
+        connection: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
+        address: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(&peer))
+        self.handler(connection, &peer, [address, address])
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -329,23 +432,27 @@ impl NetworkBehaviour for Behaviour {
                 peer_id, connection_id, ..
             }) => self.peers.closed(Instant::now(), &peer_id, connection_id),
             FromSwarm::DialFailure(failure) => self.on_dial_failure(failure),
+            FromSwarm::ListenFailure(failure) => {
+                self.keeping.remove(&failure.connection_id);
+            }
             FromSwarm::NewExternalAddrOfPeer(new) => {
-                self.peers.learned(Instant::now(), &new.peer_id, new.addr.clone());
+                self.peers.claimed(Instant::now(), &new.peer_id, new.addr.clone());
             }
             _ => {}
         }
     }
 
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        Reply::Unresponsive: THandlerOutEvent<Self>,
-    ) {
-        self.peers.unresponsive(Instant::now(), peer, connection);
+    fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, reply: THandlerOutEvent<Self>) {
+        match reply {
+            Reply::Answered => self.peers.answered(&peer, connection),
+            Reply::Unresponsive => self.peers.unresponsive(peer, connection),
+            Reply::Unused => self.peers.unused(peer, connection),
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
+        // The Swarm has begun with the dials that it was asked for.
+        self.early.clear();
         loop {
             if let Some(action) = self.next_action() {
                 return Poll::Ready(action);

@@ -21,7 +21,7 @@ pub(crate) fn closes(local: &PeerId, remote: &PeerId) -> bool {
     !greater(local, remote)
 }
 
-/// The connection that stays; `None` if there is none.
+/// The connection that stays, if it answers; `None` if there is none.
 pub(crate) fn keep<'a>(
     local: &PeerId,
     remote: &PeerId,
@@ -30,8 +30,8 @@ pub(crate) fn keep<'a>(
 ) -> Option<&'a Held> {
     let any_direct = held.clone().any(|held| !held.relayed);
     let held = held.filter(move |held| !(any_direct && held.relayed));
-    let newest = held.clone().map(|held| held.since).max()?;
-    let held = held.filter(move |held| newest.saturating_duration_since(held.since) <= simultaneous);
+    let oldest = held.clone().map(|held| held.since).min()?;
+    let held = held.filter(move |held| held.since.saturating_duration_since(oldest) <= simultaneous);
     let dialled_by_us = greater(local, remote);
     let favoured = move |held: &Held| held.dialled_by_us == dialled_by_us;
     let any_favoured = held.clone().any(favoured);
@@ -91,28 +91,28 @@ mod tests {
     }
 
     #[test]
-    fn a_dial_long_after_means_that_the_old_connection_was_lost() {
+    fn a_dial_long_after_is_no_reason_to_give_up_the_connection_there_is() {
         let (small, great) = two();
         let start = Instant::now();
         let later = start + WINDOW + Duration::from_millis(1);
         for (local, remote) in [(&small, &great), (&great, &small)] {
             for (old, new) in [(true, false), (false, true), (true, true), (false, false)] {
                 let all = [held(1, old, start), held(2, new, later)];
-                assert_eq!(kept(local, remote, &all), ConnectionId::new_unchecked(2));
+                assert_eq!(kept(local, remote, &all), ConnectionId::new_unchecked(1));
             }
         }
     }
 
     #[test]
-    fn a_direct_connection_beats_a_relayed_one_even_if_it_is_older() {
+    fn a_direct_connection_beats_a_relayed_one_even_if_it_is_younger() {
         let (small, great) = two();
         let start = Instant::now();
         let relayed = Held {
             relayed: true,
-            ..held(2, true, start + Duration::from_secs(60))
+            ..held(2, true, start)
         };
         for (local, remote) in [(&small, &great), (&great, &small)] {
-            let all = [held(1, false, start), relayed];
+            let all = [held(1, false, start + Duration::from_secs(60)), relayed];
             assert_eq!(kept(local, remote, &all), ConnectionId::new_unchecked(1));
         }
     }

@@ -1,6 +1,9 @@
 //! What can be set, with its bounds.
 
+use libp2p_swarm::ConnectionDenied;
+use std::fmt;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How wanted peers are kept. Values out of bounds are moved to the nearest bound, as each setter says.
@@ -16,14 +19,28 @@ pub struct Config {
     pub(crate) max_dials: NonZeroUsize,
     pub(crate) target: usize,
     pub(crate) max_known: usize,
+    pub(crate) keep_alive_interval: Option<Duration>,
     pub(crate) probes: Option<Probes>,
+    pub(crate) denied_for: Option<DeniedFor>,
     pub(crate) seed: Option<u64>,
+}
+
+/// What [`Config::with_denied_for`] has set.
+#[derive(Clone)]
+pub(crate) struct DeniedFor(pub(crate) Arc<Wait>);
+
+type Wait = dyn Fn(&ConnectionDenied) -> Option<Duration> + Send + Sync;
+
+impl fmt::Debug for DeniedFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DeniedFor")
+    }
 }
 
 /// How a kept connection is asked whether it still answers. See [`Config::with_probes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probes {
-    /// From one answer to the next question.
+    /// From one answer to the next question, at most. At least 10 ms.
     pub interval: Duration,
     /// How long the answer may take.
     pub timeout: Duration,
@@ -61,9 +78,13 @@ impl Config {
         self
     }
 
-    /// A connection that lasted this long ends the series of failures before it: its loss is answered by a dial at once.
-    /// One that did not counts as a failure, or a peer that accepts and hangs up would be dialled without pause. Default
-    /// 10 s.
+    /// A connection that lasted this long ends the series of failures before it: its loss is
+    /// answered by a dial at once. One that did not counts as a failure, or a peer that accepts and
+    /// hangs up would be dialled without pause. Default 10 s.
+    ///
+    /// That holds for one loss in a row. Until a connection has lasted six times as long, further
+    /// losses count as failures too: a peer that closes every connection after a while is dialled
+    /// less and less often.
     pub fn with_stable(mut self, after: Duration) -> Self {
         self.stable = after;
         self
@@ -76,26 +97,33 @@ impl Config {
         self
     }
 
-    /// How long the end that does not close duplicates waits for the end that does. Default 5 s.
-    pub fn with_settle(mut self, wait: Duration) -> Self {
-        self.settle = wait;
+    /// How long a second connection must have carried no stream before the end with the smaller id
+    /// closes it. The other end waits half as long again. Default 3 s, at least 10 ms.
+    ///
+    /// A connection that carries streams is not closed, however long that takes; only one that
+    /// leaves a question unanswered is. Streams that the Swarm is told to ignore, as ping's, do not
+    /// count.
+    pub fn with_settle(mut self, unused: Duration) -> Self {
+        self.settle = unused.max(Self::SHORTEST_INTERVAL);
         self
     }
 
-    /// Whether duplicates are closed at all. Default `true`.
+    /// Whether second connections are given up. Default `true`. With `false` all connections of a
+    /// wanted peer are kept.
     pub fn with_one_connection(mut self, one: bool) -> Self {
         self.one_connection = one;
         self
     }
 
-    /// Dials of this behaviour at a time; more wait their turn. Default 16. Each dials all addresses of a peer.
+    /// Dials of this behaviour at a time; more wait their turn. Default 16. Each tries eight
+    /// addresses of a peer at most, and those that other behaviours know.
     pub fn with_max_dials(mut self, dials: NonZeroUsize) -> Self {
         self.max_dials = dials;
         self
     }
 
     /// Dials peers met before, or named by [`add_known`](super::Behaviour::add_known), while fewer peers than this are
-    /// connected, whoever dialled them. Default 0: none.
+    /// connected, of either direction. Default 0: no target.
     ///
     /// Not more than the manager's low watermark, or it trims what this dials.
     pub fn with_target_connections(mut self, peers: usize) -> Self {
@@ -110,12 +138,57 @@ impl Config {
         self
     }
 
-    /// Every so often a kept connection is asked for a protocol, and any answer, a refusal too, proves that there is
-    /// somebody. Without one the connection is closed and the peer dialled anew. Default: 15 s after the last answer,
-    /// with 20 s for the next. `None` relies on the transport, and TCP takes a quarter of an hour to notice that nobody
-    /// acknowledges, and for ever if there is nothing to send.
+    /// The time between two questions to a kept peer, each of which restarts its idle timeout.
+    /// Default 6 s, at least 10 ms.
+    ///
+    /// A wanted peer stays connected if its idle timeout is longer than this by the time that a
+    /// stream takes to arrive; libp2p's default is 10 s. A peer that runs this crate too is asked
+    /// once and then holds the stream: its timeout has only to outlast the first question, which
+    /// comes after a sixth of this. `None` asks no questions: then the peer decides by itself. A
+    /// question and its refusal take some 180 bytes, see the README.
+    pub fn with_keep_alive_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.keep_alive_interval = interval.into();
+        self
+    }
+
+    /// How a peer is noticed that does not answer any more. Default: asked 15 s after the last
+    /// answer or earlier, with 20 s for the next.
+    ///
+    /// Any answer to a question proves that the peer is there, a refusal too. Without one in time
+    /// the connection is closed and the peer dialled anew, also if the connection is only slow: the
+    /// timeout has to be longer than a full queue takes to drain. `None` relies on the transport:
+    /// TCP takes a quarter of an hour to notice that its segments are not acknowledged, and for
+    /// ever if there is nothing to send. A connection is still asked, with 20 s, when another one
+    /// comes up.
     pub fn with_probes(mut self, probes: impl Into<Option<Probes>>) -> Self {
         self.probes = probes.into();
+        self
+    }
+
+    /// Tells for how long a denied dial is of no use: for a gate's back-off, for instance. A dial
+    /// that this Swarm has denied is no failure of the peer.
+    ///
+    /// The closure gets what the Swarm was told, and looks for the errors that it knows. Where it
+    /// returns `None`, or is not set, the dial is tried again after a pause that doubles from the
+    /// minimum interval: up to 15 s where nothing was sent, and up to the maximum interval where a
+    /// connection had been made before it was denied. It is called in the Swarm's task, under no
+    /// lock: a slow one holds up the Swarm. A panic is caught and logged, and counts as `None`.
+    ///
+    /// ```
+    /// use libp2p_connmgr::persistent::Config;
+    /// use libp2p_swarm::ConnectionDenied;
+    /// # #[derive(Debug, thiserror::Error)] #[error("later")] struct BackedOff { left: std::time::Duration }
+    ///
+    /// // libp2p-gater's error says `left`.
+    /// let config = Config::new().with_denied_for(|denied: &ConnectionDenied| {
+    ///     denied.downcast_ref::<BackedOff>().map(|backed_off| backed_off.left)
+    /// });
+    /// ```
+    pub fn with_denied_for(
+        mut self,
+        wait: impl Fn(&ConnectionDenied) -> Option<Duration> + Send + Sync + 'static,
+    ) -> Self {
+        self.denied_for = Some(DeniedFor(Arc::new(wait)));
         self
     }
 
@@ -134,15 +207,17 @@ impl Default for Config {
             jitter: 0.3,
             stable: Duration::from_secs(10),
             simultaneous: Duration::from_secs(10),
-            settle: Duration::from_secs(5),
+            settle: Duration::from_secs(3),
             one_connection: true,
             max_dials: NonZeroUsize::MIN.saturating_add(15),
             target: 0,
             max_known: 1024,
+            keep_alive_interval: Some(Duration::from_secs(6)),
             probes: Some(Probes {
                 interval: Duration::from_secs(15),
                 timeout: Duration::from_secs(20),
             }),
+            denied_for: None,
             seed: None,
         }
     }

@@ -1,5 +1,6 @@
 //! What the behaviour reports.
 
+use super::error::DialFailure;
 use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A wanted peer is connected, whoever dialled.
+    /// A wanted peer is connected, in either direction.
     Connected {
         /// Who.
         peer: PeerId,
@@ -20,16 +21,19 @@ pub enum Event {
         /// When it will be dialled.
         retry_in: Duration,
     },
-    /// A wanted peer was dialled in vain. The Swarm reports why, as `OutgoingConnectionError`.
+    /// A wanted peer was dialled in vain. The Swarm itself does not report a dial that was denied
+    /// or had no address before anything was sent.
     DialFailed {
         /// Who.
         peer: PeerId,
-        /// Failures in a row.
+        /// Why.
+        error: DialFailure,
+        /// Failures in a row. A denial does not count.
         failures: u32,
         /// When it will be dialled again.
         retry_in: Duration,
     },
-    /// A second connection to a peer is being closed.
+    /// A second connection to a peer is being closed: it has carried no stream for a while.
     DuplicateClosed {
         /// To whom.
         peer: PeerId,

@@ -1,164 +1,136 @@
-//! One connection's part: kept alive, and asked whether it answers.
+//! One connection's part: kept alive and asked, or watched until it is of no use to anybody.
 
 use super::config::Probes;
-use futures::future::{BoxFuture, FutureExt as _};
-use futures::io::AsyncReadExt as _;
+use crate::alive::{Accept, Alive, Ask, Schedule, Told};
+use futures::future::FutureExt as _;
 use futures_timer::Delay;
-use libp2p_core::upgrade::ReadyUpgrade;
-use libp2p_core::{OutboundUpgrade, UpgradeInfo};
-use libp2p_swarm::handler::{ConnectionEvent, DialUpgradeError};
-use libp2p_swarm::{
-    ConnectionHandler, ConnectionHandlerEvent, Stream, StreamProtocol, StreamUpgradeError, SubstreamProtocol,
-};
-use std::convert::Infallible;
-use std::iter;
-use std::task::{Context, Poll};
+use libp2p_swarm::handler::ConnectionEvent;
+use libp2p_swarm::{ConnectionHandler, ConnectionHandlerEvent, SubstreamProtocol};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-/// What is asked for. Nobody needs to have it: a refusal is an answer.
-const PROTOCOL: StreamProtocol = StreamProtocol::new("/libp2p-connmgr/alive/1.0.0");
-
-/// Keeps a connection alive past the Swarm's idle timeout while its peer is wanted, and probes it.
+/// Keeps a connection alive at both ends while its peer is wanted, asks whether it answers, and
+/// notices when a second one is not used.
 #[derive(Debug)]
 pub struct Handler {
-    keep: bool,
-    probes: Option<Probes>,
-    state: State,
+    alive: Alive,
+    spare: Option<Spare>,
 }
 
+/// A second connection: for how long it has to have carried no stream, and when to look.
 #[derive(Debug)]
-enum State {
-    /// Until the next question.
-    Resting(Delay),
-    /// To be asked.
-    Due,
-    Asked,
-    /// There was no answer.
-    Silent,
-    /// Not probed, or given up.
-    Off,
+struct Spare {
+    unused: Duration,
+    timer: Delay,
 }
 
 /// From the behaviour to its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Whether the connection is kept alive and probed.
-    Keep(bool),
+    /// The connection is kept alive and asked.
+    Keep,
+    /// The connection is not kept, nor asked.
+    LetGo,
+    /// The connection is one too many. It is not kept, and [`Reply::Unused`] tells when it has
+    /// carried no stream for so long.
+    Spare {
+        /// For how long.
+        unused: Duration,
+    },
+    /// If the connection is kept, it is asked now. [`Reply::Answered`] or [`Reply::Unresponsive`]
+    /// follows.
+    Ask,
 }
 
 /// From a connection to the behaviour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
-    /// A probe was not answered in time.
+    /// A question was answered that [`Command::Ask`] has asked.
+    Answered,
+    /// A question was not answered in time.
     Unresponsive,
+    /// A connection that is one too many has carried no stream for long enough.
+    Unused,
 }
 
 impl Handler {
-    pub(crate) fn new(keep: bool, probes: Option<Probes>) -> Self {
-        let mut this = Self {
-            keep,
-            probes,
-            state: State::Off,
-        };
-        this.rest();
-        this
+    pub(crate) fn new(keep: bool, every: Option<Duration>, probes: Option<Probes>) -> Self {
+        let mut alive = Alive::new(Schedule::new(every, probes), true);
+        alive.keep(keep);
+        Self { alive, spare: None }
     }
 
-    /// Nothing is asked for an interval.
-    fn rest(&mut self) {
-        self.state = match self.probes {
-            Some(probes) if self.keep => State::Resting(Delay::new(probes.interval)),
-            _ => State::Off,
-        };
+    /// Ready when a connection that is one too many has carried no stream for long enough.
+    fn poll_spare(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(spare) = &mut self.spare {
+            ready!(spare.timer.poll_unpin(cx));
+            let quiet = self.alive.quiet_since().map(|since| since.elapsed());
+            if quiet.is_some_and(|quiet| quiet >= spare.unused) {
+                self.spare = None;
+                return Poll::Ready(());
+            }
+            *spare = Spare {
+                timer: Spare::new(spare.unused.saturating_sub(quiet.unwrap_or_default())).timer,
+                ..*spare
+            };
+        }
+        Poll::Pending
+    }
+}
+
+impl Spare {
+    /// What a timer takes for granted; it is simply set again.
+    const LONGEST: Duration = Duration::from_secs(86_400);
+
+    fn new(unused: Duration) -> Self {
+        let timer = Delay::new(unused.min(Self::LONGEST));
+        Self { unused, timer }
     }
 }
 
 impl ConnectionHandler for Handler {
     type FromBehaviour = Command;
     type ToBehaviour = Reply;
-    type InboundProtocol = ReadyUpgrade<StreamProtocol>;
-    type OutboundProtocol = Probe;
+    type InboundProtocol = Accept;
+    type OutboundProtocol = Ask;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = ();
 
-    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
-        SubstreamProtocol::new(ReadyUpgrade::new(PROTOCOL), ())
+    fn listen_protocol(&self) -> SubstreamProtocol<Accept> {
+        self.alive.listen_protocol()
     }
 
     fn connection_keep_alive(&self) -> bool {
-        self.keep
+        self.alive.connection_keep_alive()
     }
 
-    fn on_behaviour_event(&mut self, Command::Keep(keep): Command) {
-        if keep != self.keep {
-            self.keep = keep;
-            self.rest();
-        }
+    fn on_behaviour_event(&mut self, command: Command) {
+        let (keep, spare) = match command {
+            Command::Keep => (true, None),
+            Command::LetGo => (false, None),
+            Command::Spare { unused } => (false, Some(Spare::new(unused))),
+            Command::Ask => return self.alive.ask_now(),
+        };
+        self.alive.keep(keep);
+        self.spare = spare;
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Reply>> {
-        if let State::Resting(delay) = &mut self.state {
-            futures::ready!(delay.poll_unpin(cx));
-            self.state = State::Due;
-        }
-        match (&self.state, self.probes) {
-            (State::Due, Some(probes)) => {
-                self.state = State::Asked;
-                Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
-                    protocol: SubstreamProtocol::new(Probe, ()).with_timeout(probes.timeout),
-                })
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Ask, (), Reply>> {
+        let reply = match self.alive.poll(cx) {
+            Poll::Ready(Told::Open(protocol)) => {
+                return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
             }
-            (State::Silent, _) => {
-                self.state = State::Off;
-                Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(Reply::Unresponsive))
+            Poll::Ready(Told::Answered) => Reply::Answered,
+            Poll::Ready(Told::Silent) => Reply::Unresponsive,
+            Poll::Pending => {
+                ready!(self.poll_spare(cx));
+                Reply::Unused
             }
-            _ => Poll::Pending,
-        }
+        };
+        Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(reply))
     }
 
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol, (), ()>,
-    ) {
-        // A probe that was asked before the peer was let go of, or wanted again, says nothing any more.
-        if !matches!(self.state, State::Asked) {
-            return;
-        }
-        match event {
-            ConnectionEvent::DialUpgradeError(DialUpgradeError {
-                error: StreamUpgradeError::Timeout,
-                ..
-            }) => self.state = State::Silent,
-            // A refusal is an answer. A connection that is broken ends without us.
-            ConnectionEvent::DialUpgradeError(_) | ConnectionEvent::FullyNegotiatedOutbound(_) => self.rest(),
-            _ => {}
-        }
-    }
-}
-
-/// Asks for the protocol and waits for what comes back.
-#[derive(Debug, Clone, Copy)]
-pub struct Probe;
-
-impl UpgradeInfo for Probe {
-    type Info = StreamProtocol;
-    type InfoIter = iter::Once<StreamProtocol>;
-
-    fn protocol_info(&self) -> Self::InfoIter {
-        iter::once(PROTOCOL)
-    }
-}
-
-impl OutboundUpgrade<Stream> for Probe {
-    type Output = ();
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<(), Infallible>>;
-
-    fn upgrade_outbound(self, mut stream: Stream, _: Self::Info) -> Self::Future {
-        async move {
-            // Negotiated lazily, the protocol is a hope until something is read, be it the end or an error.
-            let _ = stream.read(&mut [0]).await;
-            Ok(())
-        }
-        .boxed()
+    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Accept, Ask>) {
+        self.alive.on_connection_event(event);
     }
 }

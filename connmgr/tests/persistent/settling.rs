@@ -41,7 +41,10 @@ impl Node {
     async fn new(stack: Stack) -> Self {
         let builder = SwarmBuilder::with_existing_identity(Keypair::generate_ed25519()).with_tokio();
         let behaviour = |key: &Keypair| Behaviour {
-            persistent: PersistentPeers::new(key.public().to_peer_id(), Config::new()),
+            persistent: PersistentPeers::new(
+                key.public().to_peer_id(),
+                Config::new().with_settle(Duration::from_millis(20)),
+            ),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_millis(100))),
         };
         let (swarm, address) = match stack {
@@ -97,7 +100,7 @@ impl Node {
         assert_eq!(added, Ok(true));
     }
 
-    /// A dial that asks nobody whether it makes sense.
+    /// A dial under any condition.
     fn dial(&mut self, other: &Self) {
         let opts = DialOpts::peer_id(*other.swarm.local_peer_id())
             .addresses(vec![other.address.clone()])
@@ -149,7 +152,8 @@ async fn step(ada: &mut Node, bob: &mut Node) {
     }
 }
 
-/// Until each has one connection, and they are the two ends of one: bytes come back over both, while nobody has another.
+/// Until each has one connection, and they are the two ends of one: bytes come back over both,
+/// while neither has another.
 async fn settle(ada: &mut Node, bob: &mut Node) {
     let settled = async {
         loop {
@@ -225,7 +229,7 @@ async fn wanted_peers_stay_connected_past_the_idle_timeout_and_others_do_not() {
     };
     let peer = *bob.swarm.local_peer_id();
     let dial = DialOpts::peer_id(peer).addresses(vec![address.clone()]);
-    // Nobody wants it, so with an idle timeout of zero it is closed as soon as it is there.
+    // It is not wanted, so with an idle timeout of zero it is closed as soon as it is there.
     ada.swarm.dial(dial.build()).unwrap();
     timeout(SOON, ada.until(&mut bob, 1)).await.unwrap();
 
@@ -352,4 +356,34 @@ async fn connected(node: &mut Swarm<PersistentPeers>, most: usize, enough: impl 
         }
         node.select_next_some().await;
     }
+}
+
+#[test]
+fn a_protection_hook_that_panics_panics_into_the_call_and_nothing_has_changed() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let local = Keypair::generate_ed25519().public().to_peer_id();
+    let peer = Keypair::generate_ed25519().public().to_peer_id();
+    let panics = Arc::new(AtomicBool::new(true));
+    let hook = panics.clone();
+    let mut persistent = PersistentPeers::new(local, Config::new()).with_protection(move |_, _| {
+        assert!(!hook.load(Ordering::Relaxed), "a hook of the test's");
+    });
+    let add = |persistent: &mut PersistentPeers, panics: bool| {
+        let call = catch_unwind(AssertUnwindSafe(|| persistent.add_peer(peer, [])));
+        assert_eq!(call.is_err(), panics);
+        persistent.is_wanted(&peer)
+    };
+    assert!(!add(&mut persistent, true));
+    panics.store(false, Ordering::Relaxed);
+    assert!(add(&mut persistent, false));
+    panics.store(true, Ordering::Relaxed);
+    let call = catch_unwind(AssertUnwindSafe(|| persistent.remove_peer(&peer)));
+    assert!(call.is_err() && persistent.is_wanted(&peer));
+    // Wanted already: the hook is not called.
+    assert!(add(&mut persistent, false));
+    panics.store(false, Ordering::Relaxed);
+    assert!(persistent.remove_peer(&peer) && !persistent.is_wanted(&peer));
 }

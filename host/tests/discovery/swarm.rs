@@ -69,6 +69,36 @@ async fn whom_the_operator_names_to_the_swarm_the_host_finds() {
     assert_eq!(found(&mut swarm, &addresses, peer(2)).await, [address]);
 }
 
+/// A Swarm that knocks.
+fn knocking(seed: u8) -> Swarm<swarm::Behaviour> {
+    SwarmBuilder::with_existing_identity(keypair(seed))
+        .with_tokio()
+        .with_other_transport(|key| Ok(libp2p_knock::tokio::Transport::new(libp2p_knock::Config::new(key)?)))
+        .unwrap()
+        .with_behaviour(|_| swarm::Behaviour::new())
+        .unwrap()
+        .build()
+}
+
+#[tokio::test]
+async fn where_the_swarm_has_reached_a_peer_by_knock_the_host_looks_first_whatever_is_claimed() {
+    let (mut caller, mut called) = (knocking(1), knocking(2));
+    called.listen_on("/ip4/127.0.0.1/tcp/0/tls".parse().unwrap()).unwrap();
+    let address = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = called.select_next_some().await {
+            break address;
+        }
+    };
+    let task = background(called);
+    let addresses = caller.behaviour().addresses();
+    caller.dial(address.clone().with_p2p(peer(2)).unwrap()).unwrap();
+    found(&mut caller, &addresses, peer(2)).await;
+    let claims = (1..=100).map(|port| format!("/ip4/192.0.2.7/tcp/{port}/tls").parse().unwrap());
+    addresses.extend(peer(2), claims);
+    assert_eq!(addresses.find_peer(&peer(2)).first(), Some(&address));
+    task.abort();
+}
+
 #[derive(NetworkBehaviour)]
 struct WithIdentify {
     finder: swarm::Behaviour,

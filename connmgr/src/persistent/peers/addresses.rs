@@ -1,113 +1,265 @@
-//! Where a peer can be found: what the application says, and what was learned.
+//! Where a peer can be found: what the application says, what has worked, and what is claimed.
+//!
+//! What has worked has places of its own, which nothing that is claimed can take. An address at
+//! which another peer answered is left out for a while.
 
+#[cfg(test)]
+mod tests;
+
+use super::super::knock::is_knock;
 use libp2p_core::Multiaddr;
 use libp2p_core::multiaddr::Protocol;
+use libp2p_identity::PeerId;
+use std::time::Duration;
+use web_time::Instant;
+
+/// Most claimed addresses of a peer: anything can be claimed.
+pub(crate) const MAX_CLAIMED: usize = 8;
+
+/// Addresses that have worked and were not given, at most.
+pub(crate) const MAX_PROVEN: usize = 4;
+
+/// What the Swarm dials at a time. It gives all addresses of a dial the same ten seconds, so a
+/// ninth has none if eight are silent.
+pub(crate) const AT_A_TIME: usize = 8;
+
+/// Of addresses that have worked, how many are part of every dial, however often they have failed
+/// since.
+const ALWAYS: usize = 2;
+
+/// How long an address is left out after the first time that another peer answered there; doubled
+/// with each time.
+const WRONG: Duration = Duration::from_secs(60);
+const WRONG_AT_MOST: Duration = Duration::from_secs(3600);
 
 /// The addresses of one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Addresses {
-    given: Vec<Multiaddr>,
-    /// The newest first.
-    learned: Vec<Multiaddr>,
+    entries: Vec<Entry>,
+    /// Counts what is given, claimed and works: the newest has the greatest.
+    clock: u64,
 }
 
-/// A peer says of itself what it likes: more than this of it is not remembered.
-pub(crate) const MAX_LEARNED: usize = 8;
+#[derive(Debug)]
+struct Entry {
+    /// With the peer at its end.
+    address: Multiaddr,
+    given: bool,
+    /// When it worked last.
+    worked: Option<u64>,
+    /// When it was given or claimed last.
+    heard: u64,
+    /// Dials that it was a part of in vain since it worked.
+    failures: u32,
+    wrong: Option<Wrong>,
+}
+
+/// Another peer answered there.
+#[derive(Debug, Clone, Copy)]
+struct Wrong {
+    until: Instant,
+    times: u32,
+}
+
+/// What a dial is to try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// The best first; eight at most.
+    pub(crate) addresses: Vec<Multiaddr>,
+    /// Whether the addresses that other behaviours know are tried as well.
+    pub(crate) extend: bool,
+}
+
+/// What limits a [`Plan`].
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Limits {
+    /// Knocks only, so nothing of what other behaviours know.
+    pub(crate) knock_only: bool,
+    /// The last dial reached another peer: only what was given or has worked, if there is any.
+    pub(crate) trusted_only: bool,
+    /// Half of the places are for what other behaviours know.
+    pub(crate) leave_room: bool,
+}
+
+impl Entry {
+    fn is_trusted(&self) -> bool {
+        self.given || self.worked.is_some()
+    }
+
+    fn is_claim(&self) -> bool {
+        !self.is_trusted()
+    }
+
+    fn is_usable(&self, now: Instant) -> bool {
+        self.wrong.is_none_or(|wrong| wrong.until <= now)
+    }
+}
 
 impl Addresses {
     /// Replaces what was given before.
-    pub(crate) fn give(&mut self, addresses: Vec<Multiaddr>) {
-        self.given.clear();
-        for address in addresses.into_iter().map(without_peer) {
-            if !self.given.contains(&address) {
-                self.given.push(address);
+    pub(crate) fn give(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        let before = std::mem::take(&mut self.entries);
+        for address in addresses.into_iter().filter_map(|address| with_peer(address, peer)) {
+            if self.find(&address).is_none() {
+                self.insert(address, true);
             }
         }
-    }
-
-    /// What leads through a relay is not remembered: it is the relay's to forward, for as long as that reservation lasts.
-    pub(crate) fn learn(&mut self, address: Multiaddr) {
-        let address = without_peer(address);
-        if address.is_empty() || address.iter().any(|part| part == Protocol::P2pCircuit) {
-            return;
+        // What is known of an address stays known; what was given and is not any more has to have
+        // worked.
+        for mut entry in before {
+            let known = !std::mem::take(&mut entry.given) || entry.worked.is_some();
+            match self.find(&entry.address) {
+                Some(new) => (new.worked, new.wrong) = (entry.worked, entry.wrong),
+                None if known => self.entries.push(entry),
+                None => {}
+            }
         }
-        self.learned.retain(|have| *have != address);
-        self.learned.insert(0, address);
-        self.learned.truncate(MAX_LEARNED);
+        self.bound();
     }
 
-    /// What was given stays: it may be right again tomorrow.
-    pub(crate) fn unlearn(&mut self, address: &Multiaddr) {
-        let address = without_peer(address.clone());
-        self.learned.retain(|have| *have != address);
+    /// It is claimed that the peer can be found there. What leads through a relay is not
+    /// remembered: it is the relay's to forward, for as long as that reservation lasts.
+    pub(crate) fn claimed(&mut self, peer: PeerId, address: Multiaddr) {
+        let Some(address) = with_peer(address, peer).filter(is_direct) else {
+            return;
+        };
+        self.clock += 1;
+        let clock = self.clock;
+        match self.find(&address) {
+            Some(entry) => entry.heard = clock,
+            None => self.insert(address, false),
+        }
+        self.bound();
     }
 
-    /// Each once, the given ones first.
-    pub(crate) fn all(&self) -> Vec<Multiaddr> {
-        let more = self.learned.iter().filter(|address| !self.given.contains(address));
-        self.given.iter().chain(more).cloned().collect()
+    /// A dial of it has reached the peer.
+    pub(crate) fn worked(&mut self, peer: PeerId, address: Multiaddr) {
+        let Some(address) = with_peer(address, peer).filter(is_direct) else {
+            return;
+        };
+        self.clock += 1;
+        let clock = self.clock;
+        if self.find(&address).is_none() {
+            self.insert(address.clone(), false);
+        }
+        if let Some(entry) = self.find(&address) {
+            (entry.worked, entry.failures, entry.wrong) = (Some(clock), 0, None);
+        }
+        self.bound();
+    }
+
+    /// A dial of it was in vain.
+    pub(crate) fn failed(&mut self, peer: PeerId, address: &Multiaddr) {
+        if let Some(entry) = with_peer(address.clone(), peer).and_then(|address| self.find(&address)) {
+            entry.failures = entry.failures.saturating_add(1);
+        }
+    }
+
+    /// Another peer answered there.
+    pub(crate) fn wrong(&mut self, peer: PeerId, address: &Multiaddr, now: Instant) {
+        if let Some(entry) = with_peer(address.clone(), peer).and_then(|address| self.find(&address)) {
+            let times = entry.wrong.map_or(0, |wrong| wrong.times);
+            let pause = WRONG.saturating_mul(1 << times.min(16)).min(WRONG_AT_MOST);
+            entry.failures = entry.failures.saturating_add(1);
+            entry.wrong = Some(Wrong {
+                until: now + pause,
+                times: times.saturating_add(1),
+            });
+        }
+    }
+
+    /// What the next dial tries. What does not fit into one has its turn in another: the fewer
+    /// dials an address was part of in vain, the earlier it comes.
+    pub(crate) fn plan(&self, limits: Limits, now: Instant) -> Plan {
+        let ranked = self.ranked(limits.knock_only, now);
+        let any_trusted = ranked.iter().any(|entry| entry.is_trusted());
+        let trusted_only = limits.trusted_only && any_trusted;
+        let extend = !limits.knock_only && !trusted_only;
+        let most = if limits.leave_room && extend {
+            AT_A_TIME / 2
+        } else {
+            AT_A_TIME
+        };
+        let addresses = ranked.iter().filter(|entry| !trusted_only || entry.is_trusted());
+        Plan {
+            addresses: addresses.take(most).map(|entry| entry.address.clone()).collect(),
+            extend,
+        }
+    }
+
+    /// For the dials of others: as many as fit into one.
+    pub(crate) fn best(&self, knock_only: bool, now: Instant) -> Vec<Multiaddr> {
+        let ranked = self.ranked(knock_only, now);
+        let best = ranked.into_iter().take(AT_A_TIME);
+        best.map(|entry| entry.address.clone()).collect()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.given.is_empty() && self.learned.is_empty()
+        self.entries.is_empty()
+    }
+
+    /// What may be dialled now, the best first.
+    fn ranked(&self, knock_only: bool, now: Instant) -> Vec<&Entry> {
+        let usable = |entry: &&Entry| entry.is_usable(now) && (!knock_only || is_knock(&entry.address));
+        let mut ranked: Vec<&Entry> = self.entries.iter().filter(usable).collect();
+        // What was given keeps its order, as the sort does.
+        ranked.sort_by_key(|entry| {
+            let newest = entry.worked.map_or(0, |worked| u64::MAX - worked);
+            let claim = if entry.is_claim() { u64::MAX - entry.heard } else { 0 };
+            (entry.failures, entry.worked.is_none(), newest, entry.is_claim(), claim)
+        });
+        let mut proven: Vec<&Entry> = ranked.iter().copied().filter(|entry| entry.worked.is_some()).collect();
+        proven.sort_by_key(|entry| std::cmp::Reverse(entry.worked));
+        proven.truncate(ALWAYS);
+        ranked.retain(|entry| !proven.iter().any(|first| first.address == entry.address));
+        proven.into_iter().chain(ranked).collect()
+    }
+
+    fn find(&mut self, address: &Multiaddr) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| entry.address == *address)
+    }
+
+    fn insert(&mut self, address: Multiaddr, given: bool) {
+        self.clock += 1;
+        self.entries.push(Entry {
+            address,
+            given,
+            worked: None,
+            heard: self.clock,
+            failures: 0,
+            wrong: None,
+        });
+    }
+
+    /// Forgets what there is no place for: that which worked longest ago is a claim like others,
+    /// and the oldest claim goes.
+    fn bound(&mut self) {
+        let proven = |entry: &Entry| if entry.given { None } else { entry.worked };
+        while self.entries.iter().filter(|entry| proven(entry).is_some()).count() > MAX_PROVEN {
+            let oldest = self.entries.iter().filter_map(proven).min();
+            for entry in &mut self.entries {
+                if proven(entry) == oldest {
+                    entry.worked = None;
+                }
+            }
+        }
+        while self.entries.iter().filter(|entry| entry.is_claim()).count() > MAX_CLAIMED {
+            let claims = self.entries.iter().enumerate().filter(|(_, entry)| entry.is_claim());
+            let Some((oldest, _)) = claims.min_by_key(|(_, entry)| entry.heard) else {
+                return;
+            };
+            self.entries.remove(oldest);
+        }
     }
 }
 
-/// The Swarm appends the peer itself.
-fn without_peer(mut address: Multiaddr) -> Multiaddr {
-    if let Some(Protocol::P2p(_)) = address.iter().last() {
-        address.pop();
-    }
-    address
+/// The form in which other behaviours have it too: the Swarm removes what is equal before it
+/// appends the peer itself. `None` for an address that is another peer's, or no place at all.
+fn with_peer(address: Multiaddr, peer: PeerId) -> Option<Multiaddr> {
+    let address = address.with_p2p(peer).ok()?;
+    (address.len() > Multiaddr::from(Protocol::P2p(peer)).len()).then_some(address)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use libp2p_identity::PeerId;
-
-    fn address(text: &str) -> Multiaddr {
-        text.parse().unwrap()
-    }
-
-    fn tcp(port: usize) -> Multiaddr {
-        address(&format!("/ip4/192.0.2.1/tcp/{port}"))
-    }
-
-    #[test]
-    fn given_addresses_come_first_and_are_never_unlearned() {
-        let mut addresses = Addresses::default();
-        addresses.give(vec![tcp(1), tcp(2), tcp(1)]);
-        addresses.learn(tcp(3));
-        addresses.learn(tcp(2));
-        assert_eq!(addresses.all(), [tcp(1), tcp(2), tcp(3)]);
-        for port in 1..=3 {
-            addresses.unlearn(&tcp(port));
-        }
-        assert_eq!(addresses.all(), [tcp(1), tcp(2)]);
-    }
-
-    #[test]
-    fn only_so_many_are_learned_and_the_newest_are_kept() {
-        let mut addresses = Addresses::default();
-        for port in 1..=20 {
-            addresses.learn(tcp(port));
-        }
-        let newest: Vec<Multiaddr> = (13..=20).rev().map(tcp).collect();
-        assert_eq!(addresses.all(), newest);
-    }
-
-    #[test]
-    fn the_peer_at_the_end_is_no_part_of_an_address_and_a_relay_is_not_learned() {
-        let peer = PeerId::random();
-        let mut addresses = Addresses::default();
-        addresses.learn(address(&format!("/ip4/192.0.2.1/tcp/1/p2p/{peer}")));
-        addresses.learn(address(&format!(
-            "/ip4/192.0.2.1/tcp/1/p2p/{peer}/p2p-circuit/p2p/{peer}"
-        )));
-        addresses.learn(address(&format!("/p2p/{peer}")));
-        assert_eq!(addresses.all(), [tcp(1)]);
-        addresses.unlearn(&address(&format!("/ip4/192.0.2.1/tcp/1/p2p/{peer}")));
-        assert!(addresses.is_empty());
-    }
+fn is_direct(address: &Multiaddr) -> bool {
+    !address.iter().any(|part| part == Protocol::P2pCircuit)
 }

@@ -1,7 +1,11 @@
 //! On a clock of our own: what is dialled and closed, and when.
 
+mod duplicates;
+mod failures;
 mod simulation;
+mod target;
 
+use super::super::error::DialFailure;
 use super::*;
 use std::num::NonZeroUsize;
 
@@ -15,6 +19,7 @@ struct Bench {
     next_id: usize,
     events: Vec<Event>,
     closed: Vec<ConnectionId>,
+    commands: Vec<(ConnectionId, Command)>,
 }
 
 impl Bench {
@@ -28,6 +33,7 @@ impl Bench {
             next_id: 0,
             events: Vec::new(),
             closed: Vec::new(),
+            commands: Vec::new(),
         }
     }
 
@@ -41,14 +47,16 @@ impl Bench {
         let mut dials = Vec::new();
         while let Some(action) = self.peers.next_action() {
             match action {
-                Action::Dial { peer, addresses } => {
+                Action::Dial { peer, plan } => {
                     let id = self.id();
                     self.peers.dialling(peer, id);
-                    dials.push((peer, id, addresses));
+                    dials.push((peer, id, plan.addresses));
                 }
                 Action::Close { connection, .. } => self.closed.push(connection),
                 Action::Tell(event) => self.events.push(event),
-                Action::Keep { .. } => {}
+                Action::Command {
+                    connection, command, ..
+                } => self.commands.push((connection, command)),
             }
         }
         dials
@@ -90,22 +98,83 @@ impl Bench {
     }
 
     fn established(&mut self, peer: PeerId, id: ConnectionId, dialled_by_us: bool) {
+        self.arrived(peer, id, dialled_by_us, false, None);
+    }
+
+    fn arrived(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        dialled_by_us: bool,
+        relayed: bool,
+        dialled: Option<Multiaddr>,
+    ) {
         let held = Held {
             id,
             dialled_by_us,
-            relayed: false,
+            relayed,
             since: self.now,
         };
-        self.peers.established(self.now, peer, held, None);
+        let arrival = Arrival {
+            held,
+            by_knock: dialled.as_ref().is_some_and(is_knock),
+            kept: self.peers.is_kept(&peer),
+            dialled,
+        };
+        self.peers.established(self.now, peer, arrival);
     }
 
     fn failed(&mut self, dial: ConnectionId) {
-        self.peers.dial_failed(self.now, dial, Failure::Failed);
+        self.failed_by(dial, Failure::Failed);
+    }
+
+    fn failed_by(&mut self, dial: ConnectionId, failure: Failure) {
+        let error = DialFailure::NoAddresses;
+        self.peers.dial_failed(self.now, dial, failure, error);
+    }
+
+    /// Wants a peer that can be found.
+    fn want(&mut self) -> PeerId {
+        let peer = PeerId::random();
+        self.add(peer, vec![address(1)]);
+        peer
+    }
+
+    fn add(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) -> bool {
+        self.peers.add(self.now, peer, addresses, false)
+    }
+
+    /// A peer that is wanted and has one connection, which is as old as that.
+    fn connected(&mut self, age: Duration) -> (PeerId, ConnectionId) {
+        let peer = self.want();
+        let (_, dial) = self.one_dial();
+        self.established(peer, dial, true);
+        self.dials();
+        self.pass(age);
+        self.commands.clear();
+        (peer, dial)
+    }
+
+    /// A second connection that the peer has made.
+    fn second(&mut self, peer: PeerId) -> ConnectionId {
+        let id = self.id();
+        self.established(peer, id, false);
+        self.dials();
+        id
+    }
+
+    fn commands(&mut self) -> Vec<(ConnectionId, Command)> {
+        self.dials();
+        std::mem::take(&mut self.commands)
     }
 }
 
 fn address(port: u16) -> Multiaddr {
     format!("/ip4/192.0.2.1/tcp/{port}").parse().unwrap()
+}
+
+fn of(peer: PeerId, port: u16) -> Multiaddr {
+    address(port).with_p2p(peer).unwrap()
 }
 
 fn at_most(dials: usize) -> NonZeroUsize {
@@ -116,22 +185,24 @@ fn at_most(dials: usize) -> NonZeroUsize {
 fn a_wanted_peer_is_dialled_at_once_at_all_its_addresses() {
     let mut bench = Bench::new(Config::new());
     let peer = PeerId::random();
-    assert!(bench.peers.add(bench.now, peer, vec![address(1), address(2)]));
-    bench.peers.learned(bench.now, &peer, address(3));
+    assert!(bench.add(peer, vec![address(1), address(2)]));
+    bench.peers.claimed(bench.now, &peer, address(3));
     let dials = bench.dials();
     assert_eq!(dials.len(), 1);
     // The one learned afterwards waits for the next dial.
-    assert_eq!(dials[0].2, [address(1), address(2)]);
+    assert_eq!(dials[0].2, [of(peer, 1), of(peer, 2)]);
     bench.failed(dials[0].1);
     bench.until_dial();
-    assert_eq!(bench.peers.addresses(&peer), [address(1), address(2), address(3)]);
+    // Which comes first in it, as it has not failed.
+    let known = bench.peers.addresses(bench.now, &peer);
+    assert_eq!(known, [of(peer, 3), of(peer, 1), of(peer, 2)]);
 }
 
 #[test]
 fn failures_are_answered_with_growing_pauses() {
     let mut bench = Bench::new(Config::new().with_max_interval(10 * SECOND));
     let peer = PeerId::random();
-    bench.peers.add(bench.now, peer, vec![address(1)]);
+    bench.add(peer, vec![address(1)]);
     let mut times = Vec::new();
     for _ in 0..7 {
         let (_, dial, at) = bench.until_dial().unwrap();
@@ -151,7 +222,7 @@ fn failures_are_answered_with_growing_pauses() {
 fn a_connection_that_lasted_is_dialled_again_at_once() {
     let mut bench = Bench::new(Config::new());
     let peer = PeerId::random();
-    bench.peers.add(bench.now, peer, vec![address(1)]);
+    bench.add(peer, vec![address(1)]);
     for _ in 0..3 {
         let (_, dial, _) = bench.until_dial().unwrap();
         bench.failed(dial);
@@ -172,7 +243,7 @@ fn a_connection_that_lasted_is_dialled_again_at_once() {
 fn a_peer_that_accepts_and_hangs_up_is_not_dialled_without_pause() {
     let mut bench = Bench::new(Config::new());
     let peer = PeerId::random();
-    bench.peers.add(bench.now, peer, vec![address(1)]);
+    bench.add(peer, vec![address(1)]);
     let mut times = Vec::new();
     for _ in 0..5 {
         let (_, dial, at) = bench.until_dial().unwrap();
@@ -187,7 +258,7 @@ fn a_peer_that_accepts_and_hangs_up_is_not_dialled_without_pause() {
 fn two_dials_of_a_peer_are_never_closer_than_the_minimum_interval() {
     let mut bench = Bench::new(Config::new().with_stable(Duration::ZERO));
     let peer = PeerId::random();
-    bench.peers.add(bench.now, peer, vec![address(1)]);
+    bench.add(peer, vec![address(1)]);
     let mut last: Option<Duration> = None;
     for round in 0..50_u16 {
         let (_, dial, at) = bench.until_dial().unwrap();
@@ -200,9 +271,10 @@ fn two_dials_of_a_peer_are_never_closer_than_the_minimum_interval() {
                 bench.peers.closed(bench.now, &peer, dial);
             }
             _ => {
-                bench.peers.dial_failed(bench.now, dial, Failure::NotNeeded);
-                // Somebody who knows better and says so again and again changes nothing about it.
-                bench.peers.add(bench.now, peer, vec![address(round)]);
+                bench.failed_by(dial, Failure::NotNeeded);
+                // An application that knows better and says so again and again changes nothing
+                // about it.
+                bench.add(peer, vec![address(round)]);
             }
         }
     }
@@ -212,7 +284,7 @@ fn two_dials_of_a_peer_are_never_closer_than_the_minimum_interval() {
 fn more_dials_than_allowed_at_a_time_wait_their_turn() {
     let mut bench = Bench::new(Config::new().with_max_dials(at_most(3)));
     for port in 1..=10 {
-        bench.peers.add(bench.now, PeerId::random(), vec![address(port)]);
+        bench.add(PeerId::random(), vec![address(port)]);
     }
     let mut under_way = bench.dials();
     assert_eq!(under_way.len(), 3);
@@ -233,25 +305,25 @@ fn more_dials_than_allowed_at_a_time_wait_their_turn() {
 fn new_addresses_do_not_wait_for_the_old_ones_pause() {
     let mut bench = Bench::new(Config::new());
     let peer = PeerId::random();
-    bench.peers.add(bench.now, peer, vec![address(1)]);
+    bench.add(peer, vec![address(1)]);
     for _ in 0..9 {
         let (_, dial, _) = bench.until_dial().unwrap();
         bench.failed(dial);
     }
     bench.pass(2 * SECOND);
     assert!(bench.dialled().is_empty());
-    assert!(!bench.peers.add(bench.now, peer, vec![address(2)]));
+    assert!(!bench.add(peer, vec![address(2)]));
     let dials = bench.dials();
-    assert_eq!(dials[0].2, [address(2)]);
+    assert_eq!(dials[0].2, [of(peer, 2)]);
 }
 
 #[test]
-fn a_dial_that_somebody_else_made_is_no_failure() {
+fn a_dial_that_another_behaviour_made_is_no_failure() {
     let mut bench = Bench::new(Config::new());
     let peer = PeerId::random();
-    bench.peers.add(bench.now, peer, vec![address(1)]);
+    bench.add(peer, vec![address(1)]);
     let (_, dial) = bench.one_dial();
-    bench.peers.dial_failed(bench.now, dial, Failure::NotNeeded);
+    bench.failed_by(dial, Failure::NotNeeded);
     let theirs = bench.id();
     bench.established(peer, theirs, false);
     bench.pass(600 * SECOND);
@@ -260,10 +332,10 @@ fn a_dial_that_somebody_else_made_is_no_failure() {
 }
 
 #[test]
-fn a_dial_of_somebody_else_that_fails_changes_nothing() {
+fn a_dial_of_another_behaviour_that_fails_changes_nothing() {
     let mut bench = Bench::new(Config::new());
     let peer = PeerId::random();
-    bench.peers.add(bench.now, peer, vec![address(1)]);
+    bench.add(peer, vec![address(1)]);
     let (_, dial) = bench.one_dial();
     let theirs = bench.id();
     bench.failed(theirs);
@@ -275,13 +347,13 @@ fn a_dial_of_somebody_else_that_fails_changes_nothing() {
 }
 
 #[test]
-fn whoever_is_let_go_of_is_not_dialled_again() {
+fn a_peer_that_is_let_go_of_is_not_dialled_again() {
     let mut bench = Bench::new(Config::new());
     let (connected, failing) = (PeerId::random(), PeerId::random());
-    bench.peers.add(bench.now, connected, vec![address(1)]);
+    bench.add(connected, vec![address(1)]);
     let (_, dial) = bench.one_dial();
     bench.established(connected, dial, true);
-    bench.peers.add(bench.now, failing, vec![address(2)]);
+    bench.add(failing, vec![address(2)]);
     let (_, dial) = bench.one_dial();
     bench.failed(dial);
     for peer in [connected, failing] {
@@ -302,7 +374,7 @@ fn a_peer_that_is_connected_already_is_not_dialled() {
     let peer = PeerId::random();
     let id = bench.id();
     bench.established(peer, id, false);
-    bench.peers.add(bench.now, peer, vec![address(1)]);
+    bench.add(peer, vec![address(1)]);
     assert_eq!(bench.peers.wanted().collect::<Vec<_>>(), [(&peer, true)]);
     bench.pass(600 * SECOND);
     assert!(bench.dialled().is_empty());
@@ -314,12 +386,12 @@ fn a_peer_that_is_connected_already_is_not_dialled() {
 fn a_connection_that_does_not_answer_is_closed_once_and_then_replaced() {
     let mut bench = Bench::new(Config::new());
     let peer = PeerId::random();
-    bench.peers.add(bench.now, peer, vec![address(1)]);
+    bench.add(peer, vec![address(1)]);
     let (_, dial) = bench.one_dial();
     bench.established(peer, dial, true);
     bench.pass(30 * SECOND);
     for _ in 0..2 {
-        bench.peers.unresponsive(bench.now, peer, dial);
+        bench.peers.unresponsive(peer, dial);
         assert!(bench.dialled().is_empty());
     }
     assert_eq!(bench.closed, [dial]);
@@ -328,110 +400,11 @@ fn a_connection_that_does_not_answer_is_closed_once_and_then_replaced() {
 }
 
 #[test]
-fn the_target_is_filled_from_known_peers_and_regained_after_losses() {
-    let config = Config::new().with_target_connections(5).with_max_dials(at_most(4));
-    let mut bench = Bench::new(config);
-    for port in 1..=8 {
-        bench.peers.add_known(bench.now, PeerId::random(), vec![address(port)]);
-    }
-    let mut connections = HashMap::new();
-    while let Some((peer, dial, _)) = bench.dials().pop() {
-        bench.established(peer, dial, true);
-        connections.insert(peer, dial);
-        if bench.peers.connected() == 5 {
-            break;
-        }
-        // Those that the line above has left under way.
-        let under_way: Vec<_> = bench.peers.dials.iter().map(|(id, peer)| (*id, *peer)).collect();
-        for (dial, peer) in under_way {
-            bench.established(peer, dial, true);
-            connections.insert(peer, dial);
-        }
-    }
-    assert_eq!(bench.peers.connected(), 5);
-    assert!(bench.dialled().is_empty());
-    assert_eq!(bench.peers.next_timeout(), None);
-
-    bench.pass(60 * SECOND);
-    let lost: Vec<PeerId> = connections.keys().copied().take(2).collect();
-    for peer in &lost {
-        bench.peers.closed(bench.now, peer, connections[peer]);
-    }
-    let dials = bench.dials();
-    assert_eq!(dials.len(), 2);
-    for (peer, dial, _) in dials {
-        bench.established(peer, dial, true);
-    }
-    assert_eq!(bench.peers.connected(), 5);
-    assert!(bench.dialled().is_empty());
-    let edges = bench
-        .events
-        .iter()
-        .filter(|event| matches!(event, Event::TargetMissed { .. } | Event::TargetReached { .. }));
-    let edges: Vec<_> = edges.cloned().collect();
-    assert_eq!(
-        edges,
-        [
-            Event::TargetMissed { connected: 0 },
-            Event::TargetReached { connected: 5 },
-            Event::TargetMissed { connected: 4 },
-            Event::TargetReached { connected: 5 },
-        ]
-    );
-}
-
-#[test]
-fn known_peers_that_do_not_answer_are_tried_less_and_less_often() {
-    let mut bench = Bench::new(Config::new().with_target_connections(1));
-    bench.peers.add_known(bench.now, PeerId::random(), vec![address(1)]);
-    let mut times = Vec::new();
-    for _ in 0..5 {
-        let (_, dial, at) = bench.until_dial().unwrap();
-        times.push(at.as_secs());
-        bench.failed(dial);
-    }
-    assert_eq!(times, [0, 1, 3, 7, 15]);
-}
-
-#[test]
-fn whoever_was_connected_is_known_if_it_can_be_found() {
-    let mut bench = Bench::new(Config::new());
-    let (found, lost) = (PeerId::random(), PeerId::random());
-    for peer in [found, lost] {
-        let id = bench.id();
-        bench.established(peer, id, false);
-    }
-    bench.peers.set_target(bench.now, 2);
-    bench.peers.learned(bench.now, &found, address(1));
-    bench.pass(60 * SECOND);
-    for (peer, id) in [(found, 1), (lost, 2)] {
-        bench.peers.closed(bench.now, &peer, ConnectionId::new_unchecked(id));
-    }
-    assert_eq!(bench.dialled(), [found]);
-    assert!(!bench.peers.peers.contains_key(&lost));
-}
-
-#[test]
-fn no_more_are_known_than_allowed_and_the_longest_known_go_first() {
-    let config = Config::new().with_target_connections(1).with_max_known(3);
-    let mut bench = Bench::new(config.with_max_dials(at_most(1)));
-    let peers: Vec<PeerId> = (0..6).map(|_| PeerId::random()).collect();
-    for (peer, port) in peers.iter().zip(1..) {
-        bench.peers.add_known(bench.now, *peer, vec![address(port)]);
-    }
-    // The first is being dialled; of the others the last three are left.
-    assert_eq!(bench.dialled(), [peers[0]]);
-    let known: Vec<PeerId> = bench.peers.known.values().copied().collect();
-    assert_eq!(known, peers[3..]);
-    assert_eq!(bench.peers.peers.len(), 4);
-}
-
-#[test]
 fn without_anything_to_do_there_is_no_time_to_wake_up_for() {
     let mut bench = Bench::new(Config::new().with_target_connections(50));
     for port in 1..=100 {
         let peer = PeerId::random();
-        bench.peers.add(bench.now, peer, vec![address(port)]);
+        bench.add(peer, vec![address(port)]);
         let (_, dial) = bench.one_dial();
         bench.established(peer, dial, true);
     }

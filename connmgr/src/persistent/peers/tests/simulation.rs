@@ -1,15 +1,27 @@
 //! Two nodes that want each other, every message between them as late as a seed says: in the end they share exactly one
-//! connection.
+//! connection, and none was closed over which streams went.
 
 use super::super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// How long the handlers wait for an answer.
+const ANSWER: Duration = Duration::from_secs(20);
+
 /// What happens at one end at one time.
 #[derive(Debug, Clone, Copy)]
 enum Happening {
-    Established { dialled: bool },
+    Established {
+        dialled: bool,
+    },
     Closed,
+    Answered,
+    Unresponsive,
+    /// The handler looks whether the connection is of no use. Only what it was told last counts.
+    Look {
+        order: u64,
+        unused: Duration,
+    },
     Timer,
 }
 
@@ -26,6 +38,12 @@ struct World {
     open: HashMap<ConnectionId, [bool; 2]>,
     /// Closed before the other end had even heard of it.
     refused: BTreeSet<(ConnectionId, usize)>,
+    /// What each end's handler was told last.
+    orders: HashMap<(ConnectionId, usize), u64>,
+    /// Until when streams go over it.
+    used: HashMap<ConnectionId, Instant>,
+    /// Closed although both ends had it and streams went over it.
+    broken: Vec<ConnectionId>,
 }
 
 impl World {
@@ -40,6 +58,9 @@ impl World {
             now: Instant::now(),
             open: HashMap::new(),
             refused: BTreeSet::new(),
+            orders: HashMap::new(),
+            used: HashMap::new(),
+            broken: Vec::new(),
         }
     }
 
@@ -64,6 +85,17 @@ impl World {
         id
     }
 
+    /// The same, and streams go over it for as long.
+    fn connect_and_use(&mut self, end: usize, time: Duration) -> ConnectionId {
+        let id = self.connect(end);
+        self.used.insert(id, self.now + time);
+        id
+    }
+
+    fn is_used(&self, connection: ConnectionId) -> bool {
+        self.used.get(&connection).is_some_and(|until| *until > self.now)
+    }
+
     fn act(&mut self, end: usize) {
         while let Some(action) = self.ends[end].next_action() {
             match action {
@@ -72,17 +104,48 @@ impl World {
                     self.ends[end].dialling(peer, id);
                 }
                 Action::Close { connection, .. } => {
+                    let both = self.open.get(&connection) == Some(&[true, true]);
+                    if both && self.is_used(connection) {
+                        self.broken.push(connection);
+                    }
                     for side in [end, 1 - end] {
                         let delay = self.within(SECOND / 2);
                         self.send(delay, side, connection, Happening::Closed);
                     }
                 }
-                Action::Keep { .. } | Action::Tell(_) => {}
+                Action::Command {
+                    connection, command, ..
+                } => self.command(end, connection, command),
+                Action::Tell(_) => {}
             }
         }
         if let Some(next) = self.ends[end].next_timeout() {
             let delay = next.saturating_duration_since(self.now);
             self.send(delay, end, ConnectionId::new_unchecked(0), Happening::Timer);
+        }
+    }
+
+    /// The handler's part.
+    fn command(&mut self, end: usize, connection: ConnectionId, command: Command) {
+        match command {
+            Command::Ask => {
+                // Also one that the other end has not heard of yet: it will have, by then.
+                let gone = self.open.get(&connection).is_some_and(|open| !open[1 - end])
+                    && self.orders.contains_key(&(connection, 1 - end));
+                if gone {
+                    self.send(ANSWER, end, connection, Happening::Unresponsive);
+                } else {
+                    let delay = self.within(SECOND);
+                    self.send(delay, end, connection, Happening::Answered);
+                }
+            }
+            Command::Keep | Command::LetGo | Command::Spare { .. } => {
+                let order = self.next;
+                self.orders.insert((connection, end), order);
+                if let Command::Spare { unused } = command {
+                    self.send(unused, end, connection, Happening::Look { order, unused });
+                }
+            }
         }
     }
 
@@ -92,36 +155,60 @@ impl World {
         {
             let ((at, _), (end, id, what)) = entry.remove_entry();
             self.now = at;
-            let peer = self.ids[1 - end];
-            match what {
-                Happening::Established { dialled } => {
-                    let held = Held {
-                        id,
-                        dialled_by_us: dialled,
-                        relayed: false,
-                        since: at,
-                    };
-                    self.ends[end].established(at, peer, held, None);
-                    self.open.entry(id).or_default()[end] = true;
-                    // Closed by the other end while it was coming up here.
-                    if self.refused.contains(&(id, end)) {
-                        self.send(Duration::ZERO, end, id, Happening::Closed);
-                    }
-                }
-                Happening::Closed => {
-                    let open = self.open.entry(id).or_default();
-                    if open[end] {
-                        open[end] = false;
-                        self.ends[end].closed(at, &peer, id);
-                    } else {
-                        self.refused.insert((id, end));
-                    }
-                }
-                Happening::Timer => self.ends[end].timeout(at),
-            }
+            self.happen(end, id, what);
             self.act(end);
         }
         self.now = until;
+    }
+
+    fn happen(&mut self, end: usize, id: ConnectionId, what: Happening) {
+        let (now, peer) = (self.now, self.ids[1 - end]);
+        let open = self.open.get(&id).is_some_and(|open| open[end]);
+        match what {
+            Happening::Established { dialled } => {
+                let held = Held {
+                    id,
+                    dialled_by_us: dialled,
+                    relayed: false,
+                    since: now,
+                };
+                let arrival = Arrival {
+                    held,
+                    by_knock: false,
+                    kept: self.ends[end].is_kept(&peer),
+                    dialled: None,
+                };
+                self.orders.insert((id, end), 0);
+                self.open.entry(id).or_default()[end] = true;
+                self.ends[end].established(now, peer, arrival);
+                // Closed by the other end while it was coming up here.
+                if self.refused.contains(&(id, end)) {
+                    self.send(Duration::ZERO, end, id, Happening::Closed);
+                }
+            }
+            Happening::Closed if open => {
+                self.open.entry(id).or_default()[end] = false;
+                self.ends[end].closed(now, &peer, id);
+            }
+            Happening::Closed => {
+                self.refused.insert((id, end));
+            }
+            Happening::Answered if open => self.ends[end].answered(&peer, id),
+            Happening::Unresponsive if open => self.ends[end].unresponsive(peer, id),
+            Happening::Look { order, unused } if open && self.orders.get(&(id, end)) == Some(&order) => {
+                let used = self.used.get(&id).copied();
+                match used.filter(|until| *until + unused > now) {
+                    Some(until) => {
+                        let delay = (until + unused).saturating_duration_since(now);
+                        self.send(delay, end, id, Happening::Look { order, unused });
+                    }
+                    None => self.ends[end].unused(peer, id),
+                }
+            }
+            Happening::Timer => self.ends[end].timeout(now),
+            // The connection is gone.
+            _ => {}
+        }
     }
 
     /// What each end has.
@@ -137,7 +224,7 @@ impl World {
     fn want_each_other(&mut self) {
         for end in [0, 1] {
             let peer = self.ids[1 - end];
-            self.ends[end].add(self.now, peer, vec!["/memory/1".parse().unwrap()]);
+            self.ends[end].add(self.now, peer, vec!["/memory/1".parse().unwrap()], false);
             self.act(end);
         }
     }
@@ -146,6 +233,11 @@ impl World {
         let [left, right] = self.connections();
         assert_eq!(left, right, "seed {seed}: both ends have the same connections");
         assert_eq!(left.len(), 1, "seed {seed}: {left:?}");
+        assert!(
+            self.broken.is_empty(),
+            "seed {seed}: streams went over {:?}",
+            self.broken
+        );
     }
 }
 
@@ -202,6 +294,48 @@ fn dials_spread_over_a_minute_settle_on_one_connection_too() {
         }
         world.run(world.now + 120 * SECOND);
         world.assert_one(seed);
+    }
+}
+
+#[test]
+fn no_connection_is_closed_over_which_streams_go_and_in_the_end_there_is_one() {
+    let mut used = 0;
+    for seed in 0..1_000 {
+        let mut world = World::new(seed, |_| Config::new());
+        world.want_each_other();
+        // Dial-backs, second dials and hole punches of others, some of which are used for a while.
+        for dial in 0..20 {
+            let pause = world.within(6 * SECOND);
+            world.run(world.now + pause);
+            let time = world.within(30 * SECOND);
+            if dial % 3 == 0 {
+                world.connect_and_use(dial % 2, time);
+            } else {
+                world.connect(dial % 2);
+            }
+        }
+        used += world.used.len();
+        world.run(world.now + 120 * SECOND);
+        world.assert_one(seed);
+    }
+    assert_eq!(used, 7_000);
+}
+
+#[test]
+fn a_connection_in_use_that_answers_is_the_one_that_stays() {
+    for seed in 0..500 {
+        let mut world = World::new(seed, |_| Config::new());
+        world.want_each_other();
+        world.run(world.now + 60 * SECOND);
+        world.assert_one(seed);
+        let old = world.connections()[0].clone();
+        for dial in 0..10 {
+            world.connect(dial % 2);
+            world.run(world.now + 11 * SECOND);
+        }
+        world.run(world.now + 60 * SECOND);
+        world.assert_one(seed);
+        assert_eq!(world.connections()[0], old, "seed {seed}");
     }
 }
 

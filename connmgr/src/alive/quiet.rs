@@ -1,0 +1,80 @@
+//! Whether a connection carries streams, as far as a handler can tell.
+
+use std::cell::Cell;
+use web_time::Instant;
+
+/// Passes in a row without the question that make a stream. A handler that tells its behaviour
+/// something ends a pass before the question too, but the next pass follows at once.
+const STREAM: u8 = 2;
+
+/// Notices when a connection has no streams.
+///
+/// The Swarm asks a handler whether to keep a connection only if that carries no stream and
+/// negotiates none, and then it asks in every pass. So passes in which it does not ask are passes
+/// with streams. Streams that are to be ignored for this (ping's) count for nothing here either.
+#[derive(Debug, Default)]
+pub(crate) struct Quiet {
+    asked: Cell<bool>,
+    since: Cell<Option<Instant>>,
+    /// Passes since the last question.
+    passes: u8,
+}
+
+impl Quiet {
+    /// To be called when the Swarm asks.
+    pub(crate) fn asked(&self) {
+        self.asked.set(true);
+        if self.since.get().is_none() {
+            self.since.set(Some(Instant::now()));
+        }
+    }
+
+    /// To be called when the handler is polled, which is before it is asked.
+    pub(crate) fn pass(&mut self) {
+        if self.asked.replace(false) {
+            self.passes = 0;
+            return;
+        }
+        self.passes = self.passes.saturating_add(1);
+        if self.passes >= STREAM {
+            self.since.set(None);
+        }
+    }
+
+    /// From when on there has been no stream. `None` while there is one, or may be.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.since.get().filter(|_| self.passes == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_quiet_from_the_first_pass_with_a_question_until_there_are_passes_without() {
+        let mut quiet = Quiet::default();
+        quiet.pass();
+        assert_eq!(quiet.since(), None, "the Swarm has not asked yet");
+        quiet.asked();
+        quiet.pass();
+        let since = quiet.since();
+        assert!(since.is_some());
+        for _ in 0..3 {
+            quiet.asked();
+            quiet.asked();
+            quiet.pass();
+            assert_eq!(quiet.since(), since, "it goes on");
+        }
+        quiet.pass();
+        assert_eq!(quiet.since(), None, "a pass without the question");
+        quiet.asked();
+        quiet.pass();
+        assert_eq!(quiet.since(), since, "another handler told something");
+        quiet.pass();
+        quiet.pass();
+        quiet.asked();
+        quiet.pass();
+        assert!(quiet.since() > since, "there was a stream");
+    }
+}
