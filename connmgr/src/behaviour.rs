@@ -135,7 +135,7 @@ impl Behaviour {
         let now = self.shared.now();
         self.dial_ended(connection_id, now);
         let activity = self.shared.activity.join(&peer_id, endpoint);
-        let past_grace = self
+        let candidate_from = self
             .shared
             .book
             .established(peer_id, connection_id, endpoint, activity, now);
@@ -145,10 +145,8 @@ impl Behaviour {
             self.notify(peer_id, connection_id, !keeping);
         }
         let open = self.shared.book.open();
-        match past_grace {
-            Some(true) => self.trimmer.reconsider(open, now),
-            Some(false) => self.trimmer.arm(open, now),
-            None => {}
+        if let Some(at) = candidate_from {
+            self.trimmer.expect(at, open, now);
         }
     }
 
@@ -163,7 +161,7 @@ impl Behaviour {
     fn dial_ended(&mut self, connection: ConnectionId, now: Stamp) {
         if let Some(peer) = self.dialing.remove(&connection) {
             self.shared.dials.end(&peer);
-            self.trimmer.reconsider(self.shared.book.open(), now);
+            self.trimmer.expect(now, self.shared.book.open(), now);
         }
     }
 
@@ -291,7 +289,7 @@ impl Behaviour {
                 }
             }
             if !keep {
-                self.trimmer.reconsider(self.shared.book.open(), now);
+                self.trimmer.expect(now, self.shared.book.open(), now);
             }
         }
     }
@@ -518,6 +516,11 @@ impl Behaviour {
 
     pub(crate) fn records(&self) -> usize {
         self.shared.book.records()
+    }
+
+    /// In which part of the book a peer lies: a trim walks them in this order.
+    pub(crate) fn shard_of(&self, peer: &PeerId) -> usize {
+        crate::core::Book::shard_of(self.shared.book.hash(peer))
     }
 
     pub(crate) fn poll_under_all_locks(&mut self) {

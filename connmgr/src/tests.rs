@@ -1,6 +1,7 @@
 //! The behaviour and its handle, driven by hand on a clock that the tests own. The Swarm's part is played here: whoever is told to close
 //! closes at once, unless a test wants it otherwise.
 
+mod background;
 mod bad_input;
 mod decaying;
 mod gaps;
@@ -148,13 +149,20 @@ impl Node {
     }
 
     fn connect_as(&mut self, peer: PeerId, endpoint: ConnectedPoint) -> Result<ConnectionId, ConnectionDenied> {
+        let id = self.enter(peer, endpoint)?;
+        self.run();
+        Ok(id)
+    }
+
+    /// A new connection, before the next poll.
+    fn enter(&mut self, peer: PeerId, endpoint: ConnectedPoint) -> Result<ConnectionId, ConnectionDenied> {
         let id = ConnectionId::new_unchecked(self.next);
         self.next += 1;
         self.handle_established(id, peer, &endpoint)?;
-        self.established(id, peer, &endpoint);
-        self.connections.insert(id, (peer, endpoint));
+        // As in a Swarm, which has the connection before it tells of it.
+        self.connections.insert(id, (peer, endpoint.clone()));
         self.by_peer.entry(peer).or_default().push(id);
-        self.run();
+        self.established(id, peer, &endpoint);
         Ok(id)
     }
 

@@ -124,7 +124,7 @@ impl Book {
 
     // ---- connections: called by the behaviour only ----
 
-    /// Whether the peer may be trimmed at once; nothing if the connection is known already.
+    /// When the peer's grace ends or has ended; nothing if the connection is known already.
     pub(crate) fn established(
         &self,
         peer: PeerId,
@@ -132,7 +132,7 @@ impl Book {
         endpoint: &ConnectedPoint,
         activity: Option<Activity>,
         now: Stamp,
-    ) -> Option<bool> {
+    ) -> Option<Stamp> {
         let hash = self.hash(&peer);
         let mut shard = self.lock(Self::shard_of(hash));
         let slot = match shard.find_live(hash, &peer, &self.common, || now) {
@@ -158,9 +158,9 @@ impl Book {
             outbound: endpoint.is_dialer(),
         });
         self.open.fetch_add(1, Ordering::Relaxed);
-        let past_grace = self.is_past_grace(record, now);
+        let grace_ends = record.first_seen.after(self.common.grace);
         shard.set_state(slot, State::Connected, &self.common);
-        Some(past_grace)
+        Some(grace_ends)
     }
 
     /// Nothing if the connection is not known.
