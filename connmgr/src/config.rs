@@ -141,8 +141,9 @@ impl Config {
 
     /// How long a peer is spared after it was first seen. Default 1 minute; zero spares nobody.
     ///
-    /// It belongs to the peer, not to the connection: a second one has none of its own, and who comes back within this time
-    /// of leaving goes on with what was left.
+    /// Grace belongs to the peer, not to the connection: a second connection has none of its own. A peer that comes back within
+    /// this time of leaving, or within the retention if that is longer, goes on with what was left. A later return begins
+    /// a new grace. The same holds for peers that were protected or tagged while they were away.
     pub fn with_grace_period(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
@@ -179,6 +180,9 @@ impl Config {
 
     /// Tags of peers that never were connected: how long they last, and for how many peers. Default 1 minute, 16,384 peers.
     ///
+    /// A trim that closes connections also removes early tags that are older than the grace period. Tags of a protected peer stay;
+    /// their time begins when the protection ends.
+    ///
     /// Beyond that the oldest go, of the same 256th of all peers where possible. About 500 bytes each at most, beside long
     /// tag names. The bound also holds for peers whose grace is remembered after they have gone.
     pub fn with_early_tags(mut self, last: Duration, peers: usize) -> Self {
@@ -189,6 +193,8 @@ impl Config {
 
     /// Keeps a peer's tags for `last` after its last connection has closed, for at most `peers` peers. Default: they go at once,
     /// as in go-libp2p.
+    ///
+    /// A tag that is set meanwhile goes with the others. Tags of a protected peer stay; `last` begins when the protection ends.
     pub fn with_retention(mut self, last: Duration, peers: usize) -> Self {
         self.retention = Some((last, peers));
         self

@@ -173,7 +173,7 @@ impl DecayingTag {
         self.shared.book.bump(&self.definition, peer, delta)
     }
 
-    /// Removes the peer's value. One that has none is no error.
+    /// Removes the peer's value. A peer that has none is no error, and one that is not known stays unknown.
     ///
     /// # Errors
     ///

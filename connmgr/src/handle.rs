@@ -56,7 +56,7 @@ impl Manager {
         }
     }
 
-    /// What is known of the peer. `None` for one that is neither connected nor tagged.
+    /// What is known of the peer. `None` for one that is neither connected nor tagged, whether or not it is protected.
     pub fn tag_info(&self, peer: &PeerId) -> Option<TagInfo> {
         self.shared.book.tag_info(peer)
     }
@@ -89,6 +89,8 @@ impl Manager {
 
     /// Exempts the peer from trimming, and keeps it alive if [`KeepAlive`](crate::KeepAlive) says so, until
     /// [`Self::unprotect`] with the same tag. The same tag twice is once. Connected or not: it outlives connections, and has no expiry.
+    ///
+    /// Tags of a protected peer that is not connected do not expire. When the protection ends their time begins, as if they were set then.
     pub fn protect(&self, peer: &PeerId, tag: &str) {
         if self.is_open() && self.shared.book.protect(peer, tag) {
             self.shared.wake();

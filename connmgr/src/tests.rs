@@ -13,6 +13,7 @@ mod metrics;
 mod model;
 mod order;
 mod original;
+mod remembered;
 mod threads;
 
 use crate::count::Activity;

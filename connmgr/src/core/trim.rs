@@ -19,7 +19,6 @@ use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
 use smallvec::SmallVec;
 use std::hint::black_box;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Work in one step, each some tenths of a millisecond: records looked at, entries moved, entries whose memory is given back.
@@ -301,9 +300,7 @@ impl Trimmer {
                         continue;
                     }
                     // Early tags come first in the order, and count for nothing: those past grace go now.
-                    if let Some(swept) = rules.now.0.checked_sub(nanos(rules.book.common.grace)) {
-                        rules.book.common.swept.fetch_max(swept + 1, Ordering::Relaxed);
-                    }
+                    rules.book.common.sweep_early(rules.now);
                     run.phase = Phase::Select(Selection::new(&run.entries, excess, run.weight));
                 }
                 Phase::Narrow { selection, shard } => {
