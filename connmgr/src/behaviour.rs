@@ -8,6 +8,7 @@ use crate::handler::{Handler, SetKeepAlive};
 use crate::metrics::Metrics;
 use crate::pressure::{Alarm, Watcher};
 use crate::shared::{Request, Shared};
+use crate::user_code::Hook;
 use futures::channel::oneshot;
 use futures::future::FutureExt as _;
 use futures_timer::Delay;
@@ -22,7 +23,6 @@ use libp2p_swarm::{
 };
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -103,7 +103,7 @@ impl Behaviour {
     /// # let _ = (behaviour, manager); Ok(()) }
     /// ```
     pub fn with_memory_pressure(mut self, watcher: Watcher) -> Self {
-        self.pressure = Some(watcher);
+        self.pressure = Some(watcher.counting(self.shared.panics()));
         self
     }
 
@@ -232,9 +232,8 @@ impl Behaviour {
         };
         let Some(closer) = &self.closer else { return Some(close) };
         for connection in connections {
-            let call = AssertUnwindSafe(|| closer(peer_id, *connection, reason.as_str()));
-            if catch_unwind(call).is_err() {
-                tracing::error!(peer = %peer_id, "the closer panicked; the connections are closed without it");
+            let call = || closer(peer_id, *connection, reason.as_str());
+            if self.shared.panics().call(Hook::Closer, call).is_none() {
                 return Some(close);
             }
         }
@@ -298,10 +297,8 @@ impl Behaviour {
     fn answer(&mut self, event: Event, trimmed: Trimmed, now: Stamp) {
         self.shared.trimmed_at(now);
         self.report(event);
-        for waiting in self.waiting.drain(..) {
-            // Who no longer waits needs no answer.
-            let _ = waiting.send(trimmed);
-        }
+        self.shared.answer(self.waiting.drain(..), trimmed);
+        self.shared.book.drop_ended();
         if !self.forced.is_empty() {
             self.waiting = std::mem::take(&mut self.forced);
             self.trimmer.start(Reason::Pressure);
@@ -433,11 +430,14 @@ impl NetworkBehaviour for Behaviour {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
         self.poll_pressure(cx);
+        // Once in a poll: handles that are called all the time wake the Swarm again, and it has its turn between.
+        let mut called = false;
         loop {
             if let Some(out) = self.out.pop_front() {
                 return Poll::Ready(out);
             }
-            if self.shared.poll_called(cx) {
+            if !called && self.shared.poll_called(cx) {
+                called = true;
                 self.on_called(self.shared.now());
                 continue;
             }
@@ -510,6 +510,11 @@ fn is_relayed(address: &Multiaddr) -> bool {
 
 #[cfg(test)]
 impl Behaviour {
+    pub(crate) fn hook_panics(&self) -> Vec<(&'static str, u64)> {
+        let count = |hook: &Hook| (hook.name(), self.shared.panics().get(*hook));
+        Hook::ALL.iter().map(count).collect()
+    }
+
     pub(crate) fn registry(&self) -> crate::count::Registry {
         self.shared.activity.clone()
     }

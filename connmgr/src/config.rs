@@ -219,23 +219,27 @@ impl Config {
     /// inbound connection before dialled only, fewer streams before more. Under memory pressure
     /// ([`Manager::force_trim`](crate::Manager::force_trim)) more streams go before fewer.
     ///
-    /// The closure is asked once for each candidate of each trim, in the Swarm's task and under no lock. It may call the manager, but should
-    /// be quick. If it panics the peer counts as `(0, 0)`.
+    /// The closure is asked once for each candidate of each trim, and once for a newcomer at the hard limit, in the Swarm's task and
+    /// under no lock: a slow one holds up the Swarm. [`Manager::explain`](crate::Manager::explain) asks it on its caller's thread. It may call
+    /// the manager; an explanation that it asks for takes every pair for `(0, 0)`. If it panics the peer counts as `(0, 0)`.
     pub fn with_order(mut self, order: impl Fn(&Candidate) -> (i64, i64) + Send + Sync + 'static) -> Self {
         self.order = Some(Arc::new(order));
         self
     }
 
     /// Lets `closer` close what is trimmed, for instance after telling the peer why. It gets the peer, the connection, and the reason as one word.
-    /// It is called in the Swarm's task, once for each connection, and must not block. A connection that is still there 2 s later is closed
-    /// without it.
+    /// It is called in the Swarm's task, under no lock, once for each connection, and must not block. It may call the manager. A connection
+    /// that is still there 2 s later is closed without it. If it panics, the peer's connections are closed at once.
     pub fn with_closer(mut self, closer: impl Fn(PeerId, ConnectionId, &'static str) + Send + Sync + 'static) -> Self {
         self.closer = Some(Arc::new(closer));
         self
     }
 
-    /// Takes the time from `now`, for tests. It must not go back. The behaviour's timer is a real one: after moving the clock, wake the Swarm by
+    /// Takes the time from `now`, for tests. The behaviour's timer is a real one: after moving the clock, wake the Swarm by
     /// [`Manager::trim_open_conns`](crate::Manager::trim_open_conns) or any event.
+    ///
+    /// Every call of the manager, and the Swarm's task, asks it, under no lock. While it goes back, panics, or calls the manager,
+    /// the time stands still.
     pub fn with_clock(mut self, now: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
         self.clock = Clock::new(Some(Arc::new(now)));
         self

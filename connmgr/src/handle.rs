@@ -49,7 +49,8 @@ impl Manager {
 
     /// Gives the peer under `tag` what `upsert` makes of its value there, 0 if it has none.
     ///
-    /// `upsert` is called under no lock, and again if another thread has changed the tag meanwhile. If it panics nothing has changed.
+    /// `upsert` is called on this thread, under no lock, and may call the manager. It is called again if the tag has changed
+    /// meanwhile, up to 1,024 times: its last answer stands. If it panics nothing has changed.
     pub fn upsert_tag(&self, peer: &PeerId, tag: &str, upsert: &mut dyn FnMut(i64) -> i64) {
         if self.is_open() {
             self.shared.book.upsert(peer, tag, upsert);

@@ -5,11 +5,12 @@ use crate::core::{Book, Dials, Mode, Rules, Seen, Stamp, excess};
 use crate::count::Registry;
 use crate::event::{Reason, Trimmed};
 use crate::info::{Explanation, Info};
+use crate::user_code::{Hook, HookPanics};
 use futures::channel::oneshot;
 use futures::task::AtomicWaker;
 use libp2p_identity::PeerId;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) struct Shared {
     pub(crate) book: Book,
@@ -78,13 +79,13 @@ impl Shared {
 
     /// A sender that is dropped answers with nothing closed.
     pub(crate) fn request(&self, request: Request, answer: oneshot::Sender<Trimmed>) {
-        {
-            let mut requests = self.requests();
-            if requests.ended {
-                return;
-            }
-            requests.waiting.push((request, answer));
+        let mut requests = self.requests();
+        if requests.ended {
+            drop(requests);
+            return drop(answer);
         }
+        requests.waiting.push((request, answer));
+        drop(requests);
         self.wake();
     }
 
@@ -96,7 +97,22 @@ impl Shared {
     pub(crate) fn end_requests(&self) {
         let mut requests = self.requests();
         requests.ended = true;
-        requests.waiting.clear();
+        let waiting = std::mem::take(&mut requests.waiting);
+        drop(requests);
+        for (_, answer) in waiting {
+            self.panics().call(Hook::Waker, || drop(answer));
+        }
+    }
+
+    pub(crate) fn panics(&self) -> &Arc<HookPanics> {
+        &self.book.panics
+    }
+
+    /// Wakes whoever waits for the outcome of a trim; who no longer does needs no answer.
+    pub(crate) fn answer(&self, waiting: impl IntoIterator<Item = oneshot::Sender<Trimmed>>, trimmed: Trimmed) {
+        for waiting in waiting {
+            self.panics().call(Hook::Waker, || waiting.send(trimmed));
+        }
     }
 
     fn requests(&self) -> MutexGuard<'_, Requests> {

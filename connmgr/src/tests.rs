@@ -15,6 +15,7 @@ mod order;
 mod original;
 mod remembered;
 mod threads;
+mod user_code;
 
 use crate::count::Activity;
 use crate::handler::SetKeepAlive;
@@ -49,6 +50,10 @@ impl Clock {
 
     fn advance(&self, by: Duration) {
         *self.0.lock().unwrap() += by;
+    }
+
+    fn set(&self, to: Instant) {
+        *self.0.lock().unwrap() = to;
     }
 }
 
@@ -109,7 +114,11 @@ impl Node {
     fn new(config: Config) -> Self {
         let clock = Clock::new();
         let own = clock.clone();
-        let (behaviour, manager) = crate::new(config.with_clock(move || own.now()));
+        Self::of(crate::new(config.with_clock(move || own.now())), clock)
+    }
+
+    /// With a configuration that has a clock already.
+    fn of((behaviour, manager): (Behaviour, Manager), clock: Clock) -> Self {
         Self {
             behaviour,
             manager,

@@ -12,8 +12,9 @@ use super::decaying::Definition;
 use super::hash::Hasher;
 use super::record::{Record, State, TagOutcome};
 use super::shard::{Common, Shard};
-use super::time::{Clock, Stamp};
+use super::time::{Clock, Moment, Stamp};
 use crate::config::Config;
+use crate::user_code::HookPanics;
 use libp2p_identity::PeerId;
 use smol_str::SmolStr;
 use std::collections::HashMap;
@@ -23,6 +24,10 @@ use std::time::Duration;
 
 /// As many as go-libp2p's: more than there are threads to meet in one.
 pub(crate) const SHARDS: usize = 256;
+
+/// How often a closure is asked for a new value while others, or the closure itself, change the old one: then its last
+/// answer stands.
+const MAX_TRIES: usize = 1_024;
 
 #[derive(Debug)]
 pub(crate) struct Book {
@@ -40,9 +45,19 @@ pub(crate) struct Book {
     closing: AtomicUsize,
     /// Tags that were not set because the peer has as many as it may.
     refused_tags: AtomicU64,
-    definitions: Mutex<HashMap<SmolStr, Arc<Definition>>>,
+    definitions: Mutex<Definitions>,
+    pub(crate) panics: Arc<HookPanics>,
     /// Peers whose connections are to be kept alive from now on, or no longer.
     changed: Mutex<Vec<PeerId>>,
+}
+
+/// Decaying tags.
+#[derive(Debug, Default)]
+struct Definitions {
+    by_name: HashMap<SmolStr, Arc<Definition>>,
+    /// Closed ones of which records may still have values: whoever lets go of the last one must not hold a lock, as it drops
+    /// closures of the user's. See [`Book::drop_ended`].
+    ended: Vec<Arc<Definition>>,
 }
 
 /// A cache line, and the one that the processor fetches with it.
@@ -55,8 +70,10 @@ impl Book {
 
     pub(crate) fn new(config: &Config) -> Self {
         let retention = config.retention;
+        let panics = Arc::default();
         Self {
-            clock: config.clock.clone(),
+            clock: config.clock.clone().counting(&panics),
+            panics,
             shards: std::iter::repeat_with(Padded::default).take(SHARDS).collect(),
             hasher: Hasher::new(),
             common: Common {
@@ -116,77 +133,77 @@ impl Book {
     // ---- tags ----
 
     pub(crate) fn tag(&self, peer: &PeerId, tag: &str, value: i64) {
-        let hash = self.hash(peer);
+        let (hash, moment) = (self.hash(peer), self.clock.moment());
         let mut shard = self.lock(Self::shard_of(hash));
-        let (slot, made) = self.find_or_make(&mut shard, hash, peer);
-        if shard.records[slot].set_tag(tag, value, self.max_tags) == TagOutcome::Full {
-            self.refuse_tag(peer);
-        }
+        let (slot, made) = self.find_or_make(&mut shard, hash, peer, moment);
+        let outcome = shard.records[slot].set_tag(tag, value, self.max_tags);
         drop(shard);
-        if made {
-            self.bound_early(hash);
-        }
+        self.tagged(hash, peer, outcome, made, moment);
     }
 
     pub(crate) fn untag(&self, peer: &PeerId, tag: &str) {
-        let hash = self.hash(peer);
+        let (hash, moment) = (self.hash(peer), self.clock.moment());
         let mut shard = self.lock(Self::shard_of(hash));
-        if let Some(slot) = shard.find_live(hash, peer, &self.common, || self.clock.now()) {
+        if let Some(slot) = shard.find_live(hash, peer, &self.common, || moment.now()) {
             shard.records[slot].remove_tag(tag);
         }
     }
 
+    /// A closure whose tag is changed by others, or by itself, is asked again, but not for ever.
     pub(crate) fn upsert(&self, peer: &PeerId, tag: &str, upsert: &mut dyn FnMut(i64) -> i64) {
         let hash = self.hash(peer);
-        let read = |shard: &mut Shard| {
+        let read = |shard: &mut Shard, moment: Moment<'_>| {
             shard
-                .find_live(hash, peer, &self.common, || self.clock.now())
+                .find_live(hash, peer, &self.common, || moment.now())
                 .and_then(|slot| shard.records[slot].tag(tag))
                 .unwrap_or(0)
         };
-        let mut old = read(&mut self.lock(Self::shard_of(hash)));
+        let mut moment = self.clock.moment();
+        let mut old = read(&mut self.lock(Self::shard_of(hash)), moment);
+        let mut asked = 0;
         loop {
+            asked += 1;
             let new = upsert(old);
+            moment = self.clock.moment();
             let mut shard = self.lock(Self::shard_of(hash));
-            let found = read(&mut shard);
-            if found != old {
+            let found = read(&mut shard, moment);
+            if found != old && asked < MAX_TRIES {
                 old = found;
                 continue;
             }
-            let (slot, made) = self.find_or_make(&mut shard, hash, peer);
-            if shard.records[slot].set_tag(tag, new, self.max_tags) == TagOutcome::Full {
-                self.refuse_tag(peer);
-            }
+            let (slot, made) = self.find_or_make(&mut shard, hash, peer, moment);
+            let outcome = shard.records[slot].set_tag(tag, new, self.max_tags);
             drop(shard);
-            if made {
-                self.bound_early(hash);
-            }
-            return;
+            return self.tagged(hash, peer, outcome, made, moment);
         }
     }
 
-    fn refuse_tag(&self, peer: &PeerId) {
-        if self.refused_tags.fetch_add(1, Ordering::Relaxed) == 0 {
+    /// What is left to be done after a tag was set, under no lock.
+    fn tagged(&self, hash: u64, peer: &PeerId, outcome: TagOutcome, made: bool, moment: Moment<'_>) {
+        if outcome == TagOutcome::Full && self.refused_tags.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!(%peer, max = self.max_tags, "a peer has as many tags as it may; others are ignored");
+        }
+        if made {
+            self.bound_early(hash, moment.now());
         }
     }
 
     /// The record of a peer that is about to be tagged; whether it is a new early one.
-    fn find_or_make(&self, shard: &mut Shard, hash: u64, peer: &PeerId) -> (usize, bool) {
-        match shard.find_live(hash, peer, &self.common, || self.clock.now()) {
+    fn find_or_make(&self, shard: &mut Shard, hash: u64, peer: &PeerId, moment: Moment<'_>) -> (usize, bool) {
+        match shard.find_live(hash, peer, &self.common, || moment.now()) {
             Some(slot) => {
                 // Without retention only the grace of a gone peer is remembered. A tag makes it an early one.
                 let record = &mut shard.records[slot];
                 let early = !self.keep_tags && matches!(record.state(), State::Gone { .. });
                 if early {
                     record.set_left(record.left());
-                    let since = self.common.early_since(self.clock.now());
+                    let since = self.common.early_since(moment.now());
                     shard.set_state(slot, State::Early { since }, &self.common);
                 }
                 (slot, early)
             }
             None => {
-                let now = self.clock.now();
+                let now = moment.now();
                 shard.sweep(&self.common, now);
                 let since = self.common.early_since(now);
                 let record = Record::new(*peer, hash, State::Early { since }, now);
@@ -195,22 +212,29 @@ impl Book {
         }
     }
 
-    fn bound_early(&self, hash: u64) {
-        self.bound(
-            Shard::evict_early,
-            &self.common.early,
-            self.max_early,
-            Self::shard_of(hash),
-        );
+    fn bound_early(&self, hash: u64, now: Stamp) {
+        let (count, newest) = (&self.common.early, Self::shard_of(hash));
+        self.bound(Shard::evict_early, count, self.max_early, newest, now);
+    }
+
+    fn bound_gone(&self, hash: u64, now: Stamp) {
+        let (count, newest) = (&self.common.gone, Self::shard_of(hash));
+        self.bound(Shard::evict_gone, count, self.max_gone, newest, now);
     }
 
     /// Removes old records until there are no more than there may be: those that have expired, then the oldest of the next part,
     /// and of this part, where the newest is, last of all.
-    fn bound(&self, evict: fn(&mut Shard, &Common) -> bool, count: &AtomicUsize, max: usize, newest: usize) {
+    fn bound(
+        &self,
+        evict: fn(&mut Shard, &Common) -> bool,
+        count: &AtomicUsize,
+        max: usize,
+        newest: usize,
+        now: Stamp,
+    ) {
         if count.load(Ordering::Relaxed) <= max {
             return;
         }
-        let now = self.clock.now();
         for offset in 1..=SHARDS {
             let mut shard = self.lock((newest + offset) % SHARDS);
             shard.sweep(&self.common, now);
@@ -240,9 +264,9 @@ impl Book {
 
     /// Reads a record, without making one, expired or not asking any closure.
     fn look<R>(&self, peer: &PeerId, read: impl FnOnce(&mut Record) -> R) -> Option<R> {
-        let hash = self.hash(peer);
+        let (hash, moment) = (self.hash(peer), self.clock.moment());
         let mut shard = self.lock(Self::shard_of(hash));
-        let slot = shard.find_live(hash, peer, &self.common, || self.clock.now())?;
+        let slot = shard.find_live(hash, peer, &self.common, || moment.now())?;
         Some(read(&mut shard.records[slot]))
     }
 

@@ -92,7 +92,11 @@ impl Evictor {
         let (kept, value) = known.unwrap_or((false, 0));
         let key = Key::newcomer(kept, value, outbound);
         let key = match rules.order {
-            Some(order) => key.with_rank(rank(order, &view_newcomer(peer, value, outbound, relayed))),
+            Some(order) => key.with_rank(rank(
+                order,
+                &view_newcomer(peer, value, outbound, relayed),
+                &rules.book.panics,
+            )),
             None => key,
         };
         (key, !kept && value <= 0 && !outbound)

@@ -135,7 +135,8 @@ fn peers_that_are_released_behind_a_trim_that_runs_are_looked_at() {
 #[test]
 fn whatever_makes_a_candidate_makes_the_background_look_again() {
     // Each of these once nobody but protected peers is past grace, and nobody in it.
-    let cases: [(&str, fn(&mut Node, PeerId)); 5] = [
+    type Make = fn(&mut Node, PeerId);
+    let cases: [(&str, Make); 5] = [
         ("protection ends", |node, peer| {
             node.manager.unprotect(&peer, "friend");
         }),

@@ -185,7 +185,8 @@ fn a_peer_that_is_not_connected_has_tag_info_exactly_while_it_has_a_tag() {
             .manager
             .register_decaying_tag("pop", SECOND, Decay::fixed(1), Bump::sum_unbounded())
             .unwrap();
-        let states: [(&str, fn(&mut Node) -> PeerId); 4] = [
+        type Peer = fn(&mut Node) -> PeerId;
+        let states: [(&str, Peer); 4] = [
             ("unknown", |_| PeerId::random()),
             ("gone", gone),
             ("protected", |node| {

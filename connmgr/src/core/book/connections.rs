@@ -1,7 +1,6 @@
 //! Connections in the book: called by the behaviour only.
 
 use super::super::record::{Conn, Record, State};
-use super::super::shard::Shard;
 use super::super::time::Stamp;
 use super::{Book, SHARDS};
 use crate::count::Activity;
@@ -37,7 +36,6 @@ impl Book {
         };
         let record = &mut shard.records[slot];
         if record.conns.iter().any(|conn| conn.id == id) {
-            tracing::debug!(%peer, connection = %id, "established twice");
             return None;
         }
         if record.conns.is_empty() {
@@ -92,12 +90,7 @@ impl Book {
         }
         drop(shard);
         if gone {
-            self.bound(
-                Shard::evict_gone,
-                &self.common.gone,
-                self.max_gone,
-                Self::shard_of(hash),
-            );
+            self.bound_gone(hash, now);
         }
         Some(Closed {
             closing: conn.closing,

@@ -1,7 +1,6 @@
 //! Protection in the book: what keeps peers, and whose keeping has changed.
 
 use super::super::record::{Record, State};
-use super::super::shard::Shard;
 use super::Book;
 use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
@@ -28,12 +27,12 @@ impl Book {
     }
 
     fn keep(&self, peer: &PeerId, change: impl FnOnce(&mut Record)) -> bool {
-        let hash = self.hash(peer);
+        let (hash, moment) = (self.hash(peer), self.clock.moment());
         let mut shard = self.lock(Self::shard_of(hash));
-        let slot = match shard.find_live(hash, peer, &self.common, || self.clock.now()) {
+        let slot = match shard.find_live(hash, peer, &self.common, || moment.now()) {
             Some(slot) => slot,
             None => {
-                let record = Record::new(*peer, hash, State::Pinned, self.clock.now());
+                let record = Record::new(*peer, hash, State::Pinned, moment.now());
                 shard.insert(record, &self.common)
             }
         };
@@ -46,12 +45,11 @@ impl Book {
     }
 
     fn release(&self, peer: &PeerId, change: impl FnOnce(&mut Record)) -> (bool, bool) {
-        let hash = self.hash(peer);
+        let (hash, now) = (self.hash(peer), self.clock.now());
         let mut shard = self.lock(Self::shard_of(hash));
         let Some(slot) = shard.find(hash, peer) else {
             return (false, false);
         };
-        let now = self.clock.now();
         let record = &mut shard.records[slot];
         let before = record.is_kept();
         change(record);
@@ -82,13 +80,8 @@ impl Book {
         }
         drop(shard);
         match bound {
-            Some(true) => self.bound_early(hash),
-            Some(false) => self.bound(
-                Shard::evict_gone,
-                &self.common.gone,
-                self.max_gone,
-                Self::shard_of(hash),
-            ),
+            Some(true) => self.bound_early(hash, now),
+            Some(false) => self.bound_gone(hash, now),
             None => {}
         }
         (protected, false)
