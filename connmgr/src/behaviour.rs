@@ -1,14 +1,16 @@
 //! The manager in a Swarm: events and time go into the pure half, and what that wants closed goes out.
 
+mod admission;
+mod closing;
+
 use crate::config::{Closer, Config, KeepAlive};
 use crate::core::{Evictor, Mode, Newcomer, Stamp, Step, Trimmer};
 use crate::event::{Event, Reason, Trimmed};
-use crate::handle::{HardLimitReached, Manager};
+use crate::handle::Manager;
 use crate::handler::{Handler, SetKeepAlive};
 use crate::metrics::Metrics;
 use crate::pressure::{Alarm, Watcher};
 use crate::shared::{Request, Shared};
-use crate::user_code::Hook;
 use futures::channel::oneshot;
 use futures::future::FutureExt as _;
 use futures_timer::Delay;
@@ -26,9 +28,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-
-/// How long a closer has before its connection is closed without it.
-const CLOSER_TIME: Duration = Duration::from_secs(2);
 
 /// A behaviour that counts connections and trims them, and the handle to it.
 ///
@@ -147,6 +146,7 @@ impl Behaviour {
         let open = self.shared.book.open();
         if let Some(at) = candidate_from {
             self.trimmer.expect(at, open, now);
+            self.keep_limit(peer_id, connection_id, endpoint, now);
         }
     }
 
@@ -186,59 +186,6 @@ impl Behaviour {
             }
         };
         Handler::new(keep_alive)
-    }
-
-    /// At the hard limit, makes room or says no.
-    fn admit(&mut self, newcomer: Newcomer) -> Result<(), ConnectionDenied> {
-        let Some(limit) = self.shared.hard_limit else {
-            return Ok(());
-        };
-        if self.shared.book.open() < limit {
-            return Ok(());
-        }
-        let shared = self.shared.clone();
-        let now = shared.now();
-        match self.evictor.make_room(&shared.rules(Mode::Evict, now), newcomer) {
-            Some((peer, connections)) => {
-                let close = self.close(peer, &connections, Reason::HardLimit, now);
-                self.out.extend(close);
-                let connections = connections.len();
-                let reason = Reason::HardLimit;
-                self.report(Event::Trimmed {
-                    peer,
-                    connections,
-                    reason,
-                });
-                Ok(())
-            }
-            None => {
-                self.report(Event::Denied { peer: newcomer.peer });
-                Err(ConnectionDenied::new(HardLimitReached { limit }))
-            }
-        }
-    }
-
-    /// Closes a peer's connections, or lets the closer do so.
-    fn close(
-        &mut self,
-        peer_id: PeerId,
-        connections: &[ConnectionId],
-        reason: Reason,
-        now: Stamp,
-    ) -> Option<ToSwarm<Event, SetKeepAlive>> {
-        let close = ToSwarm::CloseConnection {
-            peer_id,
-            connection: CloseConnection::All,
-        };
-        let Some(closer) = &self.closer else { return Some(close) };
-        for connection in connections {
-            let call = || closer(peer_id, *connection, reason.as_str());
-            if self.shared.panics().call(Hook::Closer, call).is_none() {
-                return Some(close);
-            }
-        }
-        self.unclosed.push_back((now.after(CLOSER_TIME), peer_id));
-        None
     }
 
     /// Counts and reports.
@@ -302,21 +249,6 @@ impl Behaviour {
         if !self.forced.is_empty() {
             self.waiting = std::mem::take(&mut self.forced);
             self.trimmer.start(Reason::Pressure);
-        }
-    }
-
-    /// Closes what a closer should have closed by now.
-    fn on_unclosed(&mut self, now: Stamp) {
-        while let Some((due, peer_id)) = self.unclosed.front().copied()
-            && due <= now
-        {
-            self.unclosed.pop_front();
-            for connection in self.shared.book.closing_of(&peer_id) {
-                self.out.push_back(ToSwarm::CloseConnection {
-                    peer_id,
-                    connection: CloseConnection::One(connection),
-                });
-            }
         }
     }
 
@@ -457,7 +389,7 @@ impl NetworkBehaviour for Behaviour {
                     connections,
                     reason,
                 } => {
-                    let close = self.close(peer, &connections, reason, now);
+                    let close = self.close(peer, &connections, CloseConnection::All, reason, now);
                     let connections = connections.len();
                     self.report(Event::Trimmed {
                         peer,
@@ -511,6 +443,7 @@ fn is_relayed(address: &Multiaddr) -> bool {
 #[cfg(test)]
 impl Behaviour {
     pub(crate) fn hook_panics(&self) -> Vec<(&'static str, u64)> {
+        use crate::user_code::Hook;
         let count = |hook: &Hook| (hook.name(), self.shared.panics().get(*hook));
         Hook::ALL.iter().map(count).collect()
     }

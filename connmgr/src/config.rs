@@ -117,13 +117,18 @@ impl Config {
         self
     }
 
-    /// A number of established connections that is never exceeded for longer than it takes to close one. Default: none.
+    /// The most connections at a time. Default: none.
     ///
-    /// At the limit a newcomer takes the place of the least valuable peer, if that is worth less than he is: a protected
-    /// newcomer is worth more than anybody who is not, then the higher value counts, then a dialled connection
-    /// counts more than an accepted one. Grace does not help here, or strangers who keep coming would keep friends out. If
-    /// nobody is worth less the newcomer is denied with [`HardLimitReached`](crate::HardLimitReached). The peer that goes is the least valuable of
-    /// at most 8,192 that are looked at, so that one newcomer costs no more than that.
+    /// Every established connection counts, also while it is being closed; one in its handshake does not. Below the limit every newcomer
+    /// comes in. At the limit it takes the place of the least valuable peer, if that is worth less: a protected newcomer is worth
+    /// more than all who are not, then the higher value counts, then a dialled connection counts more than an accepted one. Grace
+    /// does not help here, or strangers who keep coming would keep friends out. If no peer is worth less the newcomer is denied
+    /// with [`HardLimitReached`](crate::HardLimitReached). The peer that goes is the least valuable of at most 8,192 that are looked
+    /// at, so that one newcomer costs no more than that.
+    ///
+    /// The other peer is closed when the newcomer is in: one that another behaviour denies costs no peer its place, whatever the
+    /// order of the behaviours. While connections close there may be more than `connections` in all, but no more than an eighth
+    /// (at least one); then newcomers of any worth are denied. Without those that close there are never more than `connections`.
     ///
     /// # Errors
     ///

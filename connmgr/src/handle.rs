@@ -173,7 +173,8 @@ impl Manager {
     ///
     /// The hard limit, or the high watermark where there is none, is above `system`.
     pub fn check_limit(&self, system: usize) -> Result<(), LimitError> {
-        let manager = self.shared.hard_limit.unwrap_or(self.shared.high);
+        let hard = self.shared.hard_limit.map(|hard| hard.limit);
+        let manager = hard.unwrap_or(self.shared.high);
         if manager > system {
             Err(LimitError { manager, system })
         } else {
@@ -183,21 +184,16 @@ impl Manager {
 
     /// The hard limit as a question that a transport can ask about a connection before it has cost much: a knock's admission hook, a gater's.
     ///
-    /// It lets everybody in while there is room. At the limit it lets in who is protected, in use or has a value above zero, for whom the behaviour may find a place, and denies
-    /// others with [`HardLimitReached`]. Without a hard limit it denies nobody. Connections in their handshake are not counted: the behaviour
-    /// is the one that holds the limit.
+    /// It allows every peer while there is room. At the limit it allows peers that are protected, in use, or have a value above zero, as
+    /// the behaviour may find a place for them, and denies others with [`HardLimitReached`]. What counts is what counts for
+    /// [`Config::with_hard_limit`](crate::Config::with_hard_limit): not handshakes, so that the behaviour is the one that holds the
+    /// limit. Without a hard limit it denies no peer.
     pub fn hard_cap(
         &self,
     ) -> impl Fn(&PeerId, &ConnectedPoint) -> Result<(), Box<dyn Error + Send + Sync>> + Clone + Send + Sync + use<>
     {
         let shared = self.shared.clone();
-        move |peer, _| match shared.has_room_for(peer) {
-            true => Ok(()),
-            false => Err(HardLimitReached {
-                limit: shared.hard_limit.unwrap_or(0),
-            }
-            .into()),
-        }
+        move |peer, _| Ok(shared.has_room_for(peer)?)
     }
 
     /// Wraps a transport so that streams and last activity of its connections are known to the order in which they are
@@ -320,7 +316,7 @@ impl fmt::Debug for InUse {
     }
 }
 
-/// There are as many connections as there may be, and nobody is worth less than the newcomer.
+/// There are as many connections as there may be, and no peer is worth less than the newcomer; or too many of them are being closed.
 ///
 /// The cause of a [`ConnectionDenied`](libp2p_swarm::ConnectionDenied) by the behaviour: `denied.downcast::<HardLimitReached>()`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

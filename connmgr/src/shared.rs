@@ -1,9 +1,10 @@
 //! What the behaviour and its handles share.
 
 use crate::config::{Config, Order, TrimTarget};
-use crate::core::{Book, Dials, Mode, Rules, Seen, Stamp, excess};
+use crate::core::{Book, Dials, HardLimit, Mode, Room, Rules, Seen, Stamp, excess};
 use crate::count::Registry;
 use crate::event::{Reason, Trimmed};
+use crate::handle::HardLimitReached;
 use crate::info::{Explanation, Info};
 use crate::user_code::{Hook, HookPanics};
 use futures::channel::oneshot;
@@ -19,7 +20,7 @@ pub(crate) struct Shared {
     pub(crate) low: usize,
     pub(crate) high: usize,
     pub(crate) target: TrimTarget,
-    pub(crate) hard_limit: Option<usize>,
+    pub(crate) hard_limit: Option<HardLimit>,
     pub(crate) order: Option<Order>,
     /// Nanoseconds of its stamp plus one; 0 before the first.
     pub(crate) last_trim: AtomicU64,
@@ -53,7 +54,7 @@ impl Shared {
             low: config.low,
             high: config.high,
             target: config.target,
-            hard_limit: config.hard_limit,
+            hard_limit: config.hard_limit.map(HardLimit::new),
             order: config.order.clone(),
             last_trim: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -159,14 +160,19 @@ impl Shared {
         self.last_trim.store(now.0.saturating_add(1), Ordering::Relaxed);
     }
 
-    pub(crate) fn has_room_for(&self, peer: &PeerId) -> bool {
-        let Some(limit) = self.hard_limit else { return true };
-        if self.book.open() < limit {
-            return true;
-        }
-        self.book
-            .read(peer, self.now(), |record, value| record.is_kept() || value > 0)
-            .unwrap_or(false)
+    /// Whether there is room for a peer of which nothing is known but who it is, or may be.
+    pub(crate) fn has_room_for(&self, peer: &PeerId) -> Result<(), HardLimitReached> {
+        let Some(hard) = self.hard_limit else { return Ok(()) };
+        let finds_room = match hard.room(&self.book) {
+            Room::Free => true,
+            Room::OfAnother => self
+                .book
+                .read(peer, self.now(), |record, value| record.is_kept() || value > 0)
+                .unwrap_or(false),
+            Room::None => false,
+        };
+        let limit = hard.limit;
+        finds_room.then_some(()).ok_or(HardLimitReached { limit })
     }
 
     pub(crate) fn explain(&self, peer: &PeerId) -> Explanation {

@@ -5,6 +5,7 @@ use super::dials::Dials;
 use super::record::{Record, State};
 use super::shard::Shard;
 use super::time::Stamp;
+use super::trim::find;
 use crate::config::Order;
 use crate::info::{Candidate, Class};
 use crate::user_code::{Hook, HookPanics, once};
@@ -237,6 +238,21 @@ impl Rules<'_> {
         } else if below.is_none_or(|below| entry.key < *below) {
             out.push(entry);
         }
+    }
+
+    /// A peer's entry as it would be now; nothing if it is no candidate any more.
+    pub(crate) fn again(&self, entry: &Entry) -> Option<Entry> {
+        let (mut out, mut ranked, mut seen) = (Vec::new(), Vec::new(), Seen::default());
+        {
+            let shard = &mut *self.book.lock(Book::shard_of(entry.hash));
+            let slot = find(shard, entry)?;
+            self.consider(shard, slot, None, &mut out, &mut ranked, &mut seen);
+        }
+        if let Some((order, (candidate, entry))) = self.order.zip(ranked.pop()) {
+            let key = entry.key.with_rank(rank(order, &candidate, &self.book.panics));
+            return Some(Entry { key, ..entry });
+        }
+        out.pop()
     }
 
     fn is_dialled(&self, record: &Record) -> bool {

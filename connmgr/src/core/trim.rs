@@ -427,7 +427,7 @@ pub(crate) fn mark(rules: &Rules<'_>, entry: &Entry, trim: u32) -> Option<(PeerI
 }
 
 /// Where the record was, or wherever it is now.
-fn find(shard: &Shard, entry: &Entry) -> Option<usize> {
+pub(crate) fn find(shard: &Shard, entry: &Entry) -> Option<usize> {
     let is_it = |record: &Record| record.hash == entry.hash && entry.key.is_of(record);
     let slot = entry.slot as usize;
     if shard.records.get(slot).is_some_and(is_it) {

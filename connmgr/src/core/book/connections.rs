@@ -121,6 +121,23 @@ impl Book {
         marked
     }
 
+    /// Marks one connection; whether it was there and not marked yet.
+    pub(crate) fn mark_one(&self, peer: &PeerId, id: ConnectionId, trim: u32) -> bool {
+        let hash = self.hash(peer);
+        let mut shard = self.lock(Self::shard_of(hash));
+        let Some(slot) = shard.find(hash, peer) else {
+            return false;
+        };
+        let mut conns = shard.records[slot].conns.iter_mut();
+        let Some(conn) = conns.find(|conn| conn.id == id && conn.closing == 0) else {
+            return false;
+        };
+        conn.closing = trim;
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.closing.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
     /// A peer's connections that are marked.
     pub(crate) fn closing_of(&self, peer: &PeerId) -> Vec<ConnectionId> {
         let hash = self.hash(peer);
