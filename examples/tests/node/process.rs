@@ -124,6 +124,10 @@ impl Running {
         line.rsplit(' ').next().unwrap().to_owned()
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
     }
