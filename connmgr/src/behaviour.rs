@@ -210,6 +210,8 @@ impl Behaviour {
     fn on_called(&mut self, now: Stamp) {
         if self.shared.is_closed() {
             self.trimmer.stop();
+            // No trim begins any more.
+            self.shared.answer(self.forced.drain(..), Trimmed::default());
         }
         for (request, answer) in self.shared.take_requests() {
             match (request, self.trimmer.running()) {

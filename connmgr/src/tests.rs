@@ -11,6 +11,11 @@ mod keep_alive;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod model;
+#[allow(
+    dead_code,
+    reason = "the program that runs beside go-libp2p includes it too, and needs other parts"
+)]
+mod naive;
 mod order;
 mod original;
 mod remembered;

@@ -112,6 +112,9 @@ impl Evictor {
         // One whose worth has changed since the look takes another place, and a closure could change it each time.
         let mut moves = 2 * REMEMBER;
         loop {
+            while self.pool.last().is_some_and(|last| last.hash == own_hash) {
+                self.pool.pop();
+            }
             let Some(entry) = self
                 .pool
                 .last()
@@ -126,9 +129,7 @@ impl Evictor {
                 self.refill(rules);
                 continue;
             };
-            if entry.hash != own_hash
-                && let Some(now) = rules.again(&entry)
-            {
+            if let Some(now) = rules.again(&entry) {
                 if now.key.merit(own_order) == entry.key.merit(own_order) {
                     return Some(entry);
                 }

@@ -232,6 +232,8 @@ impl Trimmer {
             {
                 self.fruitless_until = run.seen.grace_ends.unwrap_or(NEVER).min(self.expected);
             }
+            // What was due meanwhile is left out: looks fall on multiples of the silence period, and never follow a trim at once.
+            self.tick = self.tick.filter(|tick| *tick > rules.now);
             self.arm(rules.book.open(), rules.now);
         } else {
             self.run = Some(run);
