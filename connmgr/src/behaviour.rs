@@ -364,7 +364,8 @@ impl NetworkBehaviour for Behaviour {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
         self.poll_pressure(cx);
-        // Once in a poll: handles that are called all the time wake the Swarm again, and it has its turn between.
+        // Once in a poll: handles that are called all the time wake the Swarm again, and it has its
+        // turn between.
         let mut called = false;
         loop {
             if let Some(out) = self.out.pop_front() {
@@ -422,6 +423,8 @@ impl NetworkBehaviour for Behaviour {
 impl Drop for Behaviour {
     fn drop(&mut self) {
         self.shared.end_requests();
+        self.shared
+            .answer(self.waiting.drain(..).chain(self.forced.drain(..)), Trimmed::default());
         self.shared.book.disconnect_all(self.shared.now());
         for (_, peer) in self.dialing.drain() {
             self.shared.dials.end(&peer);

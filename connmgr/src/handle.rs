@@ -49,15 +49,17 @@ impl Manager {
 
     /// Gives the peer under `tag` what `upsert` makes of its value there, 0 if it has none.
     ///
-    /// `upsert` is called on this thread, under no lock, and may call the manager. It is called again if the tag has changed
-    /// meanwhile, up to 1,024 times: its last answer stands. If it panics nothing has changed.
+    /// `upsert` is called on this thread, under no lock, and may call the manager. It is called
+    /// again if the tag has changed meanwhile, up to 1,024 times: its last answer stands. If it
+    /// panics nothing has changed.
     pub fn upsert_tag(&self, peer: &PeerId, tag: &str, upsert: &mut dyn FnMut(i64) -> i64) {
         if self.is_open() {
             self.shared.book.upsert(peer, tag, upsert);
         }
     }
 
-    /// What is known of the peer. `None` for one that is neither connected nor tagged, whether or not it is protected.
+    /// What is known of the peer. `None` for one that is neither connected nor tagged, whether or
+    /// not it is protected.
     pub fn tag_info(&self, peer: &PeerId) -> Option<TagInfo> {
         self.shared.book.tag_info(peer)
     }
@@ -91,7 +93,8 @@ impl Manager {
     /// Exempts the peer from trimming, and keeps it alive if [`KeepAlive`](crate::KeepAlive) says so, until
     /// [`Self::unprotect`] with the same tag. The same tag twice is once. Connected or not: it outlives connections, and has no expiry.
     ///
-    /// Tags of a protected peer that is not connected do not expire. When the protection ends their time begins, as if they were set then.
+    /// Tags of a protected peer that is not connected do not expire. When the protection ends their
+    /// time begins, as if they were set then.
     pub fn protect(&self, peer: &PeerId, tag: &str) {
         if self.is_open() && self.shared.book.protect(peer, tag) {
             self.shared.wake();
@@ -184,10 +187,11 @@ impl Manager {
 
     /// The hard limit as a question that a transport can ask about a connection before it has cost much: a knock's admission hook, a gater's.
     ///
-    /// It allows every peer while there is room. At the limit it allows peers that are protected, in use, or have a value above zero, as
-    /// the behaviour may find a place for them, and denies others with [`HardLimitReached`]. What counts is what counts for
-    /// [`Config::with_hard_limit`](crate::Config::with_hard_limit): not handshakes, so that the behaviour is the one that holds the
-    /// limit. Without a hard limit it denies no peer.
+    /// It allows every peer while there is room. At the limit it allows peers that are protected,
+    /// in use, or have a value above zero, as the behaviour may find a place for them, and denies
+    /// others with [`HardLimitReached`]. What counts is what counts for
+    /// [`Config::with_hard_limit`](crate::Config::with_hard_limit): not handshakes, so that the
+    /// behaviour is the one that holds the limit. Without a hard limit it denies no peer.
     pub fn hard_cap(
         &self,
     ) -> impl Fn(&PeerId, &ConnectedPoint) -> Result<(), Box<dyn Error + Send + Sync>> + Clone + Send + Sync + use<>
@@ -278,14 +282,17 @@ impl Future for Trimming {
 pub struct InUse {
     shared: Arc<Shared>,
     peer: PeerId,
+    /// Not if the manager was closed by then.
+    holds: bool,
 }
 
 impl InUse {
     fn new(shared: Arc<Shared>, peer: PeerId) -> Self {
-        if shared.book.guard(&peer) {
+        let holds = !shared.is_closed();
+        if holds && shared.book.guard(&peer) {
             shared.wake();
         }
-        Self { shared, peer }
+        Self { shared, peer, holds }
     }
 
     /// Whom it protects.
@@ -302,7 +309,7 @@ impl Clone for InUse {
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        if self.shared.book.unguard(&self.peer) {
+        if self.holds && self.shared.book.unguard(&self.peer) {
             self.shared.wake();
         }
     }
@@ -316,7 +323,8 @@ impl fmt::Debug for InUse {
     }
 }
 
-/// There are as many connections as there may be, and no peer is worth less than the newcomer; or too many of them are being closed.
+/// There are as many connections as there may be, and no peer is worth less than the newcomer; or
+/// too many of them are being closed.
 ///
 /// The cause of a [`ConnectionDenied`](libp2p_swarm::ConnectionDenied) by the behaviour: `denied.downcast::<HardLimitReached>()`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -109,7 +109,7 @@ impl Shared {
         &self.book.panics
     }
 
-    /// Wakes whoever waits for the outcome of a trim; who no longer does needs no answer.
+    /// Wakes the tasks that wait for the outcome of a trim.
     pub(crate) fn answer(&self, waiting: impl IntoIterator<Item = oneshot::Sender<Trimmed>>, trimmed: Trimmed) {
         for waiting in waiting {
             self.panics().call(Hook::Waker, || waiting.send(trimmed));
@@ -160,7 +160,7 @@ impl Shared {
         self.last_trim.store(now.0.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Whether there is room for a peer of which nothing is known but who it is, or may be.
+    /// Whether there is room, or may be, for a peer of which nothing but the id is known.
     pub(crate) fn has_room_for(&self, peer: &PeerId) -> Result<(), HardLimitReached> {
         let Some(hard) = self.hard_limit else { return Ok(()) };
         let finds_room = match hard.room(&self.book) {

@@ -1,7 +1,9 @@
-//! Code of the user's that the manager calls: none of it ends a task, poisons a lock, or is called under one.
+//! Code of the user's that the manager calls: none of it ends a task, poisons a lock, or is called
+//! under one.
 //!
-//! A panic in what was given to the manager beforehand (a configuration's closures, a tag's functions) is caught, counted and
-//! logged here. A closure that is given to one call, as an upsert's, panics into that call.
+//! A panic in what was given to the manager beforehand (a configuration's closures, a tag's
+//! functions) is caught, counted and logged here. A closure that is given to one call, as an
+//! upsert's, panics into that call.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -110,7 +112,8 @@ thread_local! {
     static RUNNING: RefCell<Vec<Call>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Whether this thread is in such a call: then it has called the manager back, which must not begin it again.
+/// Whether this thread is in such a call: then it has called the manager back, which must not begin
+/// it again.
 pub(crate) fn is_running(call: Call) -> bool {
     RUNNING
         .try_with(|running| running.borrow().contains(&call))

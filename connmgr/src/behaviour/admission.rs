@@ -1,7 +1,7 @@
-//! The hard limit: who may come in, and who goes for it.
+//! The hard limit: which newcomer may come in, and which peer goes for it.
 //!
-//! A newcomer is judged before it is established, and the peer whose place it takes is closed once it is: between the
-//! two another behaviour may still deny it.
+//! A newcomer is judged before it is established, and the peer whose place it takes is closed once
+//! it is: between the two another behaviour may still deny it.
 
 use super::{Behaviour, is_relayed};
 use crate::core::{EVICTED, Mode, Newcomer, Room, Stamp};
@@ -33,8 +33,8 @@ impl Behaviour {
         Err(ConnectionDenied::new(HardLimitReached { limit }))
     }
 
-    /// Closes the peer whose place a newcomer has taken. If every such peer has gained since the newcomer was let in, it has to
-    /// go again itself.
+    /// Closes the peer whose place a newcomer has taken. If every such peer has gained since the
+    /// newcomer was let in, it has to go again itself.
     pub(super) fn keep_limit(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint, now: Stamp) {
         let Some(hard) = self.shared.hard_limit else { return };
         if self.shared.book.open() <= hard.limit {

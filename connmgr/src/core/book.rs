@@ -25,8 +25,8 @@ use std::time::Duration;
 /// As many as go-libp2p's: more than there are threads to meet in one.
 pub(crate) const SHARDS: usize = 256;
 
-/// How often a closure is asked for a new value while others, or the closure itself, change the old one: then its last
-/// answer stands.
+/// How often a closure is asked for a new value while others, or the closure itself, change the old
+/// one: then its last answer stands.
 const MAX_TRIES: usize = 1_024;
 
 #[derive(Debug)]
@@ -55,8 +55,8 @@ pub(crate) struct Book {
 #[derive(Debug, Default)]
 struct Definitions {
     by_name: HashMap<SmolStr, Arc<Definition>>,
-    /// Closed ones of which records may still have values: whoever lets go of the last one must not hold a lock, as it drops
-    /// closures of the user's. See [`Book::drop_ended`].
+    /// Closed ones of which records may still have values. The last reference must not go under a
+    /// lock, as it drops closures of the user's: see [`Book::drop_ended`].
     ended: Vec<Arc<Definition>>,
 }
 

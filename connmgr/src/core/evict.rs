@@ -82,7 +82,7 @@ impl Evictor {
         self.find(rules, newcomer).is_some()
     }
 
-    /// That peer, marked; nothing if there is none.
+    /// That peer, marked, if there is one.
     pub(crate) fn make_room(
         &mut self,
         rules: &Rules<'_>,
@@ -97,7 +97,8 @@ impl Evictor {
         }
     }
 
-    /// Brings the least valuable peer to the end of the pool, if it is worth less than the newcomer.
+    /// Brings the least valuable peer to the end of the pool, if it is worth less than the
+    /// newcomer.
     fn find(&mut self, rules: &Rules<'_>, newcomer: Newcomer) -> Option<Entry> {
         let own_order = rules.order.is_some();
         let (key, stranger) = Self::key(rules, newcomer);
@@ -109,7 +110,8 @@ impl Evictor {
         }
         // Strangers can come by the thousand, and each would cost a look at thousands of records: they get a tenth of the time.
         let mut refilled = stranger && rested;
-        // One whose worth has changed since the look takes another place, and a closure could change it each time.
+        // One whose worth has changed since the look takes another place, and a closure could
+        // change it each time.
         let mut moves = 2 * REMEMBER;
         loop {
             while self.pool.last().is_some_and(|last| last.hash == own_hash) {
@@ -121,7 +123,8 @@ impl Evictor {
                 .copied()
                 .filter(|last| last.key.merit(own_order) < merit)
             else {
-                // Those who were least valuable at the last look are not by now, or there are none.
+                // The least valuable peers of the last look are not by now, or all of them have
+                // gone.
                 if refilled {
                     return None;
                 }

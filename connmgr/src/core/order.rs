@@ -278,7 +278,8 @@ pub(crate) fn class(book: &Book, record: &Record, now: Stamp) -> Class {
     }
 }
 
-/// A closure that panics ranks the peer in the middle, and so does one that asks for an explanation from within.
+/// A closure that panics ranks the peer in the middle, and so does one that asks for an explanation
+/// from within.
 pub(crate) fn rank(order: &Order, candidate: &Candidate, panics: &HookPanics) -> (i64, i64) {
     let call = (Arc::as_ptr(order).addr(), 0);
     let ranked = once(call, || panics.call(Hook::Order, || order(candidate)));

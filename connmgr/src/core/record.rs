@@ -190,7 +190,8 @@ impl Record {
         };
     }
 
-    /// When the peer's last connection closed. Nothing while it has one, and for a peer that never had.
+    /// When the peer's last connection closed. Nothing while it has one, and for a peer that never
+    /// had.
     pub(crate) fn left(&self) -> Option<Stamp> {
         let noted = self.extra.as_ref().and_then(|extra| extra.left);
         noted.or_else(|| (self.kind == Kind::Gone).then_some(self.since))

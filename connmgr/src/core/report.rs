@@ -30,7 +30,7 @@ impl Book {
     }
 
     fn info(&self, record: &Record, value: i64) -> Option<TagInfo> {
-        // What else a record is kept for is nobody's tag, and may end at any time.
+        // A record may be kept for other reasons, which may end at any time.
         let known = record.state() == State::Connected || record.tag_count() > 0;
         known.then(|| TagInfo {
             first_seen: Some(self.clock.instant(record.first_seen)),

@@ -40,7 +40,8 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    /// Since when a record that becomes an early one now is one: later than what a trim has swept away in this very instant.
+    /// Since when a record that becomes an early one now is one: later than what a trim has swept
+    /// away in this very instant.
     pub(crate) fn early_since(&self, now: Stamp) -> Stamp {
         now.max(Stamp(self.swept.load(Ordering::Relaxed)))
     }
@@ -158,7 +159,8 @@ impl Shard {
         }
     }
 
-    /// Moves a record without connections into a state in which it stays, and keeps in mind when its peer left.
+    /// Moves a record without connections into a state in which it stays, and keeps in mind when
+    /// its peer left.
     pub(crate) fn pin(&mut self, slot: usize, common: &Common) {
         let left = self.records[slot].left();
         self.records[slot].set_left(left);

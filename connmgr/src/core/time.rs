@@ -44,8 +44,8 @@ struct Own {
     panics: Arc<HookPanics>,
 }
 
-/// The time of one call to the book. A clock of the user's is asked before the call locks anything, the platform's only
-/// when somebody wants to know.
+/// The time of one call to the book. A clock of the user's is asked before the call locks anything,
+/// the platform's only when the call needs it.
 #[derive(Clone, Copy)]
 pub(crate) struct Moment<'a> {
     clock: &'a Clock,

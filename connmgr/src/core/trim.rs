@@ -67,9 +67,11 @@ pub(crate) struct Trimmer {
     runs: u32,
     /// When to look whether there are too many connections.
     tick: Option<Stamp>,
-    /// When there may be more candidates than the last trim found, which were too few. See [`Self::expect`].
+    /// When there may be more candidates than the last trim found, which were too few. See
+    /// [`Self::expect`].
     fruitless_until: Stamp,
-    /// The earliest candidate to come that was told of while the present trim ran: it may have passed that peer already.
+    /// The earliest candidate to come that was told of while the present trim ran: it may have
+    /// passed that peer already.
     expected: Stamp,
     stopped: bool,
 }
@@ -162,7 +164,8 @@ impl Trimmer {
         true
     }
 
-    /// Sets the next look, unless an earlier one is set. Looks fall on multiples of the silence period.
+    /// Sets the next look, unless an earlier one is set. Looks fall on multiples of the silence
+    /// period.
     fn arm(&mut self, open: usize, now: Stamp) {
         if self.stopped || self.run.is_some() || open < self.high {
             return;
@@ -176,9 +179,9 @@ impl Trimmer {
         self.tick = Some(self.tick.map_or(next, |tick| tick.min(next)));
     }
 
-    /// To be called when a connection has been established, and whenever a peer becomes a candidate other than by the end of
-    /// a grace that a trim has seen: `at` the end of its grace, or now. Without it the background would not look again
-    /// after a trim that found too few candidates.
+    /// To be called when a connection has been established, and whenever a peer becomes a candidate
+    /// other than by the end of a grace that a trim has seen: `at` the end of its grace, or now.
+    /// Without it the background would not look again after a trim that found too few candidates.
     pub(crate) fn expect(&mut self, at: Stamp, open: usize, now: Stamp) {
         self.expected = self.expected.min(at);
         self.fruitless_until = self.fruitless_until.min(at);
@@ -232,7 +235,8 @@ impl Trimmer {
             {
                 self.fruitless_until = run.seen.grace_ends.unwrap_or(NEVER).min(self.expected);
             }
-            // What was due meanwhile is left out: looks fall on multiples of the silence period, and never follow a trim at once.
+            // What was due meanwhile is left out: looks fall on multiples of the silence period,
+            // and never follow a trim at once.
             self.tick = self.tick.filter(|tick| *tick > rules.now);
             self.arm(rules.book.open(), rules.now);
         } else {

@@ -13,8 +13,8 @@ use web_time::Instant;
 
 /// Says how much memory is in use.
 pub trait Source: Send {
-    /// Called once an interval, on the task that polls the [`Watcher`], and under no lock: it must not block for long. A panic counts
-    /// as an error.
+    /// Called once an interval, on the task that polls the [`Watcher`], and under no lock: it must
+    /// not block for long. A panic counts as an error.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The background looks again whenever there may be somebody to close.
+//! The background looks again whenever there may be a peer to close.
 
 use super::*;
 use crate::TrimTarget;
@@ -26,7 +26,8 @@ fn wait(node: &mut Node, seconds: u64) {
     }
 }
 
-/// Two connections of a protected peer and one of another, all past grace: a trim finds too few candidates.
+/// Two connections of a protected peer and one of another, all past grace: a trim finds too few
+/// candidates.
 fn fruitless() -> (Node, PeerId) {
     let mut node = node(1, 3, 20 * SECOND);
     let friend = PeerId::random();
@@ -80,7 +81,8 @@ fn thousands_of_newcomers_are_trimmed_with_the_defaults() {
     assert_eq!(node.count(), 200, "160 candidates and 40 protected peers");
 }
 
-/// A trim that has begun and will find nobody, and a peer in a part that it has looked at already.
+/// A trim that has begun and will find no candidate, and peers in parts that it has looked at
+/// already.
 fn trim_that_has_passed(node: &mut Node) -> (Trimming, Vec<PeerId>) {
     let passed: Vec<_> = std::iter::repeat_with(PeerId::random)
         .filter(|peer| node.behaviour.shard_of(peer) < 16)
@@ -134,7 +136,7 @@ fn peers_that_are_released_behind_a_trim_that_runs_are_looked_at() {
 
 #[test]
 fn whatever_makes_a_candidate_makes_the_background_look_again() {
-    // Each of these once nobody but protected peers is past grace, and nobody in it.
+    // Each of these when only protected peers are past grace, and no peer is in it.
     type Make = fn(&mut Node, PeerId);
     let cases: [(&str, Make); 5] = [
         ("protection ends", |node, peer| {

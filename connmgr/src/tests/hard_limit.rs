@@ -188,7 +188,8 @@ fn a_newcomer_that_another_behaviour_denies_costs_nobody_a_place() {
     }
 }
 
-/// A full node on which nothing that is told to close does, and one of whose newcomers is worth more than anybody.
+/// A full node on which nothing that is told to close does, and one of whose newcomers is worth
+/// more than anybody.
 fn slow(limit: usize) -> (Node, impl Fn(&Node) -> PeerId) {
     let mut node = node(limit).unwired();
     node.connect_many(limit);
@@ -209,7 +210,7 @@ fn what_is_closing_counts_and_its_places_are_given_away_once_and_an_eighth_of_th
             node.connect_as(newcomer, inbound()).unwrap();
             assert_eq!(node.count(), limit);
         }
-        // Whoever comes now, and however valuable: nothing has closed yet.
+        // However valuable a newcomer is: nothing has closed yet.
         for _ in 0..10 {
             let newcomer = friend(&node);
             assert_eq!(denied(node.connect_as(newcomer, inbound())), limit);
@@ -235,7 +236,7 @@ fn connections_that_a_trim_closes_hold_their_places_until_they_are_gone() {
     let _trim = node.manager.trim_open_conns();
     node.run();
     assert_eq!((node.told.len(), node.manager.info().closing), (15, 15));
-    // A stranger has to wait; two friends have the eighth, and nobody has to go for them.
+    // A stranger has to wait; two friends have the eighth, and no peer has to go for them.
     assert_eq!(denied(node.connect_as(PeerId::random(), inbound())), 16);
     for _ in 0..2 {
         let newcomer = friend(&node);
@@ -286,7 +287,7 @@ fn whoever_has_gained_value_since_the_last_look_does_not_have_to_go() {
     node.manager.tag_peer(&newcomer, "tag", 50);
     node.connect_as(newcomer, inbound()).unwrap();
     assert_eq!(node.trimmed(), [(peers[1], Reason::HardLimit)]);
-    // Nor does who came since the last look stay for that, once time has passed.
+    // A peer that came since the last look does not stay for that, once time has passed.
     node.clock.advance(SECOND);
     let poor = PeerId::random();
     node.disconnect_peer(peers[2]);

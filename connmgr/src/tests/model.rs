@@ -8,7 +8,8 @@ use crate::{Bump, BumpError, Decay, DecayingTag, TrimTarget};
 use proptest::prelude::*;
 
 const PEERS: usize = 6;
-/// What passes between two operations at the hard limit, so that each newcomer has a look of its own at the others.
+/// What passes between two operations at the hard limit, so that each newcomer has a look of its
+/// own at the others.
 const APART: Time = 100;
 
 fn op() -> impl Strategy<Value = Op> {
@@ -236,12 +237,13 @@ fn apply(op: Op, real: &mut Real, naive: &mut Naive) {
             assert_eq!(removed.is_ok(), acts);
             acts.then(|| naive.remove(peer, tag));
         }
-        Op::Reset(tag) if acts => {
+        Op::Reset(tag) => {
             real.tags[tag].close();
-            real.tags[tag] = register(&manager, tag);
-            naive.reset(tag);
+            if acts {
+                real.tags[tag] = register(&manager, tag);
+                naive.reset(tag);
+            }
         }
-        Op::Reset(_) => {}
         Op::Connect(peer, link) => {
             let connected = real.connect(peer, link, naive.now);
             assert_eq!(connected, naive.connect(peer, link));
@@ -283,7 +285,8 @@ fn apply(op: Op, real: &mut Real, naive: &mut Naive) {
             }
         }
         Op::Jump(seconds) => {
-            // To a moment at which the background would look anyway: it leaves those out at which it finds nobody.
+            // To a moment at which the background would look anyway: it leaves those out at which
+            // it finds no candidate.
             let step = naive.to_tick_after(seconds);
             real.node.advance(Duration::from_micros(step));
             naive.pass(step);

@@ -1,8 +1,9 @@
-//! A connection manager as naive as can be: one list, searched from end to end, tags that tick whenever they are due, and a
-//! sort. It plays this crate's manager, or go-libp2p's: where the two differ, [`Ways`] has a switch.
+//! A connection manager as naive as can be: one list, searched from end to end, tags that tick
+//! whenever they are due, and a sort. It plays this crate's manager, or go-libp2p's: where the two
+//! differ, [`Ways`] has a switch.
 //!
-//! It needs nothing but the standard library, so that the program that runs beside the real go-libp2p includes it too
-//! (`interop/tests/connmgr_beside_go`).
+//! It needs nothing but the standard library, so that the program that runs beside the real
+//! go-libp2p includes it too (`interop/tests/connmgr_beside_go`).
 
 #[path = "naive/connections.rs"]
 mod connections;
@@ -21,12 +22,14 @@ pub(crate) type Peer = usize;
 /// Microseconds since the manager was made.
 pub(crate) type Time = u64;
 pub(crate) const SECOND: Time = 1_000_000;
-/// The real manager takes a tag that is set in the instant of a trim, without grace, for a nanosecond younger.
+/// The real manager takes a tag that is set in the instant of a trim, without grace, for a
+/// nanosecond younger.
 const MOMENT: Time = 1;
 
 /// Names of plain tags. One is a decaying tag's as well.
 pub(crate) const TAGS: [&str; 4] = ["a", "b", "a tag whose name is longer than fits inline", "fixed"];
-/// The first loses 3 every 7 s, the second half of what it has every 10 s. Bumps of the first add, of the second overwrite.
+/// The first loses 3 every 7 s, the second half of what it has every 10 s. Bumps of the first add,
+/// of the second overwrite.
 pub(crate) const DECAYING: [&str; 2] = ["fixed", "linear"];
 pub(crate) const INTERVALS: [Time; 2] = [7 * SECOND, 10 * SECOND];
 
@@ -97,17 +100,19 @@ pub(crate) struct Ways {
     pub(crate) closing_counts: bool,
     /// D2: only trims that were asked for are recorded.
     pub(crate) background_unrecorded: bool,
-    /// D4, D6: a peer is forgotten with its last connection; whoever returns is new.
+    /// D4, D6: a peer is forgotten with its last connection, and is new when it returns.
     pub(crate) forgets_the_gone: bool,
     /// D5: early tags stay until a trim comes by; an emergency trim does not.
     pub(crate) early_tags_stay: bool,
     /// D5: protection has no effect on the age of early tags.
     pub(crate) early_tags_age_protected: bool,
-    /// D12: a decaying tag hides the plain one of its name, and addresses are listed, not connections.
+    /// D12: a decaying tag hides the plain one of its name, and addresses are listed, not
+    /// connections.
     pub(crate) info_collapses: bool,
-    /// A tag that is removed leaves an early record behind, and so does the removal of a decaying tag that never was.
+    /// A tag that is removed leaves an early record behind, and so does the removal of a decaying
+    /// tag that never was.
     pub(crate) empty_records: bool,
-    /// A dial in flight spares nobody.
+    /// A dial in flight spares no peer.
     pub(crate) dials_do_not_spare: bool,
     /// After a close, everything goes on but what runs in the background.
     pub(crate) close_ends_the_background_only: bool,
@@ -212,7 +217,7 @@ struct Run {
     deadline: Time,
 }
 
-/// Whom a trim closed.
+/// What a trim closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trimmed {
     pub(crate) at: Time,
@@ -227,6 +232,7 @@ pub(crate) struct Naive {
     behind: Time,
     pub(crate) peers: BTreeMap<Peer, Known>,
     pub(crate) kept: BTreeMap<Peer, Kept>,
+    idle_guards: BTreeMap<Peer, usize>,
     dials: BTreeMap<Peer, usize>,
     /// When each decaying tag ticks next.
     due: [Time; 2],
@@ -241,10 +247,11 @@ pub(crate) struct Naive {
     forced: Vec<usize>,
     /// Told to close, and not closed yet.
     told: Vec<(Peer, usize)>,
-    /// What trims have closed since somebody last took it.
+    /// What trims have closed since it was last taken.
     pub(crate) trims: Vec<Trimmed>,
     pub(crate) last_trim: Option<Time>,
-    /// What the real manager's trims have closed, for a model that follows it where equals may go in any order.
+    /// What the real manager's trims have closed, for a model that follows it where equals may go
+    /// in any order.
     pub(crate) observed: VecDeque<Trimmed>,
 }
 
@@ -259,6 +266,7 @@ impl Naive {
             behind: 0,
             peers: BTreeMap::new(),
             kept: BTreeMap::new(),
+            idle_guards: BTreeMap::new(),
             dials: BTreeMap::new(),
             due: INTERVALS,
             serial: 0,
@@ -285,8 +293,9 @@ impl Naive {
         self.closed && !self.ways().close_ends_the_background_only
     }
 
-    /// Does it to the model, with what the real manager's trims have closed meanwhile in [`Self::observed`]. A new connection
-    /// has that serial. What an unprotect returns, if it is one.
+    /// Does it to the model, with what the real manager's trims have closed meanwhile in
+    /// [`Self::observed`]. A new connection has that serial. What an unprotect returns, if it is
+    /// one.
     pub(crate) fn apply(&mut self, serial: usize, op: Op) -> Result<Option<bool>, Refuted> {
         // The original bumps and removes in the background, which a close ends.
         let acts = !self.is_over();
@@ -334,7 +343,8 @@ impl Naive {
 
     // ---- time ----
 
-    /// How long it takes until the next full second of the manager's time. Without grace it does not matter which.
+    /// How long it takes until the next full second of the manager's time. Without grace it does
+    /// not matter which.
     pub(crate) fn to_next_second(&self) -> Time {
         match self.behind {
             _ if self.setting.grace == 0 => SECOND + MOMENT,

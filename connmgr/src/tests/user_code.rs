@@ -1,4 +1,5 @@
-//! Code of the user's that panics, that calls back, and that takes its time. The README has a table of it.
+//! Code of the user's that panics, that calls back, and that takes its time. The README has a table
+//! of it.
 
 use super::*;
 use crate::{Bump, BumpError, Decay, DecayingTag, HardLimitReached};
@@ -129,7 +130,7 @@ fn a_decay_function_that_panics_leaves_the_value_and_is_asked_once_for_each_tick
         .unwrap();
     tag.bump(&peers[0], 5).unwrap();
     node.clock.advance(3 * TICK);
-    // By a reader, by a trim, and by nobody for the same ticks again.
+    // Asked by a reader and by a trim, and not again for the same ticks.
     assert_eq!(node.value(peers[0]), 5);
     assert_eq!(node.value(peers[0]), 5);
     assert_eq!(asked.load(Ordering::Relaxed), 3);
@@ -435,7 +436,8 @@ impl Gate {
     }
 }
 
-/// While `slow` stands in its closure, everything else goes on: about the same peer, and from another thread.
+/// While `slow` stands in its closure, everything else goes on: about the same peer, and from
+/// another thread.
 fn meanwhile(
     what: &str,
     manager: &Manager,
@@ -536,7 +538,7 @@ fn what_a_closure_holds_is_dropped_under_no_lock() {
         let mut node = Node::new(config());
         let peer = node.connect_new();
         let manager = node.manager.clone();
-        // Released by whoever drops the closure last: a guard of the very peer that has the tag.
+        // Released when the closure is dropped: a guard of the very peer that has the tag.
         let guard = node.manager.in_use(&peer);
         let decay = Decay::custom(move |seen| {
             let _ = &guard;
@@ -581,6 +583,14 @@ fn who_waits_for_a_trim_may_panic_when_it_is_woken() {
     let mut trimming = node.manager.trim_open_conns();
     assert!(trimming.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
     node.manager.close();
+    assert_eq!(trimming.now_or_never(), Some(Trimmed::default()));
+    // And when the behaviour does.
+    let mut node = Node::new(config()).unwired();
+    node.connect_many(3);
+    let mut trimming = node.manager.trim_open_conns();
+    node.run();
+    assert!(trimming.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+    drop(node.behaviour);
     assert_eq!(trimming.now_or_never(), Some(Trimmed::default()));
 }
 

@@ -16,7 +16,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-/// Denies some peers once it knows who they are.
+/// Denies some peers once they are authenticated.
 #[derive(Clone, Default)]
 struct Gate {
     denied: Arc<Mutex<HashSet<PeerId>>>,
@@ -106,7 +106,8 @@ fn swarm<B: NetworkBehaviour>(over: Over, key: &Keypair, manager: &Manager, beha
     Swarm::new(transport, behaviour, key.public().to_peer_id(), config)
 }
 
-/// A full node, and a newcomer that is worth more than anybody and that the gate denies, then lets in.
+/// A full node, and a newcomer that is worth more than anybody and that the gate denies, then lets
+/// in.
 async fn denied_and_let_in<B>(over: Over, behaviour: fn(Gate, Behaviour) -> B, dials: bool)
 where
     B: NetworkBehaviour<ToSwarm = Out>,
@@ -209,7 +210,8 @@ async fn a_newcomer_that_a_gate_denies_costs_nobody_a_place_whichever_behaviour_
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_closes_never_make_more_than_an_eighth_above_the_limit() {
     let config = Config::new(4, 16).unwrap().with_hard_limit(16).unwrap();
-    // A closer that leaves it to the manager, which takes 2 s: all that time the connections are there.
+    // A closer that leaves it to the manager, which takes 2 s: all that time the connections are
+    // there.
     let config = config.with_grace_period(LONG).with_closer(|_, _, _| {});
     let mut node = Node::new(Over::Knock, config, LONG).await;
     node.connect(16).await;

@@ -25,7 +25,8 @@ struct Args {
     /// At how many it begins to.
     #[arg(long, default_value_t = 90)]
     high: usize,
-    /// How many connections there may be at a time: at that number a newcomer needs a peer that is worth less.
+    /// How many connections there may be at a time: at that number a newcomer needs a peer that is
+    /// worth less.
     #[arg(long, default_value_t = 300)]
     most: usize,
     /// Peers that are protected.
@@ -112,7 +113,7 @@ struct Crowd {
     friends: Vec<PeerId>,
     useful: Vec<PeerId>,
     strangers: Vec<PeerId>,
-    /// Everybody who was let in, in the order of arrival.
+    /// All peers that were let in, in the order of arrival.
     arrivals: Vec<PeerId>,
     /// How many were not, at the hard limit.
     denied: usize,
@@ -149,7 +150,7 @@ impl Crowd {
                 manager.protect(&id, "friend");
                 crowd.friends.push(id);
             } else if !is_stranger {
-                // Known from before: worth a place even when there is none left.
+                // Known from before: worth a place even when all are taken.
                 crowd.score.bump(&id, 1)?;
                 crowd.useful.push(id);
             } else {

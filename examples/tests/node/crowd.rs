@@ -1,6 +1,7 @@
 //! What a crowd of peers that know a node's peer id can make it hold.
 //!
-//! `NODE_INSIDERS=400 cargo test -p examples --test node crowd -- --nocapture` says how much memory the node takes for it.
+//! `NODE_INSIDERS=400 cargo test -p examples --test node crowd -- --nocapture` says how much memory
+//! the node takes for it.
 
 use crate::process::{Dir, Running};
 use futures::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -30,8 +31,8 @@ enum Seen {
     Closed,
 }
 
-/// A connection of its own, without a Swarm, on which no stream comes further than to the greeting. Tells what it sees by its
-/// number.
+/// A connection of its own, without a Swarm, on which no stream comes further than to the greeting.
+/// Tells what it sees by its number.
 async fn insider(number: usize, address: Multiaddr, streams: usize, seen: mpsc::UnboundedSender<(usize, Seen)>) {
     let key = Keypair::generate_ed25519();
     let mut transport = libp2p_knock::tokio::Transport::new(libp2p_knock::Config::new(&key).unwrap());
@@ -39,8 +40,8 @@ async fn insider(number: usize, address: Multiaddr, streams: usize, seen: mpsc::
         role: Endpoint::Dialer,
         port_use: PortUse::New,
     };
-    // A node that has just started takes no knock of the same instant, and of a great crowd only some at a time: those
-    // whom it does not take meet silence.
+    // A node that has just started takes no knock of the same instant, and of a great crowd only
+    // some at a time: those whom it does not take meet silence.
     let (_, muxer) = loop {
         let dial = transport.dial(address.clone(), opts()).unwrap();
         if let Ok(Ok(connected)) = tokio::time::timeout(Duration::from_secs(5), dial).await {
@@ -125,7 +126,8 @@ async fn a_crowd_of_insiders_gets_as_many_connections_and_streams_as_a_node_allo
                 Seen::Refused => refused[number] += 1,
                 Seen::Closed => closed[number] = true,
             }
-            // One whose handshake the node has refused does not know: it meets silence, and is not served.
+            // One whose handshake the node has refused does not know: it meets silence, and is not
+            // served.
             let served = (0..insiders).filter(|at| !closed[*at] && half_open[*at] > 0);
             assert!(served.clone().count() <= most);
             if served.clone().count() == most && served.into_iter().all(|at| refused[at] >= STREAMS - 128) {

@@ -53,7 +53,7 @@ type operation struct {
 	Value   int    `json:"value"`
 	Inbound bool   `json:"inbound"`
 	Streams int    `json:"streams"`
-	Serial  int    `json:"serial"` // of a connection, given by whoever wrote the history
+	Serial  int    `json:"serial"` // of a connection, given by the history
 	Port    int    `json:"port"`
 	Seconds int    `json:"seconds"`
 }

@@ -148,7 +148,7 @@ pub(crate) fn check(history: &History, go: &mut Go) -> Result<Outcome, String> {
     Ok(outcome)
 }
 
-/// When and whom, in whichever order.
+/// When, and which peers, in whichever order.
 fn sets(trims: &[Trimmed]) -> Vec<(u64, BTreeSet<usize>)> {
     trims
         .iter()

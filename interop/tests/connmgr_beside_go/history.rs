@@ -92,7 +92,8 @@ impl History {
             Profile::Plain => setting.early_for = FOR_EVER,
             Profile::Everything => setting.slow = random.one_in(2),
         }
-        // In a plain history a peer comes once: a return is where go-libp2p has forgotten what this manager remembers.
+        // In a plain history a peer comes once: a return is where go-libp2p has forgotten what this
+        // manager remembers.
         let mut preview = Naive::new(setting);
         preview.pass(SECOND / 2);
         let mut ops = Vec::new();
@@ -114,14 +115,14 @@ impl History {
                 }
                 preview
                     .apply(ops.len(), op)
-                    .unwrap_or_else(|why| unreachable!("it follows nobody: {why}"));
+                    .unwrap_or_else(|why| unreachable!("it follows no manager: {why}"));
             }
             ops.push(op);
         }
         Self { profile, setting, ops }
     }
 
-    /// To whom a connection goes, by its serial: the number of the operation that made it.
+    /// The peer of a connection, by its serial: the number of the operation that made it.
     pub(crate) fn peers_of(&self) -> Vec<usize> {
         let peer = |op: &Op| match op {
             Op::Connect(peer, _) => *peer,

@@ -1,14 +1,17 @@
 //! The connection manager beside go-libp2p's, in random histories.
 //!
-//! One history is done to both managers, each with a clock that the test owns. After each operation it is compared who is
-//! connected, protected and known, what tags come to, and whom trims have closed.
+//! One history is done to both managers, each with a clock that the test owns. After each operation
+//! the test compares which peers are connected, protected and known, what tags come to, and what
+//! trims have closed.
 //!
-//! - Where nothing that the README of `libp2p-connmgr` lists as a difference can play a part, both have to be equal.
-//! - Where it can, each has to be what a naive manager is that goes its ways: the same for both, but for a switch for each
-//!   line of that list.
+//! - Where nothing that the README of `libp2p-connmgr` lists as a difference can play a part, both
+//!   have to be equal.
+//! - Where it can, each has to be what a naive manager is that goes its ways: the same for both,
+//!   but for a switch for each line of that list.
 //!
-//! `CONNMGR_HISTORIES=2000 CONNMGR_OPERATIONS=200 cargo test -p interop --test connmgr_beside_go` is the campaign. A history that
-//! fails is printed with its seed, and cut down to what it needs; `CONNMGR_SEED=… CONNMGR_HISTORIES=1` does it again.
+//! `CONNMGR_HISTORIES=2000 CONNMGR_OPERATIONS=200 cargo test -p interop --test connmgr_beside_go`
+//! is the campaign. A history that fails is printed with its seed, and cut down to what it needs;
+//! `CONNMGR_SEED=… CONNMGR_HISTORIES=1` does it again.
 
 #[cfg(test)]
 mod check;
@@ -43,7 +46,8 @@ mod tests {
         })
     }
 
-    /// Whether it fails, in one of some tries: where equals may go in any order, go-libp2p's choice is another each time.
+    /// Whether it fails, in one of some tries: where equals may go in any order, go-libp2p's choice
+    /// is another each time.
     fn fails(history: &History, go: &mut Go) -> Option<String> {
         (0..3).find_map(|_| check(history, go).err())
     }

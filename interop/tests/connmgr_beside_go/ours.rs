@@ -244,7 +244,7 @@ impl Ours {
             let mut dial = self.transport.dial(address, dial).unwrap();
             Pin::new(&mut dial).poll(&mut cx)
         } else {
-            // The inner transport reports whoever has "dialled" it.
+            // The inner transport reports what it listens at as having dialled.
             self.transport
                 .listen_on(ListenerId::next(), address.with_p2p(peer).unwrap())
                 .unwrap();
@@ -344,8 +344,8 @@ fn register(manager: &Manager, tag: usize) -> DecayingTag {
     try_register(manager, tag).unwrap()
 }
 
-/// A transport whose connections stand in for real ones, as in go-libp2p's own tests. What listens at an address has been
-/// dialled from there.
+/// A transport whose connections stand in for real ones, as in go-libp2p's own tests. What listens
+/// at an address has been dialled from there.
 #[derive(Default)]
 struct Stands(VecDeque<(ListenerId, Multiaddr)>);
 

@@ -108,7 +108,8 @@ impl Book {
         }
     }
 
-    /// Marks all connections of a record that are not marked yet; which, and how many, goes to `found`.
+    /// Marks all connections of a record that are not marked yet; which, and how many, goes to
+    /// `found`.
     pub(crate) fn mark_closing(&self, record: &mut Record, trim: u32, mut found: impl FnMut(ConnectionId)) -> usize {
         let mut marked = 0;
         for conn in record.conns.iter_mut().filter(|conn| conn.closing == 0) {

@@ -100,7 +100,8 @@ impl Book {
         true
     }
 
-    /// Peers whose protection has begun or ended since the last call, with whether they are kept now.
+    /// Peers whose protection has begun or ended since the last call, with whether they are kept
+    /// now.
     pub(crate) fn take_changed(&self) -> Vec<PeerId> {
         std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
     }

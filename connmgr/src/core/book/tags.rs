@@ -52,8 +52,8 @@ impl Book {
         self.drop_ended();
     }
 
-    /// Lets go of closed tags that no record and no handle knows any more, under no lock: what their closures hold may call
-    /// the manager when it is dropped.
+    /// Lets go of closed tags that no record and no handle knows any more, under no lock: what
+    /// their closures hold may call the manager when it is dropped.
     pub(crate) fn drop_ended(&self) {
         let mut definitions = self.definitions();
         if definitions.ended.is_empty() {
@@ -145,8 +145,9 @@ impl Book {
         Ok(())
     }
 
-    /// Asks the closures that are due for a peer's decaying tags, outside the lock. One that reads a peer from within sees its
-    /// values as they last were: else each would ask for all the others.
+    /// Asks the closures that are due for a peer's decaying tags, outside the lock. One that reads
+    /// a peer from within sees its values as they last were: else each would ask for all the
+    /// others.
     pub(crate) fn settle(&self, peer: &PeerId, now: Stamp) {
         let call = (std::ptr::from_ref(self).addr(), 0);
         if is_running(call) {

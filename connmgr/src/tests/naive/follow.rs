@@ -5,8 +5,8 @@ use super::{Naive, Peer, Reason, Refuted};
 use std::collections::BTreeSet;
 
 impl Naive {
-    /// What the real manager closed, if that is so many of the first, in any order of equals. Of peers that are not
-    /// visible it is not known whether they were selected.
+    /// What the real manager closed, if that is so many of the first, in any order of equals. Of
+    /// peers that are not visible it is not known whether they were selected.
     pub(super) fn follow(
         &mut self,
         reason: Reason,
@@ -69,7 +69,8 @@ impl Naive {
         Ok(observed.peers)
     }
 
-    /// The original's emergency trim: what it has selected is compared with what is left to be selected.
+    /// The original's emergency trim: what it has selected is compared with what is left to be
+    /// selected.
     pub(super) fn half_emergency(&mut self) -> Result<(), Refuted> {
         let Some(target) = self.open().checked_sub(self.setting.low) else {
             self.waiting.clear();

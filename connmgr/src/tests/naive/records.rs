@@ -137,11 +137,20 @@ impl Naive {
         self.kept.get(&peer).is_some_and(|kept| !kept.protections.is_empty())
     }
 
+    /// Guards of a closed manager hold nothing. The last one is dropped first.
     pub(crate) fn guard(&mut self, peer: Peer) {
+        if self.is_over() {
+            *self.idle_guards.entry(peer).or_default() += 1;
+            return;
+        }
         self.keep(peer, |kept| kept.guards += 1);
     }
 
     pub(crate) fn unguard(&mut self, peer: Peer) {
+        if let Some(idle) = self.idle_guards.get_mut(&peer).filter(|idle| **idle > 0) {
+            *idle -= 1;
+            return;
+        }
         self.release(peer, |kept| kept.guards = kept.guards.saturating_sub(1));
     }
 

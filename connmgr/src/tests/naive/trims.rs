@@ -1,4 +1,4 @@
-//! Trims of the model: when, and whom.
+//! Trims of the model: when, and which peers.
 
 use super::{Absent, Known, Naive, Peer, Reason, Refuted, Run, SECOND, Setting, Time, Trimmed};
 use std::cmp::Reverse;
@@ -25,7 +25,7 @@ pub(super) const SAME: Equals = Equals {
     young: Reverse((0, 0)),
 };
 
-/// Who may be trimmed.
+/// A peer that may be trimmed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidate {
     pub(super) peer: Peer,
@@ -191,7 +191,7 @@ impl Naive {
         }
     }
 
-    /// Whom a trim closes, in that order.
+    /// The peers that a trim closes, in that order.
     pub(super) fn select(&mut self, reason: Reason) -> Result<Vec<Peer>, Refuted> {
         self.expire();
         let forced = reason == Reason::Pressure;

@@ -45,7 +45,8 @@ pub(crate) struct Options {
     /// The largest file to receive, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     max_mib: u32,
-    /// The most connections at a time. At that number an inbound one is closed; one that this node dials takes an inbound one's place.
+    /// The most connections at a time. At that number an inbound one is closed; one that this node
+    /// dials takes an inbound one's place.
     #[arg(long, value_name = "N", default_value_t = swarm::CONNECTIONS, value_parser = clap::value_parser!(u16).range(1..))]
     max_connections: u16,
 }

@@ -12,15 +12,16 @@ use std::time::Duration;
 
 /// How many connections a node takes unless it is told otherwise.
 pub(crate) const CONNECTIONS: u16 = 128;
-/// What one connection may have: streams of both ends together, and those of the other end whose protocol is not agreed yet.
-/// Four files each way at once take 64.
+/// What one connection may have: streams of both ends together, and those of the other end whose
+/// protocol is not agreed yet. Four files each way at once take 64.
 const STREAMS: usize = 128;
 const HALF_OPEN: usize = 64;
 
 /// Stock behaviours, but for the first: none knows or cares which transport carries it.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
-    /// Says no at a number of connections. Whoever knows this node's peer id could else make it hold any number.
+    /// Says no at a number of connections. A peer that knows this node's peer id could else make it
+    /// hold any number.
     connmgr: libp2p_connmgr::Behaviour,
     pub(crate) ping: ping::Behaviour,
     pub(crate) identify: identify::Behaviour,
@@ -97,8 +98,8 @@ fn tuned(config: libp2p::swarm::Config) -> libp2p::swarm::Config {
 type Boxed = Box<dyn std::error::Error + Send + Sync>;
 
 fn behaviour(key: &Keypair, name: &str, most: u16) -> Result<Behaviour, Boxed> {
-    // No watermarks: friends are not trimmed, and whoever comes when all places are taken is denied. The handle would protect
-    // some of them, so that they find a place always.
+    // No watermarks: friends are not trimmed, and a peer that comes when all places are taken is
+    // denied. The handle would protect some of them, so that they find a place always.
     let connmgr = libp2p_connmgr::Config::disabled().with_hard_limit(most.into())?;
     let (connmgr, _manager) = libp2p_connmgr::new(connmgr);
     let mut gossip = gossipsub::Behaviour::new(
