@@ -109,6 +109,15 @@ impl History {
                             continue;
                         }
                     }
+                    // Early tags of a protected peer age there.
+                    Op::Unprotect(peer, _)
+                        if preview
+                            .peers
+                            .get(&peer)
+                            .is_some_and(|known| known.conns.is_empty() && known.tagged()) =>
+                    {
+                        continue;
+                    }
                     // It would make a record there.
                     Op::Remove(peer, _) if !preview.peers.contains_key(&peer) => continue,
                     _ => {}
