@@ -229,11 +229,11 @@ impl Config {
     /// inbound connection before dialled only, fewer streams before more. Under memory pressure
     /// ([`Manager::force_trim`](crate::Manager::force_trim)) more streams go before fewer.
     ///
-    /// The closure is asked once for each candidate of each trim, and once for a newcomer at the
-    /// hard limit, in the Swarm's task and under no lock: a slow one holds up the Swarm.
-    /// [`Manager::explain`](crate::Manager::explain) asks it on its caller's thread. It may call
-    /// the manager; an explanation that it asks for takes every pair for `(0, 0)`. If it panics the
-    /// peer counts as `(0, 0)`.
+    /// The closure is asked once for each candidate of each trim, and at the hard limit about the
+    /// newcomer and the peer that would go for it. It runs in the Swarm's task, under no lock: a
+    /// slow one holds up the Swarm. [`Manager::explain`](crate::Manager::explain) asks it on its
+    /// caller's thread. It may call the manager; an explanation that it asks for takes every pair
+    /// for `(0, 0)`. If it panics the peer counts as `(0, 0)`.
     pub fn with_order(mut self, order: impl Fn(&Candidate) -> (i64, i64) + Send + Sync + 'static) -> Self {
         self.order = Some(Arc::new(order));
         self
