@@ -3,6 +3,7 @@
 
 mod background;
 mod bad_input;
+mod calling_back;
 mod decaying;
 mod gaps;
 mod hard_limit;
