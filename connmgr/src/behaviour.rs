@@ -1,9 +1,12 @@
 //! The manager in a Swarm: events and time go into the pure half, and what that wants closed goes out.
 
+mod admission;
+mod closing;
+
 use crate::config::{Closer, Config, KeepAlive};
 use crate::core::{Evictor, Mode, Newcomer, Stamp, Step, Trimmer};
 use crate::event::{Event, Reason, Trimmed};
-use crate::handle::{HardLimitReached, Manager};
+use crate::handle::Manager;
 use crate::handler::{Handler, SetKeepAlive};
 use crate::metrics::Metrics;
 use crate::pressure::{Alarm, Watcher};
@@ -22,13 +25,9 @@ use libp2p_swarm::{
 };
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-
-/// How long a closer has before its connection is closed without it.
-const CLOSER_TIME: Duration = Duration::from_secs(2);
 
 /// A behaviour that counts connections and trims them, and the handle to it.
 ///
@@ -105,7 +104,7 @@ impl Behaviour {
     /// # let _ = (behaviour, manager); Ok(()) }
     /// ```
     pub fn with_memory_pressure(mut self, watcher: Watcher) -> Self {
-        self.pressure = Some(watcher);
+        self.pressure = Some(watcher.counting(self.shared.panics()));
         self
     }
 
@@ -137,7 +136,7 @@ impl Behaviour {
         let now = self.shared.now();
         self.dial_ended(connection_id, now);
         let activity = self.shared.activity.join(&peer_id, endpoint);
-        let past_grace = self
+        let candidate_from = self
             .shared
             .book
             .established(peer_id, connection_id, endpoint, activity, now);
@@ -147,10 +146,9 @@ impl Behaviour {
             self.notify(peer_id, connection_id, !keeping);
         }
         let open = self.shared.book.open();
-        match past_grace {
-            Some(true) => self.trimmer.reconsider(open, now),
-            Some(false) => self.trimmer.arm(open, now),
-            None => {}
+        if let Some(at) = candidate_from {
+            self.trimmer.expect(at, open, now);
+            self.keep_limit(peer_id, connection_id, endpoint, now);
         }
     }
 
@@ -165,7 +163,7 @@ impl Behaviour {
     fn dial_ended(&mut self, connection: ConnectionId, now: Stamp) {
         if let Some(peer) = self.dialing.remove(&connection) {
             self.shared.dials.end(&peer);
-            self.trimmer.reconsider(self.shared.book.open(), now);
+            self.trimmer.expect(now, self.shared.book.open(), now);
         }
     }
 
@@ -193,60 +191,6 @@ impl Behaviour {
         Handler::new(keep_alive, self.keep_alive_interval, accepts)
     }
 
-    /// At the hard limit, makes room or says no.
-    fn admit(&mut self, newcomer: Newcomer) -> Result<(), ConnectionDenied> {
-        let Some(limit) = self.shared.hard_limit else {
-            return Ok(());
-        };
-        if self.shared.book.open() < limit {
-            return Ok(());
-        }
-        let shared = self.shared.clone();
-        let now = shared.now();
-        match self.evictor.make_room(&shared.rules(Mode::Evict, now), newcomer) {
-            Some((peer, connections)) => {
-                let close = self.close(peer, &connections, Reason::HardLimit, now);
-                self.out.extend(close);
-                let connections = connections.len();
-                let reason = Reason::HardLimit;
-                self.report(Event::Trimmed {
-                    peer,
-                    connections,
-                    reason,
-                });
-                Ok(())
-            }
-            None => {
-                self.report(Event::Denied { peer: newcomer.peer });
-                Err(ConnectionDenied::new(HardLimitReached { limit }))
-            }
-        }
-    }
-
-    /// Closes a peer's connections, or lets the closer do so.
-    fn close(
-        &mut self,
-        peer_id: PeerId,
-        connections: &[ConnectionId],
-        reason: Reason,
-        now: Stamp,
-    ) -> Option<ToSwarm<Event, SetKeepAlive>> {
-        let close = ToSwarm::CloseConnection {
-            peer_id,
-            connection: CloseConnection::All,
-        };
-        let Some(closer) = &self.closer else { return Some(close) };
-        for connection in connections {
-            let call = AssertUnwindSafe(|| closer(peer_id, *connection, reason.as_str()));
-            if catch_unwind(call).is_err() {
-                tracing::error!(peer = %peer_id, "the closer panicked; the connections are closed without it");
-                return Some(close);
-            }
-        }
-        self.unclosed.push_back((now.after(CLOSER_TIME), peer_id));
-        None
-    }
-
     /// Counts and reports.
     fn report(&mut self, event: Event) {
         self.metrics.event(&event);
@@ -269,6 +213,8 @@ impl Behaviour {
     fn on_called(&mut self, now: Stamp) {
         if self.shared.is_closed() {
             self.trimmer.stop();
+            // No trim begins any more.
+            self.shared.answer(self.forced.drain(..), Trimmed::default());
         }
         for (request, answer) in self.shared.take_requests() {
             match (request, self.trimmer.running()) {
@@ -294,7 +240,7 @@ impl Behaviour {
                 }
             }
             if !keep {
-                self.trimmer.reconsider(self.shared.book.open(), now);
+                self.trimmer.expect(now, self.shared.book.open(), now);
             }
         }
     }
@@ -303,28 +249,11 @@ impl Behaviour {
     fn answer(&mut self, event: Event, trimmed: Trimmed, now: Stamp) {
         self.shared.trimmed_at(now);
         self.report(event);
-        for waiting in self.waiting.drain(..) {
-            // Who no longer waits needs no answer.
-            let _ = waiting.send(trimmed);
-        }
+        self.shared.answer(self.waiting.drain(..), trimmed);
+        self.shared.book.drop_ended();
         if !self.forced.is_empty() {
             self.waiting = std::mem::take(&mut self.forced);
             self.trimmer.start(Reason::Pressure);
-        }
-    }
-
-    /// Closes what a closer should have closed by now.
-    fn on_unclosed(&mut self, now: Stamp) {
-        while let Some((due, peer_id)) = self.unclosed.front().copied()
-            && due <= now
-        {
-            self.unclosed.pop_front();
-            for connection in self.shared.book.closing_of(&peer_id) {
-                self.out.push_back(ToSwarm::CloseConnection {
-                    peer_id,
-                    connection: CloseConnection::One(connection),
-                });
-            }
         }
     }
 
@@ -438,11 +367,15 @@ impl NetworkBehaviour for Behaviour {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
         self.poll_pressure(cx);
+        // Once in a poll: handles that are called all the time wake the Swarm again, and it has its
+        // turn between.
+        let mut called = false;
         loop {
             if let Some(out) = self.out.pop_front() {
                 return Poll::Ready(out);
             }
-            if self.shared.poll_called(cx) {
+            if !called && self.shared.poll_called(cx) {
+                called = true;
                 self.on_called(self.shared.now());
                 continue;
             }
@@ -462,7 +395,7 @@ impl NetworkBehaviour for Behaviour {
                     connections,
                     reason,
                 } => {
-                    let close = self.close(peer, &connections, reason, now);
+                    let close = self.close(peer, &connections, CloseConnection::All, reason, now);
                     let connections = connections.len();
                     self.report(Event::Trimmed {
                         peer,
@@ -493,6 +426,8 @@ impl NetworkBehaviour for Behaviour {
 impl Drop for Behaviour {
     fn drop(&mut self) {
         self.shared.end_requests();
+        self.shared
+            .answer(self.waiting.drain(..).chain(self.forced.drain(..)), Trimmed::default());
         self.shared.book.disconnect_all(self.shared.now());
         for (_, peer) in self.dialing.drain() {
             self.shared.dials.end(&peer);
@@ -515,12 +450,23 @@ fn is_relayed(address: &Multiaddr) -> bool {
 
 #[cfg(test)]
 impl Behaviour {
+    pub(crate) fn hook_panics(&self) -> Vec<(&'static str, u64)> {
+        use crate::user_code::Hook;
+        let count = |hook: &Hook| (hook.name(), self.shared.panics().get(*hook));
+        Hook::ALL.iter().map(count).collect()
+    }
+
     pub(crate) fn registry(&self) -> crate::count::Registry {
         self.shared.activity.clone()
     }
 
     pub(crate) fn records(&self) -> usize {
         self.shared.book.records()
+    }
+
+    /// In which part of the book a peer lies: a trim walks them in this order.
+    pub(crate) fn shard_of(&self, peer: &PeerId) -> usize {
+        crate::core::Book::shard_of(self.shared.book.hash(peer))
     }
 
     pub(crate) fn poll_under_all_locks(&mut self) {

@@ -122,13 +122,21 @@ impl Config {
         self
     }
 
-    /// A number of established connections that is never exceeded for longer than it takes to close one. Default: none.
+    /// The most connections at a time. Default: none.
     ///
-    /// At the limit a newcomer takes the place of the least valuable peer, if that is worth less than he is: a protected
-    /// newcomer is worth more than anybody who is not, then the higher value counts, then a dialled connection
-    /// counts more than an accepted one. Grace does not help here, or strangers who keep coming would keep friends out. If
-    /// nobody is worth less the newcomer is denied with [`HardLimitReached`](crate::HardLimitReached). The peer that goes is the least valuable of
+    /// Every established connection counts, also while it is being closed; one in its handshake
+    /// does not. Below the limit every newcomer comes in. At the limit it takes the place of the
+    /// least valuable peer, if that is worth less: a protected newcomer is worth more than all that
+    /// are not, then the higher value counts, then a dialled connection counts more than an
+    /// accepted one. Grace does not help here, or strangers that keep coming would keep friends
+    /// out. If no peer is worth less the newcomer is denied with
+    /// [`HardLimitReached`](crate::HardLimitReached). The peer that goes is the least valuable of
     /// at most 8,192 that are looked at, so that one newcomer costs no more than that.
+    ///
+    /// The other peer is closed when the newcomer is in: one that another behaviour denies costs no
+    /// peer its place, whatever the order of the behaviours. While connections close there may be
+    /// more than `connections` in all, but no more than an eighth (at least one); then newcomers of
+    /// any worth are denied. Without those that close there are never more than `connections`.
     ///
     /// # Errors
     ///
@@ -146,8 +154,10 @@ impl Config {
 
     /// How long a peer is spared after it was first seen. Default 1 minute; zero spares nobody.
     ///
-    /// It belongs to the peer, not to the connection: a second one has none of its own, and who comes back within this time
-    /// of leaving goes on with what was left.
+    /// Grace belongs to the peer, not to the connection: a second connection has none of its own. A
+    /// peer that comes back within this time of leaving, or within the retention if that is longer,
+    /// goes on with what was left. A later return begins a new grace. The same holds for peers that
+    /// were protected or tagged while they were away.
     pub fn with_grace_period(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
@@ -203,6 +213,9 @@ impl Config {
 
     /// Tags of peers that never were connected: how long they last, and for how many peers. Default 1 minute, 16,384 peers.
     ///
+    /// A trim that closes connections also removes early tags that are older than the grace period.
+    /// Tags of a protected peer stay; their time begins when the protection ends.
+    ///
     /// Beyond that the oldest go, of the same 256th of all peers where possible. About 500 bytes each at most, beside long
     /// tag names. The bound also holds for peers whose grace is remembered after they have gone.
     pub fn with_early_tags(mut self, last: Duration, peers: usize) -> Self {
@@ -213,6 +226,9 @@ impl Config {
 
     /// Keeps a peer's tags for `last` after its last connection has closed, for at most `peers` peers. Default: they go at once,
     /// as in go-libp2p.
+    ///
+    /// A tag that is set meanwhile goes with the others. Tags of a protected peer stay; `last`
+    /// begins when the protection ends.
     pub fn with_retention(mut self, last: Duration, peers: usize) -> Self {
         self.retention = Some((last, peers));
         self
@@ -237,23 +253,32 @@ impl Config {
     /// inbound connection before dialled only, fewer streams before more. Under memory pressure
     /// ([`Manager::force_trim`](crate::Manager::force_trim)) more streams go before fewer.
     ///
-    /// The closure is asked once for each candidate of each trim, in the Swarm's task and under no lock. It may call the manager, but should
-    /// be quick. If it panics the peer counts as `(0, 0)`.
+    /// The closure is asked once for each candidate of each trim, and at the hard limit about the
+    /// newcomer and the peer that would go for it. It runs in the Swarm's task, under no lock: a
+    /// slow one holds up the Swarm. [`Manager::explain`](crate::Manager::explain) asks it on its
+    /// caller's thread. It may call the manager; an explanation that it asks for takes every pair
+    /// for `(0, 0)`. If it panics the peer counts as `(0, 0)`.
     pub fn with_order(mut self, order: impl Fn(&Candidate) -> (i64, i64) + Send + Sync + 'static) -> Self {
         self.order = Some(Arc::new(order));
         self
     }
 
-    /// Lets `closer` close what is trimmed, for instance after telling the peer why. It gets the peer, the connection, and the reason as one word.
-    /// It is called in the Swarm's task, once for each connection, and must not block. A connection that is still there 2 s later is closed
-    /// without it.
+    /// Lets `closer` close what is trimmed, for instance after telling the peer why. It gets the
+    /// peer, the connection, and the reason as one word. It is called in the Swarm's task, under no
+    /// lock, once for each connection, and must not block. It may call the manager. A connection
+    /// that is still there 2 s later is closed without it. If it panics, the peer's connections are
+    /// closed at once.
     pub fn with_closer(mut self, closer: impl Fn(PeerId, ConnectionId, &'static str) + Send + Sync + 'static) -> Self {
         self.closer = Some(Arc::new(closer));
         self
     }
 
-    /// Takes the time from `now`, for tests. It must not go back. The behaviour's timer is a real one: after moving the clock, wake the Swarm by
-    /// [`Manager::trim_open_conns`](crate::Manager::trim_open_conns) or any event.
+    /// Takes the time from `now`, for tests. The behaviour's timer is a real one: after moving the
+    /// clock, wake the Swarm by [`Manager::trim_open_conns`](crate::Manager::trim_open_conns) or
+    /// any event.
+    ///
+    /// Every call of the manager, and the Swarm's task, asks it, under no lock. While it goes back,
+    /// panics, or calls the manager, the time stands still.
     pub fn with_clock(mut self, now: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
         self.clock = Clock::new(Some(Arc::new(now)));
         self

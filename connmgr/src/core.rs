@@ -17,7 +17,7 @@ mod trim;
 pub(crate) use book::Book;
 pub(crate) use decaying::Definition;
 pub(crate) use dials::Dials;
-pub(crate) use evict::{Evictor, Newcomer};
+pub(crate) use evict::{EVICTED, Evictor, HardLimit, Newcomer, Room};
 pub(crate) use order::{Mode, Rules, Seen};
 pub(crate) use time::{Clock, Stamp};
 pub(crate) use trim::{Step, Trimmer, excess};

@@ -50,7 +50,11 @@ impl Decay {
     ///
     /// The closure is asked when somebody reads the peer's value or a trim comes by, once for each tick since the last
     /// time and at most 4,096 times in a row: ticks beyond that are left out. It may be asked twice for the same tick when
-    /// two threads read at once, may call the manager, and is called under no lock. If it panics the value stays as it was.
+    /// two threads read at once.
+    ///
+    /// It runs on the thread that reads, or in the Swarm's task if a trim does, under no lock: a
+    /// slow one holds up that reader, or the Swarm. It may call the manager, and then sees every
+    /// value as it last was. If it panics the value stays as it was.
     pub fn custom(decay: impl Fn(&DecayingValue) -> Option<i64> + Send + Sync + 'static) -> Self {
         Self(DecayKind::Custom(Arc::new(decay)))
     }
@@ -90,8 +94,10 @@ impl Bump {
 
     /// Takes what the closure makes of the value, 0 if there is none yet, and the amount.
     ///
-    /// Called on the thread that bumps, under no lock, and again if another thread changed the value meanwhile. If it panics the value stays as it was and the bump is
-    /// [`BumpError::Panicked`].
+    /// Called on the thread that bumps, under no lock, and again if the value changed meanwhile, up
+    /// to 1,024 times: the last answer stands. It may call the manager; a bump of the same peer
+    /// under the same tag is [`BumpError::Recursive`]. If it panics the value stays as it was and
+    /// the bump is [`BumpError::Panicked`].
     pub fn custom(bump: impl Fn(&DecayingValue, i64) -> i64 + Send + Sync + 'static) -> Self {
         Self(BumpKind::Custom(Arc::new(bump)))
     }
@@ -165,7 +171,8 @@ impl DecayingTag {
     ///
     /// # Errors
     ///
-    /// [`BumpError::Closed`] after [`Self::close`]; [`BumpError::Panicked`] if the bump function did.
+    /// [`BumpError::Closed`] after [`Self::close`]; [`BumpError::Panicked`] if the bump function
+    /// did; [`BumpError::Recursive`] if the bump function makes this call for its own peer.
     pub fn bump(&self, peer: &PeerId, delta: i64) -> Result<(), BumpError> {
         if self.shared.is_closed() {
             return Err(BumpError::Closed);
@@ -173,7 +180,8 @@ impl DecayingTag {
         self.shared.book.bump(&self.definition, peer, delta)
     }
 
-    /// Removes the peer's value. One that has none is no error.
+    /// Removes the peer's value. A peer that has none is no error, and one that is not known stays
+    /// unknown.
     ///
     /// # Errors
     ///
@@ -187,7 +195,9 @@ impl DecayingTag {
 
     /// Ends the tag: every peer's value is void at once, and the name is free. A second time nothing happens.
     pub fn close(&self) {
-        self.shared.book.close_tag(&self.definition);
+        if !self.shared.is_closed() {
+            self.shared.book.close_tag(&self.definition);
+        }
     }
 }
 
@@ -225,4 +235,7 @@ pub enum BumpError {
     /// The bump function panicked.
     #[error("the bump function panicked")]
     Panicked,
+    /// The bump function bumped the same peer under the same tag.
+    #[error("the bump function bumped the peer that it was called for")]
+    Recursive,
 }

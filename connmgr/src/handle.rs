@@ -49,14 +49,17 @@ impl Manager {
 
     /// Gives the peer under `tag` what `upsert` makes of its value there, 0 if it has none.
     ///
-    /// `upsert` is called under no lock, and again if another thread has changed the tag meanwhile. If it panics nothing has changed.
+    /// `upsert` is called on this thread, under no lock, and may call the manager. It is called
+    /// again if the tag has changed meanwhile, up to 1,024 times: its last answer stands. If it
+    /// panics nothing has changed.
     pub fn upsert_tag(&self, peer: &PeerId, tag: &str, upsert: &mut dyn FnMut(i64) -> i64) {
         if self.is_open() {
             self.shared.book.upsert(peer, tag, upsert);
         }
     }
 
-    /// What is known of the peer. `None` for one that is neither connected nor tagged.
+    /// What is known of the peer. `None` for one that is neither connected nor tagged, whether or
+    /// not it is protected.
     pub fn tag_info(&self, peer: &PeerId) -> Option<TagInfo> {
         self.shared.book.tag_info(peer)
     }
@@ -89,6 +92,9 @@ impl Manager {
 
     /// Exempts the peer from trimming, and keeps it alive if [`KeepAlive`](crate::KeepAlive) says so, until
     /// [`Self::unprotect`] with the same tag. The same tag twice is once. Connected or not: it outlives connections, and has no expiry.
+    ///
+    /// Tags of a protected peer that is not connected do not expire. When the protection ends their
+    /// time begins, as if they were set then.
     pub fn protect(&self, peer: &PeerId, tag: &str) {
         if self.is_open() && self.shared.book.protect(peer, tag) {
             self.shared.wake();
@@ -170,7 +176,8 @@ impl Manager {
     ///
     /// The hard limit, or the high watermark where there is none, is above `system`.
     pub fn check_limit(&self, system: usize) -> Result<(), LimitError> {
-        let manager = self.shared.hard_limit.unwrap_or(self.shared.high);
+        let hard = self.shared.hard_limit.map(|hard| hard.limit);
+        let manager = hard.unwrap_or(self.shared.high);
         if manager > system {
             Err(LimitError { manager, system })
         } else {
@@ -180,21 +187,17 @@ impl Manager {
 
     /// The hard limit as a question that a transport can ask about a connection before it has cost much: a knock's admission hook, a gater's.
     ///
-    /// It lets everybody in while there is room. At the limit it lets in who is protected, in use or has a value above zero, for whom the behaviour may find a place, and denies
-    /// others with [`HardLimitReached`]. Without a hard limit it denies nobody. Connections in their handshake are not counted: the behaviour
-    /// is the one that holds the limit.
+    /// It allows every peer while there is room. At the limit it allows peers that are protected,
+    /// in use, or have a value above zero, as the behaviour may find a place for them, and denies
+    /// others with [`HardLimitReached`]. What counts is what counts for
+    /// [`Config::with_hard_limit`](crate::Config::with_hard_limit): not handshakes, so that the
+    /// behaviour is the one that holds the limit. Without a hard limit it denies no peer.
     pub fn hard_cap(
         &self,
     ) -> impl Fn(&PeerId, &ConnectedPoint) -> Result<(), Box<dyn Error + Send + Sync>> + Clone + Send + Sync + use<>
     {
         let shared = self.shared.clone();
-        move |peer, _| match shared.has_room_for(peer) {
-            true => Ok(()),
-            false => Err(HardLimitReached {
-                limit: shared.hard_limit.unwrap_or(0),
-            }
-            .into()),
-        }
+        move |peer, _| Ok(shared.has_room_for(peer)?)
     }
 
     /// Wraps a transport so that streams and last activity of its connections are known to the order in which they are
@@ -279,14 +282,17 @@ impl Future for Trimming {
 pub struct InUse {
     shared: Arc<Shared>,
     peer: PeerId,
+    /// Not if the manager was closed by then.
+    holds: bool,
 }
 
 impl InUse {
     fn new(shared: Arc<Shared>, peer: PeerId) -> Self {
-        if shared.book.guard(&peer) {
+        let holds = !shared.is_closed();
+        if holds && shared.book.guard(&peer) {
             shared.wake();
         }
-        Self { shared, peer }
+        Self { shared, peer, holds }
     }
 
     /// Whom it protects.
@@ -303,7 +309,7 @@ impl Clone for InUse {
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        if self.shared.book.unguard(&self.peer) {
+        if self.holds && self.shared.book.unguard(&self.peer) {
             self.shared.wake();
         }
     }
@@ -317,7 +323,8 @@ impl fmt::Debug for InUse {
     }
 }
 
-/// There are as many connections as there may be, and nobody is worth less than the newcomer.
+/// There are as many connections as there may be, and no peer is worth less than the newcomer; or
+/// too many of them are being closed.
 ///
 /// The cause of a [`ConnectionDenied`](libp2p_swarm::ConnectionDenied) by the behaviour: `denied.downcast::<HardLimitReached>()`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

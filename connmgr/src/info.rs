@@ -12,8 +12,9 @@ use web_time::Instant;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TagInfo {
-    /// When the peer was first connected, or first tagged before that; across reconnects that come within the grace period
-    /// or the retention. `None` only from [`NullConnMgr`](crate::NullConnMgr).
+    /// When the peer was first connected; of one that never was, when it was first tagged or
+    /// protected. A reconnect within the grace period, or within the retention if that is longer,
+    /// does not change it. `None` only from [`NullConnMgr`](crate::NullConnMgr).
     pub first_seen: Option<Instant>,
     /// The sum of all tags, plain and decaying; beyond `i64` it stays at its end.
     pub value: i64,
@@ -99,7 +100,7 @@ pub struct Counts {
     pub plain: Count,
     /// Connections that a trim is closing; in none of the classes.
     pub closing: usize,
-    /// Tagged peers that never had a connection.
+    /// Peers without a connection that were tagged, until their tags' time is over.
     pub early: usize,
     /// Peers that had one, and are remembered.
     pub gone: usize,

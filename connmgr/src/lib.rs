@@ -18,6 +18,7 @@ mod event;
 mod info;
 mod metrics;
 mod shared;
+mod user_code;
 
 // A wrapper around transports, which sees streams.
 pub mod count;

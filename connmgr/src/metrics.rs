@@ -30,6 +30,7 @@ mod absent {
 #[cfg(feature = "metrics")]
 mod present {
     use super::*;
+    use crate::user_code::Hook;
     use prometheus_client::collector::Collector;
     use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
     use prometheus_client::metrics::MetricType;
@@ -55,6 +56,11 @@ mod present {
     #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
     struct ClassLabel {
         class: &'static str,
+    }
+
+    #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+    struct HookLabel {
+        hook: &'static str,
     }
 
     /// Cheap to clone; every clone counts into the same registry, or into none.
@@ -185,7 +191,14 @@ mod present {
             }
             let refused = ConstCounter::new(shared.book.refused_tags());
             let help = "Tags that were not set, as the peer has as many as it may";
-            refused.encode(encoder.encode_descriptor("refused_tags", help, None, refused.metric_type())?)
+            refused.encode(encoder.encode_descriptor("refused_tags", help, None, refused.metric_type())?)?;
+            let help = "Panics in code of the user's, by where it is called";
+            let mut panics = encoder.encode_descriptor("hook_panics", help, None, MetricType::Counter)?;
+            for hook in Hook::ALL {
+                let label = HookLabel { hook: hook.name() };
+                ConstCounter::new(shared.panics().get(hook)).encode(panics.encode_family(&label)?)?;
+            }
+            Ok(())
         }
     }
 }

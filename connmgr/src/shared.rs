@@ -1,15 +1,17 @@
 //! What the behaviour and its handles share.
 
 use crate::config::{Config, Order, TrimTarget};
-use crate::core::{Book, Dials, Mode, Rules, Seen, Stamp, excess};
+use crate::core::{Book, Dials, HardLimit, Mode, Room, Rules, Seen, Stamp, excess};
 use crate::count::Registry;
 use crate::event::{Reason, Trimmed};
+use crate::handle::HardLimitReached;
 use crate::info::{Explanation, Info};
+use crate::user_code::{Hook, HookPanics};
 use futures::channel::oneshot;
 use futures::task::AtomicWaker;
 use libp2p_identity::PeerId;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) struct Shared {
     pub(crate) book: Book,
@@ -18,7 +20,7 @@ pub(crate) struct Shared {
     pub(crate) low: usize,
     pub(crate) high: usize,
     pub(crate) target: TrimTarget,
-    pub(crate) hard_limit: Option<usize>,
+    pub(crate) hard_limit: Option<HardLimit>,
     pub(crate) order: Option<Order>,
     /// Nanoseconds of its stamp plus one; 0 before the first.
     pub(crate) last_trim: AtomicU64,
@@ -52,7 +54,7 @@ impl Shared {
             low: config.low,
             high: config.high,
             target: config.target,
-            hard_limit: config.hard_limit,
+            hard_limit: config.hard_limit.map(HardLimit::new),
             order: config.order.clone(),
             last_trim: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -78,13 +80,13 @@ impl Shared {
 
     /// A sender that is dropped answers with nothing closed.
     pub(crate) fn request(&self, request: Request, answer: oneshot::Sender<Trimmed>) {
-        {
-            let mut requests = self.requests();
-            if requests.ended {
-                return;
-            }
-            requests.waiting.push((request, answer));
+        let mut requests = self.requests();
+        if requests.ended {
+            drop(requests);
+            return drop(answer);
         }
+        requests.waiting.push((request, answer));
+        drop(requests);
         self.wake();
     }
 
@@ -96,7 +98,22 @@ impl Shared {
     pub(crate) fn end_requests(&self) {
         let mut requests = self.requests();
         requests.ended = true;
-        requests.waiting.clear();
+        let waiting = std::mem::take(&mut requests.waiting);
+        drop(requests);
+        for (_, answer) in waiting {
+            self.panics().call(Hook::Waker, || drop(answer));
+        }
+    }
+
+    pub(crate) fn panics(&self) -> &Arc<HookPanics> {
+        &self.book.panics
+    }
+
+    /// Wakes the tasks that wait for the outcome of a trim.
+    pub(crate) fn answer(&self, waiting: impl IntoIterator<Item = oneshot::Sender<Trimmed>>, trimmed: Trimmed) {
+        for waiting in waiting {
+            self.panics().call(Hook::Waker, || waiting.send(trimmed));
+        }
     }
 
     fn requests(&self) -> MutexGuard<'_, Requests> {
@@ -143,14 +160,19 @@ impl Shared {
         self.last_trim.store(now.0.saturating_add(1), Ordering::Relaxed);
     }
 
-    pub(crate) fn has_room_for(&self, peer: &PeerId) -> bool {
-        let Some(limit) = self.hard_limit else { return true };
-        if self.book.open() < limit {
-            return true;
-        }
-        self.book
-            .read(peer, self.now(), |record, value| record.is_kept() || value > 0)
-            .unwrap_or(false)
+    /// Whether there is room, or may be, for a peer of which nothing but the id is known.
+    pub(crate) fn has_room_for(&self, peer: &PeerId) -> Result<(), HardLimitReached> {
+        let Some(hard) = self.hard_limit else { return Ok(()) };
+        let finds_room = match hard.room(&self.book) {
+            Room::Free => true,
+            Room::OfAnother => self
+                .book
+                .read(peer, self.now(), |record, value| record.is_kept() || value > 0)
+                .unwrap_or(false),
+            Room::None => false,
+        };
+        let limit = hard.limit;
+        finds_room.then_some(()).ok_or(HardLimitReached { limit })
     }
 
     pub(crate) fn explain(&self, peer: &PeerId) -> Explanation {

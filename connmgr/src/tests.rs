@@ -1,7 +1,9 @@
 //! The behaviour and its handle, driven by hand on a clock that the tests own. The Swarm's part is played here: whoever is told to close
 //! closes at once, unless a test wants it otherwise.
 
+mod background;
 mod bad_input;
+mod calling_back;
 mod decaying;
 mod gaps;
 mod hard_limit;
@@ -10,9 +12,16 @@ mod keep_alive;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod model;
+#[allow(
+    dead_code,
+    reason = "the program that runs beside go-libp2p includes it too, and needs other parts"
+)]
+mod naive;
 mod order;
 mod original;
+mod remembered;
 mod threads;
+mod user_code;
 
 use crate::count::Activity;
 use crate::handler::SetKeepAlive;
@@ -47,6 +56,10 @@ impl Clock {
 
     fn advance(&self, by: Duration) {
         *self.0.lock().unwrap() += by;
+    }
+
+    fn set(&self, to: Instant) {
+        *self.0.lock().unwrap() = to;
     }
 }
 
@@ -107,7 +120,11 @@ impl Node {
     fn new(config: Config) -> Self {
         let clock = Clock::new();
         let own = clock.clone();
-        let (behaviour, manager) = crate::new(config.with_clock(move || own.now()));
+        Self::of(crate::new(config.with_clock(move || own.now())), clock)
+    }
+
+    /// With a configuration that has a clock already.
+    fn of((behaviour, manager): (Behaviour, Manager), clock: Clock) -> Self {
         Self {
             behaviour,
             manager,
@@ -148,13 +165,20 @@ impl Node {
     }
 
     fn connect_as(&mut self, peer: PeerId, endpoint: ConnectedPoint) -> Result<ConnectionId, ConnectionDenied> {
+        let id = self.enter(peer, endpoint)?;
+        self.run();
+        Ok(id)
+    }
+
+    /// A new connection, before the next poll.
+    fn enter(&mut self, peer: PeerId, endpoint: ConnectedPoint) -> Result<ConnectionId, ConnectionDenied> {
         let id = ConnectionId::new_unchecked(self.next);
         self.next += 1;
         self.handle_established(id, peer, &endpoint)?;
-        self.established(id, peer, &endpoint);
-        self.connections.insert(id, (peer, endpoint));
+        // As in a Swarm, which has the connection before it tells of it.
+        self.connections.insert(id, (peer, endpoint.clone()));
         self.by_peer.entry(peer).or_default().push(id);
-        self.run();
+        self.established(id, peer, &endpoint);
         Ok(id)
     }
 

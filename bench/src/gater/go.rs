@@ -72,7 +72,7 @@ fn build(directory: &Path) -> Result<()> {
         .arg(directory.join("gater-bench"))
         .arg(".")
         .output()
-        .context("Go 1.24 or newer is needed")?;
+        .context("Go 1.26 or newer is needed")?;
     if !built.status.success() {
         bail!("go build: {}", String::from_utf8_lossy(&built.stderr));
     }

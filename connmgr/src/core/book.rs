@@ -4,18 +4,18 @@
 //! No closure of the user's ever runs under a lock: what it computes is put in if nothing has changed meanwhile, and
 //! computed again otherwise.
 
+mod connections;
+mod protection;
 mod tags;
 
 use super::decaying::Definition;
 use super::hash::Hasher;
-use super::record::{Conn, Record, State, TagOutcome};
+use super::record::{Record, State, TagOutcome};
 use super::shard::{Common, Shard};
-use super::time::{Clock, Stamp};
+use super::time::{Clock, Moment, Stamp};
 use crate::config::Config;
-use crate::count::Activity;
-use libp2p_core::{ConnectedPoint, multiaddr::Protocol};
+use crate::user_code::HookPanics;
 use libp2p_identity::PeerId;
-use libp2p_swarm::ConnectionId;
 use smol_str::SmolStr;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -24,6 +24,10 @@ use std::time::Duration;
 
 /// As many as go-libp2p's: more than there are threads to meet in one.
 pub(crate) const SHARDS: usize = 256;
+
+/// How often a closure is asked for a new value while others, or the closure itself, change the old
+/// one: then its last answer stands.
+const MAX_TRIES: usize = 1_024;
 
 #[derive(Debug)]
 pub(crate) struct Book {
@@ -41,9 +45,19 @@ pub(crate) struct Book {
     closing: AtomicUsize,
     /// Tags that were not set because the peer has as many as it may.
     refused_tags: AtomicU64,
-    definitions: Mutex<HashMap<SmolStr, Arc<Definition>>>,
+    definitions: Mutex<Definitions>,
+    pub(crate) panics: Arc<HookPanics>,
     /// Peers whose connections are to be kept alive from now on, or no longer.
     changed: Mutex<Vec<PeerId>>,
+}
+
+/// Decaying tags.
+#[derive(Debug, Default)]
+struct Definitions {
+    by_name: HashMap<SmolStr, Arc<Definition>>,
+    /// Closed ones of which records may still have values. The last reference must not go under a
+    /// lock, as it drops closures of the user's: see [`Book::drop_ended`].
+    ended: Vec<Arc<Definition>>,
 }
 
 /// A cache line, and the one that the processor fetches with it.
@@ -51,21 +65,15 @@ pub(crate) struct Book {
 #[repr(align(128))]
 struct Padded(Mutex<Shard>);
 
-/// What closing a connection left behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Closed {
-    /// The trim that closed it, 0 if none.
-    pub(crate) closing: u32,
-    pub(crate) open_for: Duration,
-}
-
 impl Book {
     pub(crate) const SHARDS: usize = SHARDS;
 
     pub(crate) fn new(config: &Config) -> Self {
         let retention = config.retention;
+        let panics = Arc::default();
         Self {
-            clock: config.clock.clone(),
+            clock: config.clock.clone().counting(&panics),
+            panics,
             shards: std::iter::repeat_with(Padded::default).take(SHARDS).collect(),
             hasher: Hasher::new(),
             common: Common {
@@ -122,232 +130,111 @@ impl Book {
         now.since(record.first_seen) >= self.common.grace
     }
 
-    // ---- connections: called by the behaviour only ----
-
-    /// Whether the peer may be trimmed at once; nothing if the connection is known already.
-    pub(crate) fn established(
-        &self,
-        peer: PeerId,
-        id: ConnectionId,
-        endpoint: &ConnectedPoint,
-        activity: Option<Activity>,
-        now: Stamp,
-    ) -> Option<bool> {
-        let hash = self.hash(&peer);
-        let mut shard = self.lock(Self::shard_of(hash));
-        let slot = match shard.find_live(hash, &peer, &self.common, || now) {
-            Some(slot) => slot,
-            None => shard.insert(Record::new(peer, hash, State::Connected, now), &self.common),
-        };
-        let record = &mut shard.records[slot];
-        if record.conns.iter().any(|conn| conn.id == id) {
-            tracing::debug!(%peer, connection = %id, "established twice");
-            return None;
-        }
-        if record.conns.is_empty() && !record.returning {
-            record.first_seen = now;
-        }
-        let address = endpoint.get_remote_address().clone();
-        record.conns.push(Conn {
-            id,
-            opened: now,
-            relayed: address.iter().any(|part| part == Protocol::P2pCircuit),
-            address: Box::new(address),
-            activity,
-            closing: 0,
-            outbound: endpoint.is_dialer(),
-        });
-        self.open.fetch_add(1, Ordering::Relaxed);
-        let past_grace = self.is_past_grace(record, now);
-        shard.set_state(slot, State::Connected, &self.common);
-        Some(past_grace)
-    }
-
-    /// Nothing if the connection is not known.
-    pub(crate) fn closed(&self, peer: &PeerId, id: ConnectionId, now: Stamp) -> Option<Closed> {
-        let hash = self.hash(peer);
-        let mut shard = self.lock(Self::shard_of(hash));
-        let slot = shard.find(hash, peer)?;
-        let record = &mut shard.records[slot];
-        let at = record.conns.iter().position(|conn| conn.id == id)?;
-        let conn = record.conns.remove(at);
-        let counter = if conn.closing == 0 { &self.open } else { &self.closing };
-        counter.fetch_sub(1, Ordering::Relaxed);
-        let mut gone = false;
-        if record.conns.is_empty() {
-            record.returning = true;
-            record.announced = false;
-            record.conns.shrink_to_fit();
-            if !self.keep_tags {
-                record.clear_tags();
-            }
-            record.tidy();
-            if record.is_kept() {
-                shard.set_state(slot, State::Pinned, &self.common);
-            } else {
-                gone = self.set_gone(&mut shard, slot, now);
-                shard.sweep(&self.common, now);
-            }
-        }
-        drop(shard);
-        if gone {
-            self.bound(
-                Shard::evict_gone,
-                &self.common.gone,
-                self.max_gone,
-                Self::shard_of(hash),
-            );
-        }
-        Some(Closed {
-            closing: conn.closing,
-            open_for: now.since(conn.opened),
-        })
-    }
-
-    pub(crate) fn address_changed(&self, peer: &PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
-        let hash = self.hash(peer);
-        let mut shard = self.lock(Self::shard_of(hash));
-        if let Some(slot) = shard.find(hash, peer)
-            && let Some(conn) = shard.records[slot].conns.iter_mut().find(|conn| conn.id == id)
-        {
-            *conn.address = endpoint.get_remote_address().clone();
-        }
-    }
-
-    /// Marks all connections of a record that are not marked yet; which, and how many, goes to `found`.
-    pub(crate) fn mark_closing(&self, record: &mut Record, trim: u32, mut found: impl FnMut(ConnectionId)) -> usize {
-        let mut marked = 0;
-        for conn in record.conns.iter_mut().filter(|conn| conn.closing == 0) {
-            conn.closing = trim;
-            marked += 1;
-            found(conn.id);
-        }
-        self.open.fetch_sub(marked, Ordering::Relaxed);
-        self.closing.fetch_add(marked, Ordering::Relaxed);
-        marked
-    }
-
-    /// A peer's connections that are marked.
-    pub(crate) fn closing_of(&self, peer: &PeerId) -> Vec<ConnectionId> {
-        let hash = self.hash(peer);
-        let shard = self.lock(Self::shard_of(hash));
-        let Some(slot) = shard.find(hash, peer) else {
-            return Vec::new();
-        };
-        let conns = shard.records[slot].conns.iter();
-        conns.filter(|conn| conn.closing != 0).map(|conn| conn.id).collect()
-    }
-
-    /// The Swarm is gone, and every connection with it.
-    pub(crate) fn disconnect_all(&self, now: Stamp) {
-        for shard in 0..SHARDS {
-            let connections: Vec<_> = self
-                .lock(shard)
-                .records
-                .iter()
-                .flat_map(|record| record.conns.iter().map(|conn| (record.peer(), conn.id)))
-                .collect();
-            for (peer, id) in connections {
-                self.closed(&peer, id, now);
-            }
-        }
-    }
-
     // ---- tags ----
 
     pub(crate) fn tag(&self, peer: &PeerId, tag: &str, value: i64) {
-        let hash = self.hash(peer);
+        let (hash, moment) = (self.hash(peer), self.clock.moment());
         let mut shard = self.lock(Self::shard_of(hash));
-        let (slot, made) = self.find_or_make(&mut shard, hash, peer);
-        if shard.records[slot].set_tag(tag, value, self.max_tags) == TagOutcome::Full {
-            self.refuse_tag(peer);
-        }
+        let (slot, made) = self.find_or_make(&mut shard, hash, peer, moment);
+        let outcome = shard.records[slot].set_tag(tag, value, self.max_tags);
         drop(shard);
-        if made {
-            self.bound_early(hash);
-        }
+        self.tagged(hash, peer, outcome, made, moment);
     }
 
     pub(crate) fn untag(&self, peer: &PeerId, tag: &str) {
-        let hash = self.hash(peer);
+        let (hash, moment) = (self.hash(peer), self.clock.moment());
         let mut shard = self.lock(Self::shard_of(hash));
-        if let Some(slot) = shard.find_live(hash, peer, &self.common, || self.clock.now()) {
+        if let Some(slot) = shard.find_live(hash, peer, &self.common, || moment.now()) {
             shard.records[slot].remove_tag(tag);
         }
     }
 
+    /// A closure whose tag is changed by others, or by itself, is asked again, but not for ever.
     pub(crate) fn upsert(&self, peer: &PeerId, tag: &str, upsert: &mut dyn FnMut(i64) -> i64) {
         let hash = self.hash(peer);
-        let read = |shard: &mut Shard| {
+        let read = |shard: &mut Shard, moment: Moment<'_>| {
             shard
-                .find_live(hash, peer, &self.common, || self.clock.now())
+                .find_live(hash, peer, &self.common, || moment.now())
                 .and_then(|slot| shard.records[slot].tag(tag))
                 .unwrap_or(0)
         };
-        let mut old = read(&mut self.lock(Self::shard_of(hash)));
+        let mut moment = self.clock.moment();
+        let mut old = read(&mut self.lock(Self::shard_of(hash)), moment);
+        let mut asked = 0;
         loop {
+            asked += 1;
             let new = upsert(old);
+            moment = self.clock.moment();
             let mut shard = self.lock(Self::shard_of(hash));
-            let found = read(&mut shard);
-            if found != old {
+            let found = read(&mut shard, moment);
+            if found != old && asked < MAX_TRIES {
                 old = found;
                 continue;
             }
-            let (slot, made) = self.find_or_make(&mut shard, hash, peer);
-            if shard.records[slot].set_tag(tag, new, self.max_tags) == TagOutcome::Full {
-                self.refuse_tag(peer);
-            }
+            let (slot, made) = self.find_or_make(&mut shard, hash, peer, moment);
+            let outcome = shard.records[slot].set_tag(tag, new, self.max_tags);
             drop(shard);
-            if made {
-                self.bound_early(hash);
-            }
-            return;
+            return self.tagged(hash, peer, outcome, made, moment);
         }
     }
 
-    fn refuse_tag(&self, peer: &PeerId) {
-        if self.refused_tags.fetch_add(1, Ordering::Relaxed) == 0 {
+    /// What is left to be done after a tag was set, under no lock.
+    fn tagged(&self, hash: u64, peer: &PeerId, outcome: TagOutcome, made: bool, moment: Moment<'_>) {
+        if outcome == TagOutcome::Full && self.refused_tags.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!(%peer, max = self.max_tags, "a peer has as many tags as it may; others are ignored");
+        }
+        if made {
+            self.bound_early(hash, moment.now());
         }
     }
 
     /// The record of a peer that is about to be tagged; whether it is a new early one.
-    fn find_or_make(&self, shard: &mut Shard, hash: u64, peer: &PeerId) -> (usize, bool) {
-        match shard.find_live(hash, peer, &self.common, || self.clock.now()) {
+    fn find_or_make(&self, shard: &mut Shard, hash: u64, peer: &PeerId, moment: Moment<'_>) -> (usize, bool) {
+        match shard.find_live(hash, peer, &self.common, || moment.now()) {
             Some(slot) => {
                 // Without retention only the grace of a gone peer is remembered. A tag makes it an early one.
-                let early = !self.keep_tags && matches!(shard.records[slot].state(), State::Gone { .. });
+                let record = &mut shard.records[slot];
+                let early = !self.keep_tags && matches!(record.state(), State::Gone { .. });
                 if early {
-                    let since = self.clock.now();
+                    record.set_left(record.left());
+                    let since = self.common.early_since(moment.now());
                     shard.set_state(slot, State::Early { since }, &self.common);
                 }
                 (slot, early)
             }
             None => {
-                let now = self.clock.now();
+                let now = moment.now();
                 shard.sweep(&self.common, now);
-                let record = Record::new(*peer, hash, State::Early { since: now }, now);
+                let since = self.common.early_since(now);
+                let record = Record::new(*peer, hash, State::Early { since }, now);
                 (shard.insert(record, &self.common), true)
             }
         }
     }
 
-    fn bound_early(&self, hash: u64) {
-        self.bound(
-            Shard::evict_early,
-            &self.common.early,
-            self.max_early,
-            Self::shard_of(hash),
-        );
+    fn bound_early(&self, hash: u64, now: Stamp) {
+        let (count, newest) = (&self.common.early, Self::shard_of(hash));
+        self.bound(Shard::evict_early, count, self.max_early, newest, now);
+    }
+
+    fn bound_gone(&self, hash: u64, now: Stamp) {
+        let (count, newest) = (&self.common.gone, Self::shard_of(hash));
+        self.bound(Shard::evict_gone, count, self.max_gone, newest, now);
     }
 
     /// Removes old records until there are no more than there may be: those that have expired, then the oldest of the next part,
     /// and of this part, where the newest is, last of all.
-    fn bound(&self, evict: fn(&mut Shard, &Common) -> bool, count: &AtomicUsize, max: usize, newest: usize) {
+    fn bound(
+        &self,
+        evict: fn(&mut Shard, &Common) -> bool,
+        count: &AtomicUsize,
+        max: usize,
+        newest: usize,
+        now: Stamp,
+    ) {
         if count.load(Ordering::Relaxed) <= max {
             return;
         }
-        let now = self.clock.now();
         for offset in 1..=SHARDS {
             let mut shard = self.lock((newest + offset) % SHARDS);
             shard.sweep(&self.common, now);
@@ -373,140 +260,13 @@ impl Book {
         remember
     }
 
-    // ---- protection ----
-
-    /// Whether the behaviour has to be told.
-    pub(crate) fn protect(&self, peer: &PeerId, tag: &str) -> bool {
-        self.keep(peer, |record| record.protect(tag))
-    }
-
-    /// Whether the peer is still protected, and whether the behaviour has to be told.
-    pub(crate) fn unprotect(&self, peer: &PeerId, tag: &str) -> (bool, bool) {
-        self.release(peer, |record| record.unprotect(tag))
-    }
-
-    pub(crate) fn guard(&self, peer: &PeerId) -> bool {
-        self.keep(peer, |record| record.guard(|count| count.saturating_add(1)))
-    }
-
-    pub(crate) fn unguard(&self, peer: &PeerId) -> bool {
-        self.release(peer, |record| record.guard(|count| count.saturating_sub(1)))
-            .1
-    }
-
-    fn keep(&self, peer: &PeerId, change: impl FnOnce(&mut Record)) -> bool {
-        let hash = self.hash(peer);
-        let mut shard = self.lock(Self::shard_of(hash));
-        let slot = match shard.find_live(hash, peer, &self.common, || self.clock.now()) {
-            Some(slot) => slot,
-            None => {
-                let record = Record::new(*peer, hash, State::Pinned, self.clock.now());
-                shard.insert(record, &self.common)
-            }
-        };
-        let before = shard.records[slot].is_kept();
-        change(&mut shard.records[slot]);
-        if shard.records[slot].conns.is_empty() {
-            shard.set_state(slot, State::Pinned, &self.common);
-        }
-        !before && self.announce(&mut shard.records[slot])
-    }
-
-    fn release(&self, peer: &PeerId, change: impl FnOnce(&mut Record)) -> (bool, bool) {
-        let hash = self.hash(peer);
-        let mut shard = self.lock(Self::shard_of(hash));
-        let Some(slot) = shard.find(hash, peer) else {
-            return (false, false);
-        };
-        let record = &mut shard.records[slot];
-        let before = record.is_kept();
-        change(record);
-        record.tidy();
-        let (protected, kept) = (!record.protections().is_empty(), record.is_kept());
-        if !before || kept {
-            return (protected, false);
-        }
-        if record.state() != State::Pinned {
-            return (protected, self.announce(record));
-        }
-        let (tagged, returning) = (record.tag_count() > 0, record.returning);
-        let since = self.clock.now();
-        let mut bound = None;
-        if tagged && !(returning && self.keep_tags) {
-            shard.set_state(slot, State::Early { since }, &self.common);
-            bound = Some(true);
-        } else if returning {
-            bound = self.set_gone(&mut shard, slot, since).then_some(false);
-        } else {
-            shard.remove(slot, &self.common);
-        }
-        drop(shard);
-        match bound {
-            Some(true) => self.bound_early(hash),
-            Some(false) => self.bound(
-                Shard::evict_gone,
-                &self.common.gone,
-                self.max_gone,
-                Self::shard_of(hash),
-            ),
-            None => {}
-        }
-        (protected, false)
-    }
-
-    /// Puts a connected peer on the list for the behaviour, once.
-    fn announce(&self, record: &mut Record) -> bool {
-        if record.conns.is_empty() || record.announced {
-            return false;
-        }
-        record.announced = true;
-        self.changed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(record.peer());
-        true
-    }
-
-    /// Peers whose protection has begun or ended since the last call, with whether they are kept now.
-    pub(crate) fn take_changed(&self) -> Vec<PeerId> {
-        std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// For a peer from [`Self::take_changed`]: whether it is kept now, and its connections.
-    pub(crate) fn acknowledge(&self, peer: &PeerId) -> Option<(bool, Vec<ConnectionId>)> {
-        let hash = self.hash(peer);
-        let mut shard = self.lock(Self::shard_of(hash));
-        let slot = shard.find(hash, peer)?;
-        let record = &mut shard.records[slot];
-        record.announced = false;
-        Some((record.is_kept(), record.conns.iter().map(|conn| conn.id).collect()))
-    }
-
-    /// Under a tag, or under any for the empty one.
-    pub(crate) fn is_protected(&self, peer: &PeerId, tag: &str) -> bool {
-        self.look(peer, |record| {
-            let protections = record.protections();
-            if tag.is_empty() {
-                !protections.is_empty()
-            } else {
-                protections.iter().any(|known| known == tag)
-            }
-        })
-        .unwrap_or(false)
-    }
-
-    /// Protected or in use.
-    pub(crate) fn is_kept(&self, peer: &PeerId) -> bool {
-        self.look(peer, |record| record.is_kept()).unwrap_or(false)
-    }
-
     // ---- reading ----
 
     /// Reads a record, without making one, expired or not asking any closure.
     fn look<R>(&self, peer: &PeerId, read: impl FnOnce(&mut Record) -> R) -> Option<R> {
-        let hash = self.hash(peer);
+        let (hash, moment) = (self.hash(peer), self.clock.moment());
         let mut shard = self.lock(Self::shard_of(hash));
-        let slot = shard.find_live(hash, peer, &self.common, || self.clock.now())?;
+        let slot = shard.find_live(hash, peer, &self.common, || moment.now())?;
         Some(read(&mut shard.records[slot]))
     }
 

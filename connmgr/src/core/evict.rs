@@ -1,6 +1,6 @@
 //! Room for a newcomer at the hard limit.
 
-use super::book::SHARDS;
+use super::book::{Book, SHARDS};
 use super::order::{Entry, Key, Rules, Seen, rank, view_newcomer};
 use super::time::Stamp;
 use super::trim::mark;
@@ -21,14 +21,51 @@ const COST: Duration = Duration::from_nanos(100);
 /// The mark of connections that are closed for a newcomer.
 pub(crate) const EVICTED: u32 = u32::MAX;
 
+/// How many connections there may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HardLimit {
+    /// Connections that are not being closed.
+    pub(crate) limit: usize,
+    /// How many more, while others close.
+    ahead: usize,
+}
+
+/// What there is for a newcomer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    Free,
+    /// The place of a peer that is worth less.
+    OfAnother,
+    /// Nothing until connections that are closing are gone.
+    None,
+}
+
+impl HardLimit {
+    pub(crate) fn new(limit: usize) -> Self {
+        let ahead = (limit / 8).max(1);
+        Self { limit, ahead }
+    }
+
+    pub(crate) fn room(self, book: &Book) -> Room {
+        let all = book.open().saturating_add(book.closing());
+        if all < self.limit {
+            Room::Free
+        } else if all - self.limit < self.ahead {
+            Room::OfAnother
+        } else {
+            Room::None
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Evictor {
     /// The least valuable last.
     pool: Vec<Entry>,
     /// The next part to be looked at.
     next: usize,
-    /// Before this a newcomer whom nobody here knows is not worth another look.
-    rested: Stamp,
+    /// Until then the pool is taken for what another look would find.
+    fresh_until: Stamp,
 }
 
 /// Who wants in.
@@ -40,20 +77,54 @@ pub(crate) struct Newcomer {
 }
 
 impl Evictor {
-    /// Somebody who is worth less than the newcomer, marked; nobody if there is no such peer.
+    /// Whether there is a peer that is worth less than the newcomer.
+    pub(crate) fn has_room(&mut self, rules: &Rules<'_>, newcomer: Newcomer) -> bool {
+        self.find(rules, newcomer).is_some()
+    }
+
+    /// That peer, marked, if there is one.
     pub(crate) fn make_room(
         &mut self,
         rules: &Rules<'_>,
         newcomer: Newcomer,
     ) -> Option<(PeerId, SmallVec<[ConnectionId; 2]>)> {
+        loop {
+            let entry = self.find(rules, newcomer)?;
+            self.pool.pop();
+            if let Some(victim) = mark(rules, &entry, EVICTED) {
+                return Some(victim);
+            }
+        }
+    }
+
+    /// Brings the least valuable peer to the end of the pool, if it is worth less than the
+    /// newcomer.
+    fn find(&mut self, rules: &Rules<'_>, newcomer: Newcomer) -> Option<Entry> {
         let own_order = rules.order.is_some();
         let (key, stranger) = Self::key(rules, newcomer);
         let merit = key.merit(own_order);
         let own_hash = rules.book.hash(&newcomer.peer);
+        let rested = rules.now < self.fresh_until;
+        if !rested {
+            self.pool.clear();
+        }
         // Strangers can come by the thousand, and each would cost a look at thousands of records: they get a tenth of the time.
-        let mut refilled = stranger && rules.now < self.rested;
+        let mut refilled = stranger && rested;
+        // One whose worth has changed since the look takes another place, and a closure could
+        // change it each time.
+        let mut moves = 2 * REMEMBER;
         loop {
-            let Some(entry) = self.pool.last().copied() else {
+            while self.pool.last().is_some_and(|last| last.hash == own_hash) {
+                self.pool.pop();
+            }
+            let Some(entry) = self
+                .pool
+                .last()
+                .copied()
+                .filter(|last| last.key.merit(own_order) < merit)
+            else {
+                // The least valuable peers of the last look are not by now, or all of them have
+                // gone.
                 if refilled {
                     return None;
                 }
@@ -61,21 +132,19 @@ impl Evictor {
                 self.refill(rules);
                 continue;
             };
-            if entry.key.merit(own_order) >= merit {
-                if refilled {
-                    return None;
+            if let Some(now) = rules.again(&entry) {
+                if now.key.merit(own_order) == entry.key.merit(own_order) {
+                    return Some(entry);
                 }
-                // Those who were least valuable at the last look are not by now.
-                refilled = true;
-                self.refill(rules);
-                continue;
+                if moves > 0 {
+                    moves -= 1;
+                    self.pool.pop();
+                    let at = self.pool.partition_point(|other| other.key > now.key);
+                    self.pool.insert(at, now);
+                    continue;
+                }
             }
             self.pool.pop();
-            if entry.hash != own_hash
-                && let Some(victim) = mark(rules, &entry, EVICTED)
-            {
-                return Some(victim);
-            }
         }
     }
 
@@ -92,7 +161,11 @@ impl Evictor {
         let (kept, value) = known.unwrap_or((false, 0));
         let key = Key::newcomer(kept, value, outbound);
         let key = match rules.order {
-            Some(order) => key.with_rank(rank(order, &view_newcomer(peer, value, outbound, relayed))),
+            Some(order) => key.with_rank(rank(
+                order,
+                &view_newcomer(peer, value, outbound, relayed),
+                &rules.book.panics,
+            )),
             None => key,
         };
         (key, !kept && value <= 0 && !outbound)
@@ -108,7 +181,7 @@ impl Evictor {
                 break;
             }
         }
-        self.rested = rules
+        self.fresh_until = rules
             .now
             .after(COST * 10 * u32::try_from(seen.records).unwrap_or(u32::MAX));
         if self.pool.len() > REMEMBER {

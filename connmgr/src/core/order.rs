@@ -5,12 +5,14 @@ use super::dials::Dials;
 use super::record::{Record, State};
 use super::shard::Shard;
 use super::time::Stamp;
+use super::trim::find;
 use crate::config::Order;
 use crate::info::{Candidate, Class};
+use crate::user_code::{Hook, HookPanics, once};
 use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
 use std::cmp::Reverse;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 /// A peer's place in the order: the smallest goes first. Total, as no two peers share a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -183,7 +185,7 @@ impl Rules<'_> {
         }
         if let Some(order) = self.order {
             let ranked = ranked.into_iter().map(|(candidate, entry)| Entry {
-                key: entry.key.with_rank(rank(order, &candidate)),
+                key: entry.key.with_rank(rank(order, &candidate, &self.book.panics)),
                 ..entry
             });
             out.extend(ranked.filter(|entry| below.is_none_or(|below| entry.key < *below)));
@@ -238,6 +240,21 @@ impl Rules<'_> {
         }
     }
 
+    /// A peer's entry as it would be now; nothing if it is no candidate any more.
+    pub(crate) fn again(&self, entry: &Entry) -> Option<Entry> {
+        let (mut out, mut ranked, mut seen) = (Vec::new(), Vec::new(), Seen::default());
+        {
+            let shard = &mut *self.book.lock(Book::shard_of(entry.hash));
+            let slot = find(shard, entry)?;
+            self.consider(shard, slot, None, &mut out, &mut ranked, &mut seen);
+        }
+        if let Some((order, (candidate, entry))) = self.order.zip(ranked.pop()) {
+            let key = entry.key.with_rank(rank(order, &candidate, &self.book.panics));
+            return Some(Entry { key, ..entry });
+        }
+        out.pop()
+    }
+
     fn is_dialled(&self, record: &Record) -> bool {
         self.dials.any() && self.dials.contains(&record.peer())
     }
@@ -261,12 +278,12 @@ pub(crate) fn class(book: &Book, record: &Record, now: Stamp) -> Class {
     }
 }
 
-/// A closure that panics ranks the peer in the middle.
-pub(crate) fn rank(order: &Order, candidate: &Candidate) -> (i64, i64) {
-    catch_unwind(AssertUnwindSafe(|| order(candidate))).unwrap_or_else(|_| {
-        tracing::error!(peer = %candidate.peer, "the order of trimming panicked");
-        (0, 0)
-    })
+/// A closure that panics ranks the peer in the middle, and so does one that asks for an explanation
+/// from within.
+pub(crate) fn rank(order: &Order, candidate: &Candidate, panics: &HookPanics) -> (i64, i64) {
+    let call = (Arc::as_ptr(order).addr(), 0);
+    let ranked = once(call, || panics.call(Hook::Order, || order(candidate)));
+    ranked.flatten().unwrap_or((0, 0))
 }
 
 /// The peer as an order of the user's sees it.

@@ -22,8 +22,6 @@ pub(crate) struct Record {
     kind: Kind,
     /// Whether there is, or was, a tag so large that `sum` may be wrong.
     huge: bool,
-    /// Whether the peer was connected before: then it has had its grace.
-    pub(crate) returning: bool,
     /// Whether the behaviour will look at what keeps this peer's connections alive.
     pub(crate) announced: bool,
     /// By name.
@@ -88,7 +86,7 @@ enum Kind {
 pub(crate) enum State {
     /// It has a connection.
     Connected,
-    /// It has none and never had, but somebody tagged it.
+    /// It has none and was tagged. [`Record::left`] tells whether it ever had one.
     Early { since: Stamp },
     /// It had one.
     Gone { since: Stamp },
@@ -103,6 +101,8 @@ struct Extra {
     decaying: Vec<Decaying>,
     protections: Vec<SmolStr>,
     guards: usize,
+    /// When the last connection closed, of a record without one whose state does not say so.
+    left: Option<Stamp>,
 }
 
 /// One connection.
@@ -140,7 +140,6 @@ impl Record {
             id: Id::new(&peer),
             kind: Kind::Pinned,
             huge: false,
-            returning: false,
             announced: false,
         };
         record.set_state(state);
@@ -189,6 +188,23 @@ impl Record {
             State::Gone { since } => (Kind::Gone, since),
             State::Pinned => (Kind::Pinned, self.since),
         };
+    }
+
+    /// When the peer's last connection closed. Nothing while it has one, and for a peer that never
+    /// had.
+    pub(crate) fn left(&self) -> Option<Stamp> {
+        let noted = self.extra.as_ref().and_then(|extra| extra.left);
+        noted.or_else(|| (self.kind == Kind::Gone).then_some(self.since))
+    }
+
+    /// Notes what [`Self::left`] tells, for a state that does not say so.
+    pub(crate) fn set_left(&mut self, left: Option<Stamp>) {
+        if left.is_some() {
+            self.extra.get_or_insert_default().left = left;
+        } else if let Some(extra) = &mut self.extra {
+            extra.left = None;
+            self.tidy();
+        }
     }
 
     fn position(&self, name: &str) -> Result<usize, usize> {
@@ -313,6 +329,7 @@ impl Record {
             && extra.decaying.is_empty()
             && extra.protections.is_empty()
             && extra.guards == 0
+            && extra.left.is_none()
             && extra.long.is_none()
         {
             self.extra = None;

@@ -30,10 +30,8 @@ impl Book {
     }
 
     fn info(&self, record: &Record, value: i64) -> Option<TagInfo> {
-        let known = match record.state() {
-            State::Connected | State::Early { .. } => true,
-            State::Gone { .. } | State::Pinned => record.tag_count() > 0,
-        };
+        // A record may be kept for other reasons, which may end at any time.
+        let known = record.state() == State::Connected || record.tag_count() > 0;
         known.then(|| TagInfo {
             first_seen: Some(self.clock.instant(record.first_seen)),
             value,

@@ -1,7 +1,7 @@
 //! One of the parts that the peers are spread over, each behind a lock of its own.
 
 use super::record::{Record, State};
-use super::time::Stamp;
+use super::time::{Stamp, nanos};
 use hashbrown::HashTable;
 use libp2p_identity::PeerId;
 use std::collections::VecDeque;
@@ -31,7 +31,7 @@ pub(crate) struct Common {
     pub(crate) grace: Duration,
     pub(crate) early_for: Duration,
     pub(crate) gone_for: Duration,
-    /// Early records from this moment or before it are void: a trim has swept them away.
+    /// Early records from before this moment are void: a trim has swept them away.
     pub(crate) swept: AtomicU64,
     pub(crate) early: AtomicUsize,
     pub(crate) gone: AtomicUsize,
@@ -40,6 +40,31 @@ pub(crate) struct Common {
 }
 
 impl Common {
+    /// Since when a record that becomes an early one now is one: later than what a trim has swept
+    /// away in this very instant.
+    pub(crate) fn early_since(&self, now: Stamp) -> Stamp {
+        now.max(Stamp(self.swept.load(Ordering::Relaxed)))
+    }
+
+    /// Makes early records void that are past grace.
+    pub(crate) fn sweep_early(&self, now: Stamp) {
+        let Some(until) = now.0.checked_sub(nanos(self.grace)) else {
+            return;
+        };
+        if self.grace.is_zero() {
+            // Each time anew, also while a coarse clock stands still.
+            let next = |swept: u64| Some(until.max(swept).saturating_add(1));
+            let _ = self.swept.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        } else {
+            self.swept.fetch_max(until.saturating_add(1), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the grace of a peer that left then is remembered.
+    pub(crate) fn remembers(&self, left: Stamp, now: Stamp) -> bool {
+        now < left.after(self.gone_for)
+    }
+
     fn is_void(&self, state: State, now: Stamp) -> bool {
         match state {
             State::Early { since } => {
@@ -47,7 +72,7 @@ impl Common {
                 // 0 is no sweep at all.
                 (swept > 0 && since.0 < swept) || now >= since.after(self.early_for)
             }
-            State::Gone { since } => now >= since.after(self.gone_for),
+            State::Gone { since } => !self.remembers(since, now),
             State::Connected | State::Pinned => false,
         }
     }
@@ -132,6 +157,14 @@ impl Shard {
             self.leave(slot, common);
             self.enter(slot, state, common);
         }
+    }
+
+    /// Moves a record without connections into a state in which it stays, and keeps in mind when
+    /// its peer left.
+    pub(crate) fn pin(&mut self, slot: usize, common: &Common) {
+        let left = self.records[slot].left();
+        self.records[slot].set_left(left);
+        self.set_state(slot, State::Pinned, common);
     }
 
     fn enter(&mut self, slot: usize, state: State, common: &Common) {

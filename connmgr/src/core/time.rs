@@ -1,7 +1,9 @@
 //! Time as the book counts it: nanoseconds since the manager was made, from a clock that tests may own.
 
+use crate::user_code::{Hook, HookPanics, once};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use web_time::Instant;
 
@@ -30,17 +32,69 @@ type Now = Arc<dyn Fn() -> Instant + Send + Sync>;
 #[derive(Clone)]
 pub(crate) struct Clock {
     epoch: Instant,
-    now: Option<Now>,
+    own: Option<Own>,
+}
+
+/// A clock of the user's.
+#[derive(Clone)]
+struct Own {
+    now: Now,
+    /// The latest time that it told, which it does not go behind.
+    latest: Arc<AtomicU64>,
+    panics: Arc<HookPanics>,
+}
+
+/// The time of one call to the book. A clock of the user's is asked before the call locks anything,
+/// the platform's only when the call needs it.
+#[derive(Clone, Copy)]
+pub(crate) struct Moment<'a> {
+    clock: &'a Clock,
+    asked: Option<Stamp>,
+}
+
+impl Moment<'_> {
+    pub(crate) fn now(self) -> Stamp {
+        self.asked.unwrap_or_else(|| self.clock.stamp(Instant::now()))
+    }
 }
 
 impl Clock {
     pub(crate) fn new(now: Option<Now>) -> Self {
         let epoch = now.as_ref().map_or_else(Instant::now, |now| now());
-        Self { epoch, now }
+        let own = now.map(|now| Own {
+            now,
+            latest: Arc::default(),
+            panics: Arc::default(),
+        });
+        Self { epoch, own }
     }
 
+    /// The same clock, which counts its panics there.
+    pub(crate) fn counting(mut self, panics: &Arc<HookPanics>) -> Self {
+        if let Some(own) = &mut self.own {
+            own.panics = panics.clone();
+        }
+        self
+    }
+
+    /// Not to be called under a lock: see [`Self::moment`].
     pub(crate) fn now(&self) -> Stamp {
-        self.stamp(self.now.as_ref().map_or_else(Instant::now, |now| now()))
+        self.moment().now()
+    }
+
+    pub(crate) fn moment(&self) -> Moment<'_> {
+        Moment {
+            clock: self,
+            asked: self.own.as_ref().map(|own| self.ask(own)),
+        }
+    }
+
+    /// A clock that panics, goes back, or asks the manager for the time stands still.
+    fn ask(&self, own: &Own) -> Stamp {
+        let call = (Arc::as_ptr(&own.now).addr(), 0);
+        let told = once(call, || own.panics.call(Hook::Clock, || (own.now)()));
+        let told = told.flatten().map_or(0, |told| self.stamp(told).0);
+        Stamp(own.latest.fetch_max(told, Ordering::Relaxed).max(told))
     }
 
     pub(crate) fn stamp(&self, instant: Instant) -> Stamp {
@@ -58,7 +112,7 @@ impl Clock {
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Clock")
-            .field("own", &self.now.is_some())
+            .field("own", &self.own.is_some())
             .finish_non_exhaustive()
     }
 }

@@ -19,7 +19,6 @@ use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
 use smallvec::SmallVec;
 use std::hint::black_box;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Work in one step, each some tenths of a millisecond: records looked at, entries moved, entries whose memory is given back.
@@ -30,6 +29,8 @@ const SHED: usize = 65_536;
 const SAMPLE: usize = 16_384;
 /// Closes in a row.
 const CLOSE: usize = 32;
+
+const NEVER: Stamp = Stamp(u64::MAX);
 
 /// What a step came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,8 +67,12 @@ pub(crate) struct Trimmer {
     runs: u32,
     /// When to look whether there are too many connections.
     tick: Option<Stamp>,
-    /// Before this no background trim finds more candidates than the last one did, unless [`Self::reconsider`] is called.
+    /// When there may be more candidates than the last trim found, which were too few. See
+    /// [`Self::expect`].
     fruitless_until: Stamp,
+    /// The earliest candidate to come that was told of while the present trim ran: it may have
+    /// passed that peer already.
+    expected: Stamp,
     stopped: bool,
 }
 
@@ -119,6 +124,7 @@ impl Trimmer {
             runs: 0,
             tick: None,
             fruitless_until: Stamp(0),
+            expected: NEVER,
             stopped: !config.trims(),
         }
     }
@@ -139,6 +145,7 @@ impl Trimmer {
         if self.run.is_some() {
             return false;
         }
+        self.expected = NEVER;
         // 0 means "not closing", and the highest is an eviction's.
         self.runs = if self.runs >= u32::MAX - 1 { 1 } else { self.runs + 1 };
         self.run = Some(Box::new(Run {
@@ -157,25 +164,28 @@ impl Trimmer {
         true
     }
 
-    /// To be called when a connection has been established or a trim is over. Ticks fall on multiples of the silence period.
-    pub(crate) fn arm(&mut self, open: usize, now: Stamp) {
-        if self.stopped || self.run.is_some() || self.tick.is_some() || open < self.high {
+    /// Sets the next look, unless an earlier one is set. Looks fall on multiples of the silence
+    /// period.
+    fn arm(&mut self, open: usize, now: Stamp) {
+        if self.stopped || self.run.is_some() || open < self.high {
             return;
         }
         let silence = nanos(self.silence).max(1);
         let from = now.max(self.fruitless_until);
         // The first tick after now, or the first that may find somebody.
         let next = (now.0 / silence).saturating_add(1).max(from.0.div_ceil(silence));
-        self.tick = Some(Stamp(next.saturating_mul(silence)));
+        let next = Stamp(next.saturating_mul(silence));
+        // A tick that is due already must not be put off, or churn would put it off for ever.
+        self.tick = Some(self.tick.map_or(next, |tick| tick.min(next)));
     }
 
-    /// Somebody may have become a candidate.
-    pub(crate) fn reconsider(&mut self, open: usize, now: Stamp) {
-        self.fruitless_until = Stamp(0);
-        // A tick that is due already must not be put off, or churn would put it off for ever.
-        let due = self.tick.take();
+    /// To be called when a connection has been established, and whenever a peer becomes a candidate
+    /// other than by the end of a grace that a trim has seen: `at` the end of its grace, or now.
+    /// Without it the background would not look again after a trim that found too few candidates.
+    pub(crate) fn expect(&mut self, at: Stamp, open: usize, now: Stamp) {
+        self.expected = self.expected.min(at);
+        self.fruitless_until = self.fruitless_until.min(at);
         self.arm(open, now);
-        self.tick = [due, self.tick].into_iter().flatten().min();
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Stamp> {
@@ -223,8 +233,11 @@ impl Trimmer {
                 })
                 && !run.forced()
             {
-                self.fruitless_until = run.seen.grace_ends.unwrap_or(Stamp(u64::MAX));
+                self.fruitless_until = run.seen.grace_ends.unwrap_or(NEVER).min(self.expected);
             }
+            // What was due meanwhile is left out: looks fall on multiples of the silence period,
+            // and never follow a trim at once.
+            self.tick = self.tick.filter(|tick| *tick > rules.now);
             self.arm(rules.book.open(), rules.now);
         } else {
             self.run = Some(run);
@@ -293,9 +306,7 @@ impl Trimmer {
                         continue;
                     }
                     // Early tags come first in the order, and count for nothing: those past grace go now.
-                    if let Some(swept) = rules.now.0.checked_sub(nanos(rules.book.common.grace)) {
-                        rules.book.common.swept.fetch_max(swept + 1, Ordering::Relaxed);
-                    }
+                    rules.book.common.sweep_early(rules.now);
                     run.phase = Phase::Select(Selection::new(&run.entries, excess, run.weight));
                 }
                 Phase::Narrow { selection, shard } => {
@@ -422,7 +433,7 @@ pub(crate) fn mark(rules: &Rules<'_>, entry: &Entry, trim: u32) -> Option<(PeerI
 }
 
 /// Where the record was, or wherever it is now.
-fn find(shard: &Shard, entry: &Entry) -> Option<usize> {
+pub(crate) fn find(shard: &Shard, entry: &Entry) -> Option<usize> {
     let is_it = |record: &Record| record.hash == entry.hash && entry.key.is_of(record);
     let slot = entry.slot as usize;
     if shard.records.get(slot).is_some_and(is_it) {

@@ -1,17 +1,20 @@
 //! Reads, asks the gauge, and sleeps.
 
 use super::gauge::{Alarm, Config, Gauge, Usage};
+use crate::user_code::{Hook, HookPanics};
 use futures::future::FutureExt as _;
 use futures::ready;
 use futures_timer::Delay;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use web_time::Instant;
 
 /// Says how much memory is in use.
 pub trait Source: Send {
-    /// Called once an interval, on the task that polls the [`Watcher`]: it must not block for long.
+    /// Called once an interval, on the task that polls the [`Watcher`], and under no lock: it must
+    /// not block for long. A panic counts as an error.
     ///
     /// # Errors
     ///
@@ -76,6 +79,7 @@ pub struct Watcher {
     next: Delay,
     /// Whether the last reading failed.
     blind: bool,
+    panics: Arc<HookPanics>,
 }
 
 impl fmt::Debug for Watcher {
@@ -95,7 +99,14 @@ impl Watcher {
             gauge: Gauge::new(config),
             source: Box::new(source),
             blind: false,
+            panics: Arc::default(),
         }
+    }
+
+    /// Counts the panics of the source there.
+    pub(crate) fn counting(mut self, panics: &Arc<HookPanics>) -> Self {
+        self.panics = panics.clone();
+        self
     }
 
     /// Ready when there is an alarm; to be polled again after it. Between readings this is a look at a timer.
@@ -103,7 +114,9 @@ impl Watcher {
         loop {
             ready!(self.next.poll_unpin(cx));
             self.next.reset(self.gauge.config().interval);
-            match self.source.read() {
+            let source = &mut self.source;
+            let read = self.panics.call(Hook::MemorySource, || source.read());
+            match read.unwrap_or_else(|| Err(io::Error::other("the source panicked"))) {
                 Ok(usage) => {
                     self.blind = false;
                     if let Some(alarm) = self.gauge.observe(Instant::now(), usage) {
@@ -154,6 +167,20 @@ mod tests {
         });
         let alarm = std::future::poll_fn(|cx| watcher.poll(cx)).await;
         assert_eq!(alarm.usage.used, 99);
+    }
+
+    #[tokio::test]
+    async fn a_source_that_panics_is_asked_again_and_the_panic_is_counted() {
+        let mut asked = 0;
+        let watcher = Watcher::new(config(), move || {
+            asked += 1;
+            assert!(asked > 2, "no reading yet");
+            Ok(Usage::new(99, 100))
+        });
+        let panics = Arc::default();
+        let mut watcher = watcher.counting(&panics);
+        let alarm = std::future::poll_fn(|cx| watcher.poll(cx)).await;
+        assert_eq!((alarm.usage.used, panics.get(Hook::MemorySource)), (99, 2));
     }
 
     #[cfg(target_os = "linux")]

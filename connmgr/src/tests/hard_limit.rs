@@ -129,3 +129,171 @@ fn a_flood_of_strangers_costs_a_bounded_number_of_looks() {
     // The clock stands still: the first looked at 500 peers, and the others at none but themselves.
     assert!(looks.load(Ordering::Relaxed) <= 10_000 + 500);
 }
+
+/// As a Swarm does when another behaviour denies what the manager has let pass.
+fn deny_afterwards(node: &mut Node, peer: PeerId, endpoint: &ConnectedPoint) {
+    let id = ConnectionId::new_unchecked(node.next);
+    node.next += 1;
+    node.handle_established(id, peer, endpoint).unwrap();
+    let cause = ConnectionDenied::new(std::io::Error::other("a gate"));
+    match endpoint {
+        ConnectedPoint::Dialer { .. } => {
+            let error = &libp2p_swarm::DialError::Denied { cause };
+            node.behaviour
+                .on_swarm_event(FromSwarm::DialFailure(libp2p_swarm::DialFailure {
+                    peer_id: Some(peer),
+                    error,
+                    connection_id: id,
+                }));
+        }
+        ConnectedPoint::Listener {
+            local_addr,
+            send_back_addr,
+        } => {
+            let error = &libp2p_swarm::ListenError::Denied { cause };
+            node.behaviour
+                .on_swarm_event(FromSwarm::ListenFailure(libp2p_swarm::ListenFailure {
+                    local_addr,
+                    send_back_addr,
+                    error,
+                    connection_id: id,
+                    peer_id: Some(peer),
+                }));
+        }
+    }
+    node.run();
+}
+
+#[test]
+fn a_newcomer_that_another_behaviour_denies_costs_nobody_a_place() {
+    for endpoint in [inbound(), outbound()] {
+        let mut node = node(2);
+        let friends: Vec<_> = (0..2)
+            .map(|_| {
+                let friend = PeerId::random();
+                node.connect_as(friend, inbound()).unwrap();
+                friend
+            })
+            .collect();
+        let newcomer = PeerId::random();
+        node.manager.tag_peer(&newcomer, "tag", 100);
+        for _ in 0..10 {
+            deny_afterwards(&mut node, newcomer, &endpoint);
+        }
+        assert_eq!((node.told.len(), node.events.len()), (0, 0), "{endpoint:?}");
+        assert!(friends.iter().all(|friend| node.is_open(*friend)));
+        // And once it is in, one of them goes.
+        node.connect_as(newcomer, endpoint).unwrap();
+        assert_eq!((node.told.len(), node.count()), (1, 2));
+    }
+}
+
+/// A full node on which nothing that is told to close does, and one of whose newcomers is worth
+/// more than anybody.
+fn slow(limit: usize) -> (Node, impl Fn(&Node) -> PeerId) {
+    let mut node = node(limit).unwired();
+    node.connect_many(limit);
+    let friend = |node: &Node| {
+        let friend = PeerId::random();
+        node.manager.protect(&friend, "friend");
+        friend
+    };
+    (node, friend)
+}
+
+#[test]
+fn what_is_closing_counts_and_its_places_are_given_away_once_and_an_eighth_of_them_ahead() {
+    for (limit, ahead) in [(1, 1), (2, 1), (8, 1), (24, 3)] {
+        let (mut node, friend) = slow(limit);
+        for _ in 0..ahead {
+            let newcomer = friend(&node);
+            node.connect_as(newcomer, inbound()).unwrap();
+            assert_eq!(node.count(), limit);
+        }
+        // However valuable a newcomer is: nothing has closed yet.
+        for _ in 0..10 {
+            let newcomer = friend(&node);
+            assert_eq!(denied(node.connect_as(newcomer, inbound())), limit);
+            let cap = node.manager.hard_cap();
+            assert!(cap(&newcomer, &inbound()).is_err());
+        }
+        let info = node.manager.info();
+        assert_eq!((info.connections, info.closing), (limit, ahead));
+        assert_eq!(node.told.len(), ahead);
+        node.release();
+        if limit > ahead {
+            let newcomer = friend(&node);
+            node.connect_as(newcomer, inbound()).unwrap();
+        }
+        assert!(node.connections.len() <= limit + ahead);
+    }
+}
+
+#[test]
+fn connections_that_a_trim_closes_hold_their_places_until_they_are_gone() {
+    let (mut node, friend) = slow(16);
+    node.clock.advance(2 * HOUR);
+    let _trim = node.manager.trim_open_conns();
+    node.run();
+    assert_eq!((node.told.len(), node.manager.info().closing), (15, 15));
+    // A stranger has to wait; two friends have the eighth, and no peer has to go for them.
+    assert_eq!(denied(node.connect_as(PeerId::random(), inbound())), 16);
+    for _ in 0..2 {
+        let newcomer = friend(&node);
+        node.connect_as(newcomer, inbound()).unwrap();
+    }
+    let newcomer = friend(&node);
+    assert_eq!(denied(node.connect_as(newcomer, inbound())), 16);
+    assert_eq!(node.told.len(), 15);
+    node.release();
+    for _ in 0..13 {
+        node.connect_as(PeerId::random(), inbound()).unwrap();
+    }
+    assert_eq!(denied(node.connect_as(PeerId::random(), inbound())), 16);
+    assert_eq!(node.connections.len(), 16);
+}
+
+#[test]
+fn if_nobody_can_go_any_more_the_newcomer_does() {
+    let mut node = node(2);
+    let peers = node.connect_many(2);
+    let (newcomer, id) = (PeerId::random(), ConnectionId::new_unchecked(77));
+    node.manager.protect(&newcomer, "friend");
+    node.handle_established(id, newcomer, &inbound()).unwrap();
+    // Another thread protects them before the newcomer is in.
+    for peer in &peers {
+        node.manager.protect(peer, "friend");
+    }
+    node.connections.insert(id, (newcomer, inbound()));
+    node.by_peer.entry(newcomer).or_default().push(id);
+    node.established(id, newcomer, &inbound());
+    node.run();
+    assert_eq!(node.trimmed(), [(newcomer, Reason::HardLimit)]);
+    assert_eq!((node.told.clone(), node.count()), (vec![id], 2));
+    assert!(peers.iter().all(|peer| node.is_open(*peer)));
+}
+
+#[test]
+fn whoever_has_gained_value_since_the_last_look_does_not_have_to_go() {
+    let mut node = node(4);
+    let peers = node.connect_many(4);
+    for (peer, value) in peers.iter().zip([1, 2, 3, 4]) {
+        node.manager.tag_peer(peer, "tag", value);
+    }
+    // A look at everybody.
+    assert_eq!(denied(node.connect_as(PeerId::random(), inbound())), 4);
+    node.manager.tag_peer(&peers[0], "tag", 100);
+    let newcomer = PeerId::random();
+    node.manager.tag_peer(&newcomer, "tag", 50);
+    node.connect_as(newcomer, inbound()).unwrap();
+    assert_eq!(node.trimmed(), [(peers[1], Reason::HardLimit)]);
+    // A peer that came since the last look does not stay for that, once time has passed.
+    node.clock.advance(SECOND);
+    let poor = PeerId::random();
+    node.disconnect_peer(peers[2]);
+    node.connect_as(poor, inbound()).unwrap();
+    let another = PeerId::random();
+    node.manager.tag_peer(&another, "tag", 50);
+    node.connect_as(another, inbound()).unwrap();
+    assert_eq!(node.trimmed()[1..], [(poor, Reason::HardLimit)]);
+}

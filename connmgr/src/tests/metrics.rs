@@ -43,6 +43,31 @@ fn a_scrape_shows_classes_and_what_trims_came_to() {
 }
 
 #[test]
+fn panics_of_user_code_are_counted_by_hook_and_every_hook_is_there_from_the_start() {
+    let mut registry = Registry::default();
+    let config = quiet(1, 1, Duration::ZERO).unwrap().with_metrics(&mut registry);
+    let mut node = Node::new(config.with_closer(|_, _, _| panic!("closer")));
+    let shown = |registry: &Registry| {
+        let mut text = String::new();
+        encode(&mut text, registry).unwrap();
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with("libp2p_connmgr_hook_panics_total{"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let hooks = ["bump", "clock", "closer", "decay", "memory_source", "order", "waker"];
+    let expected = |closer: u64| {
+        let of = |hook: &&str| if **hook == *"closer" { closer } else { 0 };
+        let line = |hook: &&str| format!("libp2p_connmgr_hook_panics_total{{hook=\"{hook}\"}} {}", of(hook));
+        hooks.iter().map(line).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&registry), expected(0));
+    node.connect_many(3);
+    node.trim();
+    assert_eq!(shown(&registry), expected(2));
+}
+
+#[test]
 fn the_dashboard_asks_for_what_there_is() {
     let mut registry = Registry::default();
     let mut node = Node::new(quiet(1, 1, Duration::ZERO).unwrap().with_metrics(&mut registry));

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod common;
 #[cfg(test)]
+mod hard_limit;
+#[cfg(test)]
 mod keep_alive;
 #[cfg(test)]
 mod punching;

@@ -89,6 +89,38 @@ async fn the_background_trims_at_the_high_watermark_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn newcomers_are_trimmed_after_a_background_trim_that_found_too_few_candidates() {
+    let config = Config::new(2, 4).unwrap().with_grace_period(Duration::from_secs(1));
+    let config = config.with_silence_period(Duration::from_millis(500)).unwrap();
+    let mut node = Node::new(Over::Knock, config, LONG).await;
+    for friend in &node.connect(4).await[..2] {
+        node.manager.protect(friend, "friend");
+    }
+    // Two are protected, the others past their grace, and no more than may stay.
+    let fruitless = |node: &mut Node| {
+        node.manager.counts().in_grace.peers == 0
+            && matches!(
+                node.events.last(),
+                Some(SwarmEvent::Behaviour(Event::TrimSkipped { .. }))
+            )
+    };
+    node.until(fruitless).await;
+    for _ in 0..10 {
+        node.start_peer();
+    }
+    let arrived = |node: &mut Node| {
+        let events = node.events.iter();
+        events
+            .filter(|event| matches!(event, SwarmEvent::ConnectionEstablished { .. }))
+            .count()
+            == 14
+    };
+    node.until(arrived).await;
+    node.until(|node| established(node) == 4).await;
+    assert_eq!(node.manager.counts().protected.connections, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn constant_churn_makes_no_trim_storm() {
     for over in ALL {
         let silence = Duration::from_millis(500);

@@ -25,6 +25,10 @@ struct Args {
     /// At how many it begins to.
     #[arg(long, default_value_t = 90)]
     high: usize,
+    /// How many connections there may be at a time: at that number a newcomer needs a peer that is
+    /// worth less.
+    #[arg(long, default_value_t = 300)]
+    most: usize,
     /// Peers that are protected.
     #[arg(long, default_value_t = 10)]
     friends: usize,
@@ -41,13 +45,21 @@ async fn main() -> Result<()> {
         args.peers > args.low + args.friends,
         "fewer peers than the node may keep"
     );
+    ensure!(
+        args.low + args.friends <= args.most,
+        "--most {} is below --low {} and --friends {} together",
+        args.most,
+        args.low,
+        args.friends
+    );
     // Two descriptors for each connection: both its ends are here.
     rlimit::increase_nofile_limit(4 * args.peers as u64 + 256)?;
 
     let config = Config::new(args.low, args.high)?
         .with_keep_alive(KeepAlive::All)
         .with_grace_period(Duration::from_millis(500))
-        .with_silence_period(Duration::from_secs(1))?;
+        .with_silence_period(Duration::from_secs(1))?
+        .with_hard_limit(args.most)?;
     let (connmgr, manager) = libp2p_connmgr::new(config);
     let counting = manager.clone();
     let mut node = libp2p::SwarmBuilder::with_existing_identity(Keypair::generate_ed25519())
@@ -77,12 +89,13 @@ async fn main() -> Result<()> {
             event = node.select_next_some() => match event {
                 SwarmEvent::ConnectionEstablished { peer_id, .. } => crowd.arrived(peer_id)?,
                 SwarmEvent::Behaviour(Event::Trimmed { connections, .. }) => table.trimmed += connections,
+                SwarmEvent::Behaviour(Event::Denied { .. }) => crowd.denied += 1,
                 _ => {}
             },
             _ = redraw.tick() => {
-                table.draw(&manager, crowd.arrivals.len())?;
+                table.draw(&manager, crowd.came())?;
                 // Newcomers have half a second of grace: a trim before it is over cannot reach the mark.
-                if last_trim.is_none() && crowd.arrivals.len() >= args.peers && manager.counts().in_grace.peers == 0 {
+                if last_trim.is_none() && crowd.came() >= args.peers && manager.counts().in_grace.peers == 0 {
                     last_trim = Some(tokio::spawn(manager.trim_open_conns()));
                 }
                 if last_trim.as_ref().is_some_and(tokio::task::JoinHandle::is_finished) {
@@ -91,7 +104,7 @@ async fn main() -> Result<()> {
             }
         }
     }
-    table.draw(&manager, crowd.arrivals.len())?;
+    table.draw(&manager, crowd.came())?;
     report(&args, &manager, &node, &crowd)
 }
 
@@ -100,8 +113,10 @@ struct Crowd {
     friends: Vec<PeerId>,
     useful: Vec<PeerId>,
     strangers: Vec<PeerId>,
-    /// Everybody, in the order of arrival.
+    /// All peers that were let in, in the order of arrival.
     arrivals: Vec<PeerId>,
+    /// How many were not, at the hard limit.
+    denied: usize,
     /// What a peer of use gets, and loses again unless it goes on being of use.
     score: DecayingTag,
     _tasks: JoinSet<()>,
@@ -120,6 +135,7 @@ impl Crowd {
             useful: Vec::new(),
             strangers: Vec::new(),
             arrivals: Vec::new(),
+            denied: 0,
             score,
             _tasks: JoinSet::new(),
         };
@@ -134,6 +150,8 @@ impl Crowd {
                 manager.protect(&id, "friend");
                 crowd.friends.push(id);
             } else if !is_stranger {
+                // Known from before: worth a place even when all are taken.
+                crowd.score.bump(&id, 1)?;
                 crowd.useful.push(id);
             } else {
                 crowd.strangers.push(id);
@@ -155,10 +173,14 @@ impl Crowd {
     /// Peers of use show what they are good for as soon as they are there.
     fn arrived(&mut self, peer: PeerId) -> Result<()> {
         if let Some(at) = self.useful.iter().position(|known| *known == peer) {
-            self.score.bump(&peer, 1 + i64::try_from(at)?)?;
+            self.score.bump(&peer, i64::try_from(at)?)?;
         }
         self.arrivals.push(peer);
         Ok(())
+    }
+
+    fn came(&self) -> usize {
+        self.arrivals.len() + self.denied
     }
 }
 
@@ -234,7 +256,7 @@ impl Table {
 fn report(args: &Args, manager: &Manager, node: &Swarm<libp2p_connmgr::Behaviour>, crowd: &Crowd) -> Result<()> {
     let mut out = io::stdout().lock();
     let stays = |peers: &[PeerId]| peers.iter().filter(|peer| node.is_connected(peer)).count();
-    writeln!(out, "\n\nwho stays, and why:")?;
+    writeln!(out, "\n\n{} were denied; who stays, and why:", crowd.denied)?;
     for (who, peers) in [
         ("friends", &crowd.friends),
         ("useful", &crowd.useful),
@@ -249,7 +271,7 @@ fn report(args: &Args, manager: &Manager, node: &Swarm<libp2p_connmgr::Behaviour
     let checks = [
         (
             left == args.low + args.friends,
-            format!("{left} connections are left of {}", crowd.arrivals.len()),
+            format!("{left} connections are left of {}", crowd.came()),
         ),
         (stays(&crowd.friends) == args.friends, "every friend stays".to_owned()),
         (stays(&crowd.useful) == args.useful, "everybody of use stays".to_owned()),

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod crowd;
+#[cfg(test)]
 mod process;
 #[cfg(test)]
 mod readme;

@@ -136,6 +136,10 @@ impl Running {
         std::fs::read_to_string(self.dir.join(name)).unwrap()
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
     }

@@ -1,15 +1,15 @@
 //! Decaying tags in the book: who asks the user's closures, and when.
 
 use super::super::decaying::{Decaying, Definition, MAX_STEPS};
-use super::super::record::Record;
+use super::super::record::{Record, TagOutcome};
 use super::super::time::Stamp;
-use super::Book;
+use super::{Book, Definitions, MAX_TRIES};
 use crate::decay::{Bump, BumpError, BumpKind, Decay, DecayKind, DecayingValue, RegisterError};
+use crate::user_code::{Hook, is_running, once};
 use libp2p_identity::PeerId;
 use std::collections::hash_map::Entry;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 impl Book {
@@ -28,8 +28,8 @@ impl Book {
             bump,
             self.clock.now(),
         ));
-        let mut definitions = self.definitions.lock().unwrap_or_else(PoisonError::into_inner);
-        match definitions.entry(definition.name.clone()) {
+        self.drop_ended();
+        match self.definitions().by_name.entry(definition.name.clone()) {
             Entry::Occupied(_) => Err(RegisterError::Taken(name.to_owned())),
             Entry::Vacant(entry) => {
                 entry.insert(definition.clone());
@@ -38,23 +38,45 @@ impl Book {
         }
     }
 
+    fn definitions(&self) -> MutexGuard<'_, Definitions> {
+        self.definitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The values under the tag are void from here on; their memory goes when their records are next looked at.
     pub(crate) fn close_tag(&self, tag: &Arc<Definition>) {
         if !tag.closed.swap(true, Ordering::AcqRel) {
-            self.definitions
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&tag.name);
+            let mut definitions = self.definitions();
+            let ended = definitions.by_name.remove(&tag.name);
+            definitions.ended.extend(ended);
         }
+        self.drop_ended();
+    }
+
+    /// Lets go of closed tags that no record and no handle knows any more, under no lock: what
+    /// their closures hold may call the manager when it is dropped.
+    pub(crate) fn drop_ended(&self) {
+        let mut definitions = self.definitions();
+        if definitions.ended.is_empty() {
+            return;
+        }
+        let all = std::mem::take(&mut definitions.ended);
+        let (gone, known) = all.into_iter().partition(|ended| Arc::strong_count(ended) == 1);
+        definitions.ended = known;
+        drop(definitions);
+        let gone: Vec<Arc<Definition>> = gone;
+        drop(gone);
     }
 
     pub(crate) fn bump(&self, tag: &Arc<Definition>, peer: &PeerId, delta: i64) -> Result<(), BumpError> {
         let hash = self.hash(peer);
+        let mut asked = 0;
         loop {
+            asked += 1;
             if tag.is_closed() {
                 return Err(BumpError::Closed);
             }
-            let now = self.clock.now();
+            let moment = self.clock.moment();
+            let now = moment.now();
             self.settle(peer, now);
             let mut shard = self.lock(Self::shard_of(hash));
             let old = shard
@@ -68,8 +90,9 @@ impl Book {
                 BumpKind::Custom(bump) => {
                     drop(shard);
                     let seen = self.seen(peer, &new);
-                    let value = catch_unwind(AssertUnwindSafe(|| bump(&seen, delta)));
-                    let value = value.map_err(|_| BumpError::Panicked)?;
+                    let call = (Arc::as_ptr(tag).addr(), hash);
+                    let value = once(call, || self.panics.call(Hook::Bump, || bump(&seen, delta)));
+                    let value = value.ok_or(BumpError::Recursive)?.ok_or(BumpError::Panicked)?;
                     shard = self.lock(Self::shard_of(hash));
                     let found = shard
                         .find_live(hash, peer, &self.common, || now)
@@ -79,7 +102,7 @@ impl Book {
                         (None, None) => true,
                         _ => false,
                     };
-                    if !unchanged {
+                    if !unchanged && asked < MAX_TRIES {
                         continue;
                     }
                     value
@@ -90,19 +113,18 @@ impl Book {
             if tag.is_closed() {
                 return Err(BumpError::Closed);
             }
-            let (slot, made) = self.find_or_make(&mut shard, hash, peer);
+            let (slot, made) = self.find_or_make(&mut shard, hash, peer, moment);
             let record = &mut shard.records[slot];
+            let mut outcome = TagOutcome::Set;
             if let Some(entry) = decaying(record, tag, now) {
                 *entry = new;
             } else if record.tag_count() >= self.max_tags {
-                self.refuse_tag(peer);
+                outcome = TagOutcome::Full;
             } else {
                 record.decaying_mut().push(new);
             }
             drop(shard);
-            if made {
-                self.bound_early(hash);
-            }
+            self.tagged(hash, peer, outcome, made, moment);
             return Ok(());
         }
     }
@@ -123,8 +145,14 @@ impl Book {
         Ok(())
     }
 
-    /// Asks the closures that are due for a peer's decaying tags, outside the lock.
+    /// Asks the closures that are due for a peer's decaying tags, outside the lock. One that reads
+    /// a peer from within sees its values as they last were: else each would ask for all the
+    /// others.
     pub(crate) fn settle(&self, peer: &PeerId, now: Stamp) {
+        let call = (std::ptr::from_ref(self).addr(), 0);
+        if is_running(call) {
+            return;
+        }
         let hash = self.hash(peer);
         let due: Vec<Decaying> = {
             let shard = self.lock(Self::shard_of(hash));
@@ -133,7 +161,9 @@ impl Book {
             entries.iter().filter(|entry| entry.is_due(now)).cloned().collect()
         };
         for old in due {
-            let new = self.decayed(peer, &old, now);
+            let Some(new) = once(call, || self.decayed(peer, &old, now)) else {
+                return;
+            };
             let mut shard = self.lock(Self::shard_of(hash));
             let Some(slot) = shard.find(hash, peer) else { return };
             let record = &mut shard.records[slot];
@@ -158,9 +188,8 @@ impl Book {
         let visits = old.tag.visits(now);
         for _ in 0..visits.saturating_sub(old.visits).min(MAX_STEPS) {
             let seen = self.seen(peer, &new);
-            match catch_unwind(AssertUnwindSafe(|| decay(&seen))) {
-                Ok(value) => new.value = value?,
-                Err(_) => tracing::error!(tag = %old.tag.name, "a decay function panicked; the value stays"),
+            if let Some(value) = self.panics.call(Hook::Decay, || decay(&seen)) {
+                new.value = value?;
             }
             new.visits += 1;
         }

@@ -103,7 +103,7 @@ async fn enter(dir: &Path) -> Result<[Player; 4]> {
     let silent = |name| {
         let key = key();
         let config = libp2p_knock::Config::new(&key)?;
-        swarm::silent(key, name, config)
+        swarm::silent(key, name, config, swarm::CONNECTIONS)
     };
     Ok([
         Player::enter("alice", silent("alice")?, dir, &["/tls"]).await?,

@@ -45,6 +45,10 @@ pub(crate) struct Options {
     /// The largest file to receive, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     max_mib: u32,
+    /// The most connections at a time. At that number an inbound one is closed; one that this node
+    /// dials takes an inbound one's place.
+    #[arg(long, value_name = "N", default_value_t = swarm::CONNECTIONS, value_parser = clap::value_parser!(u16).range(1..))]
+    max_connections: u16,
 }
 
 pub(crate) async fn run(options: Options) -> Result<()> {
@@ -62,7 +66,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
-    let mut swarm = swarm(&key, config(&key, &options)?)?;
+    let mut swarm = swarm(&key, config(&key, &options)?, options.max_connections)?;
     listen(&mut swarm, &options.listen)?;
     let inbox = Inbox::new(options.dir, u64::from(options.max_mib) << 20);
     let (link, mut events) = node::spawn(swarm, inbox);
@@ -99,10 +103,10 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     }
 }
 
-fn swarm(key: &Keypair, config: libp2p_knock::Config) -> Result<Swarm<Behaviour>> {
-    swarm::silent_with_dns(key.clone(), "run", config.clone()).or_else(|error| {
+fn swarm(key: &Keypair, config: libp2p_knock::Config, most: u16) -> Result<Swarm<Behaviour>> {
+    swarm::silent_with_dns(key.clone(), "run", config.clone(), most).or_else(|error| {
         tracing::warn!("no /dns addresses here: {error:#}");
-        swarm::silent(key.clone(), "run", config)
+        swarm::silent(key.clone(), "run", config, most)
     })
 }
 
