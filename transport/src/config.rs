@@ -422,6 +422,27 @@ impl Config {
     }
 }
 
+/// For a crate that builds on a configuration that the application made.
+impl Config {
+    /// What the admission hook says of a caller, so that another hook can ask it as well: set one
+    /// that asks a clone of this configuration. Without a hook every caller is allowed.
+    ///
+    /// # Errors
+    ///
+    /// The hook's denial.
+    pub fn admits(&self, peer: &PeerId, point: &ConnectedPoint) -> Result<(), Denial> {
+        self.admission.as_ref().map_or(Ok(()), |hook| hook(peer, point))
+    }
+
+    /// The peers that have [`Config::with_peer`] and `mode`, in the order of their ids.
+    pub fn peers_in_mode(&self, mode: Mode) -> Vec<PeerId> {
+        let peers = self.peers.iter().filter(|(_, dialect)| dialect.mode == mode);
+        let mut peers: Vec<PeerId> = peers.map(|(key, _)| key.peer_id()).collect();
+        peers.sort_unstable();
+        peers
+    }
+}
+
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
