@@ -36,7 +36,9 @@ async fn a_host_asks_the_admission_hook_of_its_knock_and_its_own_and_both_must_a
     list.add(peer(1), address(&one));
     let mut callers = Vec::new();
     for seed in [2, 3, 4, 5] {
-        let caller = host(seed, &list).await;
+        // Those that are denied meet silence.
+        let impatient = config(knock(seed)).with_dial_timeout(Duration::from_millis(500));
+        let caller = Host::start(impatient, list.clone()).await.unwrap();
         let there = caller.open_stream(peer(1), "x", wide()).unwrap();
         let back = (seed != 5).then(|| one.open_stream(peer(seed), "x", wide()).unwrap());
         callers.push((seed, caller, there, back));
