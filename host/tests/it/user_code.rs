@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::{BoxFuture, FutureExt as _};
 use knock_host::discovery::{Discoverer, StaticList};
-use knock_host::{Behaviour, BehaviourConfig, Handle, Hook, Host, HostConfig, Stream};
+use knock_host::{Behaviour, BehaviourConfig, Handle, Hook, Host, HostConfig, MAX_PEERS_PER_HOST, Stream};
 use libp2p_core::transport::MemoryTransport;
 use libp2p_core::{Multiaddr, Transport as _};
 use libp2p_identity::{Keypair, PeerId};
@@ -227,6 +227,47 @@ async fn a_slow_discoverer_delays_the_peer_that_it_is_asked_about_and_no_other()
     drop(let_go);
     let at_three = three.open_stream(peer(1), "x", wide()).unwrap();
     until_heard(&to_three, &at_three).await;
+    in_time(one.close()).await;
+}
+
+#[tokio::test]
+async fn a_discoverer_that_never_answers_is_asked_256_times_and_the_host_goes_on() {
+    let list = StaticList::new();
+    let (let_go, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let stuck = {
+        let asked = asked.clone();
+        Mischief::finding(&StaticList::new(), move |_| {
+            asked.fetch_add(1, Ordering::SeqCst);
+            let _ = held.lock().unwrap().recv();
+        })
+    };
+    let one = Host::start(config(knock(1)), stuck).await.unwrap();
+    list.add(peer(1), address(&one));
+    let random = || Keypair::generate_ed25519().public().to_peer_id();
+    let streams: Vec<_> = (0..MAX_PEERS_PER_HOST)
+        .map(|_| one.open_stream(random(), "x", wide()).unwrap())
+        .collect();
+    until("about all of them", || {
+        asked.load(Ordering::SeqCst) == MAX_PEERS_PER_HOST
+    })
+    .await;
+    drop(streams);
+    let back = one.open_stream(peer(2), "x", wide()).unwrap();
+    let two = host(2, &list).await;
+    let there = two.open_stream(peer(1), "x", wide()).unwrap();
+    until_heard(&there, &back).await;
+    // Dials begin again when it answers.
+    two.close().await;
+    until("the connection is gone", || !one.is_connected(&peer(2))).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(asked.load(Ordering::SeqCst), MAX_PEERS_PER_HOST);
+    drop(let_go);
+    until("it is asked again", || {
+        asked.load(Ordering::SeqCst) > MAX_PEERS_PER_HOST
+    })
+    .await;
     in_time(one.close()).await;
 }
 
