@@ -90,7 +90,7 @@ impl HostConfig {
     }
 
     /// Asked after a valid knock of a peer that there is a stream to, and after the knock's own
-    /// hook, if it has one: both must allow. See
+    /// hooks, if it has any: all must allow, and so must all that are set here, in this order. See
     /// [`Config::with_admission`](libp2p_knock::Config::with_admission), whose promises hold here.
     /// It is called on the task that accepts: while it runs no other knock is judged. It may call
     /// the host. A panic denies, and is counted ([`Hook::Admission`](crate::Hook::Admission)).
@@ -98,7 +98,13 @@ impl HostConfig {
     where
         F: Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync + 'static,
     {
-        self.admission = Some(Arc::new(hook));
+        self.admission = Some(match self.admission.take() {
+            None => Arc::new(hook),
+            Some(first) => Arc::new(move |peer, point| {
+                first(peer, point)?;
+                hook(peer, point)
+            }),
+        });
         self
     }
 }

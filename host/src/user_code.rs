@@ -12,8 +12,8 @@ use std::task::{Context, Poll};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Hook {
-    /// An admission hook: [`HostConfig::with_admission`](crate::HostConfig::with_admission), or
-    /// that of the knock's configuration. A panic denies.
+    /// [`HostConfig::with_admission`](crate::HostConfig::with_admission). A panic denies. Panics in
+    /// hooks of the knock's configuration are counted by the transport.
     Admission,
     /// [`Discoverer::find_peer`](crate::discovery::Discoverer::find_peer). A panic finds no
     /// address.
@@ -27,8 +27,8 @@ pub enum Hook {
     /// [`Identity::sign`](libp2p_knock::Identity::sign), for an announcement. A panic counts as an
     /// error of the call.
     Sign,
-    /// Whatever the knock's configuration calls in a dial or in an inbound handshake: its identity,
-    /// its secured hook. A panic fails the connection at hand.
+    /// Code of the knock's configuration, in a dial or in an inbound handshake, whose panic the
+    /// transport has not caught itself. It fails the connection at hand.
     Handshake,
     /// The [`Waker`](std::task::Waker) of a task that waits for a message, or of the Swarm. The
     /// task is not woken.

@@ -317,23 +317,27 @@ impl Config {
     /// replay), so deny by it but change nothing by it. A refused caller learns nothing: to it the listener looks as
     /// if the knock had been wrong. The Swarm sees nothing either; the metric `knocks{outcome="denied"}` counts it. In
     /// the listener's part of a hole punch it is our own dial that fails, with [`Error::Denied`](crate::Error::Denied).
+    ///
+    /// Set more than once, every hook has to allow. They are asked in the order in which they were
+    /// set, until one denies.
     pub fn with_admission<F>(mut self, hook: F) -> Self
     where
         F: Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync + 'static,
     {
-        self.admission = Some(Arc::new(hook));
+        self.admission = Some(both(self.admission, hook));
         self
     }
 
     /// Asked between TLS and the muxer, inbound and outbound, with the proven peer. Default: everybody.
     ///
-    /// Called on the connection's task. A refusal is [`Error::Denied`](crate::Error::Denied) here; the other end
-    /// sees its connection closed, and may have seen it open for a moment.
+    /// Called on the connection's task. A refusal is [`Error::Denied`](crate::Error::Denied) here;
+    /// the other end sees its connection closed, and may have seen it open for a moment. Set more
+    /// than once, every hook has to allow, as with [`Config::with_admission`].
     pub fn with_secured_hook<F>(mut self, hook: F) -> Self
     where
         F: Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync + 'static,
     {
-        self.secured = Some(Arc::new(hook));
+        self.secured = Some(both(self.secured, hook));
         self
     }
 
@@ -424,16 +428,6 @@ impl Config {
 
 /// For a crate that builds on a configuration that the application made.
 impl Config {
-    /// What the admission hook says of a caller, so that another hook can ask it as well: set one
-    /// that asks a clone of this configuration. Without a hook every caller is allowed.
-    ///
-    /// # Errors
-    ///
-    /// The hook's denial.
-    pub fn admits(&self, peer: &PeerId, point: &ConnectedPoint) -> Result<(), Denial> {
-        self.admission.as_ref().map_or(Ok(()), |hook| hook(peer, point))
-    }
-
     /// The peers that have [`Config::with_peer`] and `mode`, in the order of their ids.
     pub fn peers_in_mode(&self, mode: Mode) -> Vec<PeerId> {
         let peers = self.peers.iter().filter(|(_, dialect)| dialect.mode == mode);
@@ -483,6 +477,20 @@ impl Dangerous {
     pub fn with_key_log(mut self, log: Arc<dyn KeyLog>) -> Config {
         self.0.key_log = log;
         self.0
+    }
+}
+
+/// Asks `first`, if there is one, then `hook`.
+fn both<F>(first: Option<Hook>, hook: F) -> Hook
+where
+    F: Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync + 'static,
+{
+    match first {
+        None => Arc::new(hook),
+        Some(first) => Arc::new(move |peer, point| {
+            first(peer, point)?;
+            hook(peer, point)
+        }),
     }
 }
 

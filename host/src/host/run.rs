@@ -82,7 +82,8 @@ impl Driver {
         listening: Listening,
     ) -> Self {
         let tcp = Tcp::new(listening.clone(), registry.counters.clone());
-        let admission = admission(registry.clone(), config.knock.clone(), config.admission);
+        let admission = admission(registry.clone(), config.admission);
+        // In addition to the hooks that the configuration has, which are asked first.
         let knock = config.knock.with_admission(move |peer, point| admission(peer, point));
         Self {
             transport: Authenticated::new(tcp, knock).with_executor(|task| drop(tokio::spawn(task))),
@@ -392,16 +393,15 @@ fn not_listening(address: Multiaddr, error: TransportError<Failure>) -> StartErr
     StartError::Listen { address, source }
 }
 
-/// Whether there is a stream to the caller, and both the knock's own hook and `further` allow it.
-fn admission(registry: Arc<Registry>, knock: libp2p_knock::Config, further: Option<Admission>) -> Admission {
+/// Whether there is a stream to the caller, and `further` allows it.
+fn admission(registry: Arc<Registry>, further: Option<Admission>) -> Admission {
     Arc::new(move |peer, point| {
         if registry.get(peer).is_none() {
             return Err(NoStream.into());
         }
-        let asked = registry.counters.hook_panics.call(Hook::Admission, || {
-            knock.admits(peer, point)?;
-            further.as_ref().map_or(Ok(()), |rule| rule(peer, point))
-        });
+        let Some(rule) = &further else { return Ok(()) };
+        let panics = &registry.counters.hook_panics;
+        let asked = panics.call(Hook::Admission, || rule(peer, point));
         asked.unwrap_or_else(|| Err(Panicked.into()))
     })
 }
