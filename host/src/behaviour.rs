@@ -4,14 +4,15 @@ mod handler;
 
 use crate::config::{DIAL_INTERVAL, MEMORY};
 use crate::discovery::Discoverer;
-use crate::engine::dial::DialPlan;
+use crate::engine::dial::{DialPlan, ROUND};
 use crate::handle::Handle;
 use crate::peers::{Need, Registry, Setup, chance};
+use crate::user_code::Hook;
 use futures::future::FutureExt as _;
 use futures_timer::Delay;
 use handler::{Handler, Open, Outcome};
 use libp2p_core::transport::PortUse;
-use libp2p_core::{Endpoint, Multiaddr};
+use libp2p_core::{ConnectedPoint, Endpoint, Multiaddr};
 use libp2p_identity::PeerId;
 use libp2p_swarm::behaviour::{ConnectionClosed, ConnectionEstablished, DialFailure, FromSwarm};
 use libp2p_swarm::dial_opts::{DialOpts, PeerCondition};
@@ -20,12 +21,18 @@ use libp2p_swarm::{
     ToSwarm,
 };
 use rand::rngs::StdRng;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::fmt;
+use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+
+/// Addresses of one peer that are dialled at once: as many as a round has of ours, and as many that
+/// other behaviours know. All of them have one and the same time in a Swarm, and the ninth would
+/// get none of it.
+const AT_ONCE: NonZeroU8 = NonZeroU8::new(2 * ROUND as u8).expect("not zero");
 
 /// Configuration of a [`Behaviour`].
 #[derive(Debug, Clone)]
@@ -85,6 +92,8 @@ pub struct Behaviour {
     plan: DialPlan,
     rng: StdRng,
     connections: HashMap<PeerId, Vec<ConnectionId>>,
+    /// Dials of ours, which have their addresses.
+    dialling: HashSet<ConnectionId>,
     events: VecDeque<ToSwarm<Infallible, Open>>,
     timer: Option<(Delay, Instant)>,
 }
@@ -105,6 +114,7 @@ impl Behaviour {
             plan: DialPlan::new(config.dial_interval),
             rng: chance(),
             connections: HashMap::new(),
+            dialling: HashSet::new(),
             events: VecDeque::new(),
             timer: None,
         }
@@ -112,6 +122,9 @@ impl Behaviour {
 
     /// Asks `discoverer` for addresses as well, whenever the Swarm dials a peer that there is a stream to. It has to be started
     /// and closed by whoever made it.
+    ///
+    /// [`Discoverer::find_peer`] is called in the Swarm's own poll: while it runs the whole Swarm
+    /// waits. A panic in it finds no address, and is counted ([`Hook::FindPeer`]).
     pub fn with_discoverer(mut self, discoverer: Arc<dyn Discoverer>) -> Self {
         self.discoverer = Some(discoverer);
         self
@@ -136,13 +149,31 @@ impl Behaviour {
                 handler: NotifyHandler::One(*id),
                 event: Open,
             },
-            None => ToSwarm::Dial {
-                opts: DialOpts::peer_id(peer)
+            None => {
+                let mut found = self.find(&peer);
+                found.extend(self.plan.proven(&peer).cloned());
+                let opts = DialOpts::peer_id(peer)
                     .condition(PeerCondition::DisconnectedAndNotDialing)
-                    .build(),
-            },
+                    .override_dial_concurrency_factor(AT_ONCE)
+                    .addresses(self.plan.order(&peer, found))
+                    .extend_addresses_through_behaviour()
+                    .build();
+                self.dialling.insert(opts.connection_id());
+                ToSwarm::Dial { opts }
+            }
         };
         self.events.push_back(event);
+    }
+
+    /// What the discoverer knows, as the Swarm will dial it: it takes an address with a peer and
+    /// one without for two.
+    fn find(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        let found = self.discoverer.as_ref().and_then(|discoverer| {
+            let panics = &self.registry.counters.hook_panics;
+            panics.call(Hook::FindPeer, || discoverer.find_peer(peer))
+        });
+        let found = found.into_iter().flatten();
+        found.filter_map(|address| address.with_p2p(*peer).ok()).collect()
     }
 
     /// Wakes when the next peer is due.
@@ -177,16 +208,17 @@ impl NetworkBehaviour for Behaviour {
 
     fn handle_pending_outbound_connection(
         &mut self,
-        _: ConnectionId,
+        id: ConnectionId,
         peer: Option<PeerId>,
         _: &[Multiaddr],
         _: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        // A dial of ours has its addresses, and these would only stand behind them.
+        let foreign = !self.dialling.remove(&id);
         let known = peer
-            .filter(|peer| self.registry.get(peer).is_some())
-            .zip(self.discoverer.as_ref())
-            .map(|(peer, discoverer)| discoverer.find_peer(&peer));
-        Ok(known.unwrap_or_default())
+            .filter(|peer| foreign && self.registry.get(peer).is_some())
+            .map(|peer| self.plan.proven(&peer).cloned().into_iter().chain(self.find(&peer)));
+        Ok(known.into_iter().flatten().collect())
     }
 
     fn handle_established_outbound_connection(
@@ -203,9 +235,22 @@ impl NetworkBehaviour for Behaviour {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(ConnectionEstablished {
-                peer_id, connection_id, ..
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
             }) => {
                 self.connections.entry(peer_id).or_default().push(connection_id);
+                // What a hole punch went through is closed again by now.
+                if let ConnectedPoint::Dialer {
+                    address,
+                    role_override: Endpoint::Dialer,
+                    ..
+                } = endpoint
+                    && let Ok(address) = address.clone().with_p2p(peer_id)
+                {
+                    self.plan.worked(&peer_id, address);
+                }
                 self.plan.finished(peer_id);
             }
             FromSwarm::ConnectionClosed(ConnectionClosed {
@@ -223,8 +268,13 @@ impl NetworkBehaviour for Behaviour {
                 self.plan.finished(peer_id);
             }
             FromSwarm::DialFailure(DialFailure {
-                peer_id: Some(peer), ..
-            }) => self.plan.finished(peer),
+                peer_id: Some(peer),
+                connection_id,
+                ..
+            }) => {
+                self.dialling.remove(&connection_id);
+                self.plan.finished(peer);
+            }
             _ => {}
         }
     }

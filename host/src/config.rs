@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) type Hook = Arc<dyn Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync>;
+pub(crate) type Admission = Arc<dyn Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync>;
 
 /// Configuration of a [`Host`](crate::Host).
 ///
@@ -26,7 +26,7 @@ pub struct HostConfig {
     pub(crate) dial_interval: Duration,
     pub(crate) dial_timeout: Duration,
     pub(crate) memory: usize,
-    pub(crate) admission: Option<Hook>,
+    pub(crate) admission: Option<Admission>,
 }
 
 /// 256 MiB.
@@ -40,9 +40,12 @@ impl HostConfig {
     /// crate among themselves; Go hosts need [`ragep2p_compatible`](libp2p_knock::Config::ragep2p_compatible), or version 2
     /// and [`Mode::Frames`] for each by [`with_peer`](libp2p_knock::Config::with_peer).
     ///
-    /// Its mode becomes [`Mode::Frames`] for every peer that has none of its own. Beside its own
-    /// admission hook a second one lets in only peers that there is a stream to.
-    /// [`HostConfig::with_admission`] adds to that.
+    /// A host speaks [`Mode::Frames`], with everybody: that becomes the mode of every peer that has
+    /// none of its own, and [`Host::start`](crate::Host::start) refuses a configuration in which a
+    /// peer has another. A host has no muxer, so [`with_yamux`](libp2p_knock::Config::with_yamux)
+    /// and [`with_close_timeout`](libp2p_knock::Config::with_close_timeout) concern nothing here.
+    /// Everything else holds, the hooks among it: a caller is let in when there is a stream to it,
+    /// and the knock's admission hook and that of [`HostConfig::with_admission`] both allow it.
     pub fn new(knock: libp2p_knock::Config) -> Self {
         Self {
             knock: knock.with_mode(Mode::Frames),
@@ -60,8 +63,9 @@ impl HostConfig {
         self
     }
 
-    /// The least time between two rounds of dials to one peer; each round comes after one to two of it. Default 3 s. A lost
-    /// connection is dialled again within a quarter of it, if the last round is long enough ago.
+    /// The least time between two rounds of dials to one peer; each round comes after one to two of
+    /// it. Default 3 s. At least a millisecond, to which less is raised. A lost connection is
+    /// dialled again within a quarter of it, if the last round is long enough ago.
     ///
     /// Inbound connections are held to two in each interval and peer, and at least one in two seconds, four at once.
     pub fn with_dial_interval(mut self, interval: Duration) -> Self {
@@ -69,7 +73,9 @@ impl HostConfig {
         self
     }
 
-    /// How long one address of a round may take, to the end of the handshake. Default 5 s.
+    /// How long one address of a round may take, to the end of the handshake. Default 5 s. The
+    /// addresses of a round, 16 at most, are tried one after the other, so a round takes as many of
+    /// these at worst.
     pub fn with_dial_timeout(mut self, timeout: Duration) -> Self {
         self.dial_timeout = timeout;
         self
@@ -83,13 +89,22 @@ impl HostConfig {
         self
     }
 
-    /// Asked after a valid knock of a peer that there is a stream to. See
+    /// Asked after a valid knock of a peer that there is a stream to, and after the knock's own
+    /// hooks, if it has any: all must allow, and so must all that are set here, in this order. See
     /// [`Config::with_admission`](libp2p_knock::Config::with_admission), whose promises hold here.
+    /// It is called on the task that accepts: while it runs no other knock is judged. It may call
+    /// the host. A panic denies, and is counted ([`Hook::Admission`](crate::Hook::Admission)).
     pub fn with_admission<F>(mut self, hook: F) -> Self
     where
         F: Fn(&PeerId, &ConnectedPoint) -> Result<(), Denial> + Send + Sync + 'static,
     {
-        self.admission = Some(Arc::new(hook));
+        self.admission = Some(match self.admission.take() {
+            None => Arc::new(hook),
+            Some(first) => Arc::new(move |peer, point| {
+                first(peer, point)?;
+                hook(peer, point)
+            }),
+        });
         self
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The `metrics` feature renders these under ragep2p's names. Without it they can be read here.
 
+use crate::user_code::HookPanics;
 use libp2p_identity::PeerId;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -100,9 +101,11 @@ pub struct PeerCounters {
     pub rawconn_read_bytes: Counter,
     /// Bytes written to the socket, as above.
     pub rawconn_written_bytes: Counter,
-    /// What the bucket over the whole connection refills with, bytes per second. Infinity without a limit.
+    /// What the bucket over the whole connection refills with, bytes per second: the sum over all
+    /// streams, up to what a bucket can compute with.
     pub rawconn_rate_limit_rate: Gauge,
-    /// The capacity of the bucket over the whole connection, bytes. Infinity without a limit.
+    /// The capacity of the bucket over the whole connection, bytes: the sum over all streams, 18 GB
+    /// at most.
     pub rawconn_rate_limit_capacity: Gauge,
     /// The sum of all streams' message rates, messages per second.
     pub messages_rate_limit_rate: Gauge,
@@ -133,6 +136,8 @@ pub struct PeerCounters {
 pub struct HostCounters {
     /// Everything that the listeners accepted, failures of accepting included.
     pub inbound_dials: Counter,
+    /// Panics in code of the application's that the host called.
+    pub hook_panics: HookPanics,
     peers: Mutex<BTreeMap<PeerId, Arc<PeerCounters>>>,
 }
 

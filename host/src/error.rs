@@ -78,6 +78,21 @@ pub enum StartError {
     /// No listen address was configured.
     #[error("a host needs an address to listen on")]
     NoListenAddress,
+    /// The knock's configuration has this peer in another mode than
+    /// [`Mode::Frames`](libp2p_knock::Mode::Frames).
+    #[error("{peer} is configured for {mode:?}: a host speaks frames with every peer")]
+    Mode {
+        /// The peer.
+        peer: PeerId,
+        /// What is configured for it.
+        mode: libp2p_knock::Mode,
+    },
+    /// Another socket listens on the port: another host, a transport of libp2p, another program.
+    #[error("{address} is in use by another socket")]
+    PortInUse {
+        /// The address.
+        address: Multiaddr,
+    },
     /// An address could not be listened on.
     #[error("cannot listen on {address}")]
     Listen {

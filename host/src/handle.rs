@@ -103,6 +103,10 @@ impl Handle {
     /// # Errors
     ///
     /// [`SignError::NoIdentity`] in a Swarm, and whatever the identity says.
+    ///
+    /// # Panics
+    ///
+    /// If the identity does.
     pub fn sign(&self, message: &[u8]) -> Result<[u8; 64], SignError> {
         self.registry.sign(message)
     }

@@ -2,22 +2,26 @@
 
 mod address;
 mod run;
+mod tcp;
 
 use crate::config::HostConfig;
 use crate::discovery::Discoverer;
 use crate::error::StartError;
 use crate::handle::Handle;
 use crate::peers::{Registry, Setup};
+use libp2p_knock::Mode;
 use run::Driver;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
+use tcp::Listening;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// A running host. Streams are opened on it as on its [`Handle`].
 ///
-/// Dropped, it stops at once and closes in the background; [`Host::close`] waits for that.
+/// Dropped, it stops at once, lets go of its ports and closes in the background; [`Host::close`]
+/// waits for that.
 ///
 /// ```no_run
 /// # async fn run(keypair: libp2p_identity::Keypair, peer: libp2p_identity::PeerId) -> Result<(), Box<dyn std::error::Error>> {
@@ -37,6 +41,7 @@ use tokio::task::JoinHandle;
 /// ```
 pub struct Host {
     handle: Handle,
+    listening: Listening,
     stop: watch::Sender<bool>,
     task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
@@ -45,12 +50,24 @@ impl Host {
     /// Listens, and starts to dial as soon as there are streams. Has to be called inside a tokio runtime with time and net
     /// enabled.
     ///
+    /// A port has one socket that listens: one that another has is refused, by the system, and no
+    /// other gets one of the host's as long as it runs. When the future is dropped, nothing is left
+    /// running.
+    ///
     /// # Errors
     ///
     /// See [`StartError`]. Nothing is left running.
+    ///
+    /// # Panics
+    ///
+    /// If [`Discoverer::start`] does. Nothing is left running then either.
     pub async fn start(config: HostConfig, discoverer: impl Discoverer) -> Result<Self, StartError> {
         if config.listen.is_empty() {
             return Err(StartError::NoListenAddress);
+        }
+        let mode = Mode::Yamux;
+        if let Some(&peer) = config.knock.peers_in_mode(mode).first() {
+            return Err(StartError::Mode { peer, mode });
         }
         let registry = Arc::new(Registry::new(Setup {
             local: config.knock.local_peer_id(),
@@ -59,18 +76,20 @@ impl Host {
             memory: config.memory,
             dial_interval: config.dial_interval,
         }));
-        let handle = Handle::new(registry.clone());
         let discoverer: Arc<dyn Discoverer> = Arc::new(discoverer);
-        let mut driver = Driver::new(config, registry, discoverer.clone());
-        driver.listen().await?;
-        discoverer.start(&handle).map_err(StartError::Discoverer)?;
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(driver.run(stopped));
-        Ok(Self {
-            handle,
+        // Dropped from here on, for whatever reason, it closes what there is.
+        let mut host = Self {
+            handle: Handle::new(registry.clone()),
+            listening: Listening::default(),
             stop,
-            task: tokio::sync::Mutex::new(Some(task)),
-        })
+            task: tokio::sync::Mutex::default(),
+        };
+        let mut driver = Driver::new(config, registry, discoverer.clone(), host.listening.clone());
+        driver.listen().await?;
+        discoverer.start(&host.handle).map_err(StartError::Discoverer)?;
+        *host.task.get_mut() = Some(tokio::spawn(driver.run(stopped)));
+        Ok(host)
     }
 
     /// What opens streams and may be handed around.
@@ -104,6 +123,7 @@ impl Deref for Host {
 impl Drop for Host {
     fn drop(&mut self) {
         self.stop.send_replace(true);
+        self.listening.close();
         self.handle.registry().close_all();
     }
 }

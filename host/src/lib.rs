@@ -25,11 +25,13 @@ pub mod discovery;
 pub mod metrics;
 
 // What serves all of them.
+mod after;
 mod counters;
 mod error;
 mod limits;
 mod message;
 mod separation;
+mod user_code;
 
 // Pure: frames, buckets, buffers, who is dialled when, which connection is kept.
 mod engine;
@@ -46,6 +48,7 @@ pub use limits::{
 };
 pub use message::{Inbound, RequestHandle};
 pub use stream::{Stream, Stream2};
+pub use user_code::{Hook, HookPanics};
 
 /// For this workspace's fuzzers. Unstable.
 #[cfg(feature = "internals")]

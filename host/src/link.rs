@@ -216,7 +216,9 @@ where
                 Poll::Pending => return self.stalled(cx).map(|()| false),
                 Poll::Ready(Ok(0)) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
                 Poll::Ready(Ok(n)) => {
-                    self.out.advance(n);
+                    if let Some(payload) = self.out.advance(n) {
+                        self.lease.discard(payload);
+                    }
                     self.written += n as u64;
                     self.unflushed = true;
                     self.stall = None;
@@ -255,6 +257,12 @@ where
             }
             self.stall = None;
         }
+    }
+}
+
+impl<S> Drop for Link<S> {
+    fn drop(&mut self) {
+        self.lease.discard(self.out.take());
     }
 }
 

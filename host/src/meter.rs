@@ -76,6 +76,11 @@ impl<S> Metered<S> {
     pub(crate) fn meter(&self) -> &Arc<Meter> {
         &self.meter
     }
+
+    #[cfg(test)]
+    pub(crate) fn get_ref(&self) -> &S {
+        &self.io
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {

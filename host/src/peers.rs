@@ -1,23 +1,27 @@
 //! The peers that there are streams to, shared by streams, connections and the driver.
 
+mod lease;
+
+use crate::after::After;
 use crate::counters::{HostCounters, PeerCounters};
 use crate::engine::bucket::{TokenBucket, WireBucket};
-use crate::engine::frame::Violation;
 use crate::engine::id::Key;
 use crate::engine::memory::Budget;
-use crate::engine::outgoing::Outgoing;
 use crate::engine::peer::{Outbound, Peer, Ticket};
-use crate::engine::slots::{Role, Slots};
+use crate::engine::slots::Slots;
 use crate::error::{OpenError, SignError, UpdateError};
 use crate::limits::{Limits, MAX_PEERS_PER_HOST, MAX_STREAM_NAME_LENGTH, Priority};
 use crate::message::Inbound;
+use crate::user_code::Hook;
 use bytes::Bytes;
+pub(crate) use lease::Lease;
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
 use rand::SeedableRng as _;
 use rand::rngs::{StdRng, SysRng};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -145,15 +149,16 @@ impl Registry {
             Entry::Vacant(_) if count >= MAX_PEERS_PER_HOST => return Err(OpenError::TooManyPeers),
             Entry::Vacant(entry) => (entry.insert(Arc::new(self.shared(peer, now))).clone(), true),
         };
-        let ticket = {
+        let (ticket, after) = {
             let mut state = shared.lock();
             let ticket = state.peer.open(&peer, name, priority, limits, now)?;
             state.wire.add_stream(&limits, now);
             shared.show_limit(&state);
             state.nudge();
-            ticket
+            (ticket, state.give_back())
         };
         drop(peers);
+        after.run(&self.counters.hook_panics);
         if new {
             self.changed(peer);
         }
@@ -161,11 +166,13 @@ impl Registry {
     }
 
     fn shared(&self, peer: PeerId, now: Instant) -> Shared {
-        let (remote, counters) = (Key::of_peer(&peer), self.counters.join(peer));
+        let (remote, host) = (Key::of_peer(&peer), self.counters.clone());
+        let counters = host.join(peer);
         // As ragep2p: four at once, and two in an interval.
         let per_second = (2.0 / self.setup.dial_interval.as_secs_f64()).max(0.5);
         Shared {
             peer,
+            host,
             counters: counters.clone(),
             state: Mutex::new(State {
                 peer: Peer::new(self.key, remote, self.budget.clone(), counters, chance()),
@@ -193,12 +200,12 @@ impl Registry {
             self.counters.leave(&shared.peer);
         }
         state.nudge();
-        drop(state);
+        let after = state.give_back();
         drop(peers);
         if closed.last {
             self.changed(shared.peer);
         }
-        closed.waiting.into_iter().for_each(Waker::wake);
+        after.run(&self.counters.hook_panics);
         true
     }
 
@@ -209,14 +216,14 @@ impl Registry {
         let all = std::mem::take(&mut peers.peers);
         drop(peers);
         for (peer, shared) in all {
-            let waiting = {
+            let after = {
                 let mut state = shared.lock();
-                let waiting = state.peer.close_all();
+                state.peer.close_all();
                 state.leave();
-                waiting
+                state.give_back()
             };
             self.counters.leave(&peer);
-            waiting.into_iter().for_each(Waker::wake);
+            after.run(&self.counters.hook_panics);
             self.changed(peer);
         }
     }
@@ -256,7 +263,7 @@ impl Registry {
             changes.waker.take()
         };
         if let Some(waker) = waker {
-            waker.wake();
+            self.counters.hook_panics.call(Hook::Waker, || waker.wake());
         }
     }
 
@@ -264,7 +271,9 @@ impl Registry {
     pub(crate) fn poll_changed(&self, cx: &Context<'_>) -> Poll<(PeerId, Need)> {
         let mut changes = lock(&self.changes);
         let Some(peer) = changes.peers.iter().next().copied() else {
-            changes.waker = Some(cx.waker().clone());
+            let former = changes.waker.replace(cx.waker().clone());
+            drop(changes);
+            self.counters.hook_panics.call(Hook::Waker, || drop(former));
             return Poll::Pending;
         };
         changes.peers.remove(&peer);
@@ -284,6 +293,7 @@ impl Registry {
 /// One peer.
 pub(crate) struct Shared {
     pub(crate) peer: PeerId,
+    host: Arc<HostCounters>,
     pub(crate) counters: Arc<PeerCounters>,
     state: Mutex<State>,
 }
@@ -313,7 +323,7 @@ impl State {
             && link.idle
         {
             link.idle = false;
-            link.waker.iter().for_each(Waker::wake_by_ref);
+            self.peer.after.wake.extend(link.waker.clone());
         }
     }
 
@@ -327,9 +337,7 @@ impl State {
             Some(generation) => self.peer.attach(generation, now),
             None => self.peer.detach(),
         }
-        for link in self.links.values() {
-            link.waker.iter().for_each(Waker::wake_by_ref);
-        }
+        self.wake_all();
     }
 
     /// The last stream is closed.
@@ -337,15 +345,62 @@ impl State {
         self.gone = true;
         self.slots.clear();
         self.peer.detach();
-        for link in self.links.values() {
-            link.waker.iter().for_each(Waker::wake_by_ref);
+        self.wake_all();
+    }
+
+    /// Every connection looks what it is to do.
+    fn wake_all(&mut self) {
+        let wakers = self.links.values().filter_map(|link| link.waker.clone());
+        self.peer.after.wake.extend(wakers);
+    }
+}
+
+/// The lock of a peer. Once it is given back, what came up meanwhile is done: see [`After`].
+struct Locked<'a> {
+    shared: &'a Shared,
+    state: Option<MutexGuard<'a, State>>,
+}
+
+impl Locked<'_> {
+    /// Returns what came up, for a caller that holds another lock.
+    fn give_back(mut self) -> After {
+        let after = self.state.as_mut().map(|state| std::mem::take(&mut state.peer.after));
+        self.state = None;
+        after.unwrap_or_default()
+    }
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        self.state.as_ref().expect("until it is given back")
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        self.state.as_mut().expect("until it is given back")
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let Some(mut state) = self.state.take() else {
+            return;
+        };
+        if !state.peer.after.is_empty() {
+            let after = std::mem::take(&mut state.peer.after);
+            drop(state);
+            after.run(&self.shared.host.hook_panics);
         }
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+    fn lock(&self) -> Locked<'_> {
+        let state = Some(lock(&self.state));
+        Locked { shared: self, state }
     }
 
     fn show_limit(&self, state: &State) {
@@ -381,98 +436,13 @@ impl Shared {
 
     /// Whether so many bytes more may come over the wire.
     pub(crate) fn allows(&self, bytes: usize) -> bool {
-        self.lock().wire.take(bytes, Instant::now())
+        let mut state = self.lock();
+        let State { peer, wire, .. } = &mut *state;
+        wire.take(bytes, Instant::now(), peer.allowance())
     }
 
     /// Whether a connection with it is in use.
     pub(crate) fn is_connected(&self) -> bool {
         self.lock().slots.active().is_some()
-    }
-}
-
-/// A connection's place. Given back when dropped.
-pub(crate) struct Lease {
-    registry: Arc<Registry>,
-    shared: Arc<Shared>,
-    generation: u64,
-}
-
-impl Lease {
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
-    /// What to do, and until when; `cx` is woken when that changes.
-    pub(crate) fn role(&self, cx: &Context<'_>) -> (Role, Option<Instant>) {
-        let now = Instant::now();
-        let mut state = self.shared.lock();
-        state.slots.tick(now);
-        state.follow_slots(now);
-        let mut timeout = state.slots.next_timeout();
-        if state.peer.generation() == Some(self.generation) {
-            state.peer.tick(now);
-            let peer = state.peer.next_timeout();
-            timeout = timeout.into_iter().chain(peer).min();
-        }
-        if let Some(link) = state.links.get_mut(&self.generation)
-            && link.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker()))
-        {
-            link.waker = Some(cx.waker().clone());
-        }
-        (state.slots.role(self.generation), timeout)
-    }
-
-    /// The first byte on a connection that stands by.
-    pub(crate) fn spoke(&self) {
-        let now = Instant::now();
-        let mut state = self.shared.lock();
-        state.slots.spoke(self.generation, now);
-        state.follow_slots(now);
-    }
-
-    /// Adds what there is to write. Nothing to a connection that is not in use.
-    pub(crate) fn fill(&self, out: &mut Outgoing) {
-        let mut state = self.shared.lock();
-        if state.peer.generation() != Some(self.generation) {
-            return;
-        }
-        let filled = state.peer.fill(Instant::now(), out);
-        if filled.responses > 0 {
-            state.wire.expect_response(filled.responses);
-        }
-        if let Some(link) = state.links.get_mut(&self.generation) {
-            link.idle = out.is_empty();
-        }
-    }
-
-    /// What the connection has brought, of which `raw` bytes came over the wire: see [`Peer::receive`]. Ignored if it is not in
-    /// use.
-    pub(crate) fn receive(&self, bytes: &mut &[u8], raw: Option<u64>) -> Result<usize, Violation> {
-        let mut wake = Vec::new();
-        let received = {
-            let mut state = self.shared.lock();
-            if state.peer.generation() != Some(self.generation) {
-                *bytes = &[];
-                return Ok(0);
-            }
-            let received = state.peer.receive(bytes, Instant::now(), &mut wake);
-            let overhead = raw.map_or(Ok(()), |raw| state.peer.check_overhead(raw));
-            received.and_then(|work| overhead.map(|()| work))
-        };
-        wake.into_iter().for_each(Waker::wake);
-        received
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let now = Instant::now();
-        {
-            let mut state = self.shared.lock();
-            state.links.remove(&self.generation);
-            state.slots.ended(self.generation);
-            state.follow_slots(now);
-        }
-        self.registry.changed(self.shared.peer);
     }
 }

@@ -39,8 +39,11 @@ impl Stream {
         self.0.name()
     }
 
-    /// Queues a message and returns at once. The oldest one falls out of a full buffer; a message that is too long, and one
-    /// on a closed stream, is dropped.
+    /// Queues a message and returns at once. The oldest one falls out of a full buffer; a message
+    /// that is too long, and one on a closed stream, is dropped. Bytes with an owner of their own
+    /// ([`Bytes::from_owner`]) are dropped in this call, in another one on the stream, or on the
+    /// task of the connection. The owner may call the stream then; a panic in it is caught
+    /// ([`Hook::Payload`](crate::Hook::Payload)).
     pub fn send(&self, message: impl Into<Bytes>) {
         self.0.send(message);
     }
@@ -53,7 +56,9 @@ impl Stream {
         poll_fn(|cx| self.poll_recv(cx))
     }
 
-    /// As [`Stream::recv`]. Whoever polled last, and whoever else still waits, is woken.
+    /// As [`Stream::recv`]. The task that polled last is woken, and every other that still waits,
+    /// under no lock: a waker may call the stream. A panic in one is caught
+    /// ([`Hook::Waker`](crate::Hook::Waker)).
     pub fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
             match self.0.poll_recv(cx) {

@@ -371,6 +371,17 @@ impl Config {
     }
 }
 
+/// For a crate that builds on a configuration that the application made.
+impl Config {
+    /// The peers that have [`Config::with_peer`] and `mode`, in the order of their ids.
+    pub fn peers_in_mode(&self, mode: Mode) -> Vec<PeerId> {
+        let peers = self.peers.iter().filter(|(_, dialect)| dialect.mode == mode);
+        let mut peers: Vec<PeerId> = peers.map(|(key, _)| key.peer_id()).collect();
+        peers.sort_unstable();
+        peers
+    }
+}
+
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")

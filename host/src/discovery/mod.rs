@@ -19,7 +19,15 @@ pub use static_list::StaticList;
 
 /// Finds the addresses of peers. One of them serves one host, from the host's start to its close.
 ///
-/// Every method must return at once, as hosts and the loop that dials share their tasks with it.
+/// Every method should return at once, and may call the host. A panic ends nothing but the call, is
+/// counted ([`Hook`](crate::Hook)) and is logged once.
+///
+/// | method | called | while it does not return | a panic |
+/// | --- | --- | --- | --- |
+/// | `start` | in [`Host::start`](crate::Host::start), which the application calls | the host does not start | reaches the application; nothing is left running |
+/// | `find_peer` | by a host on a thread for blocking work, for one peer at a time | that peer is not dialled; others are, 256 calls at once | finds no address |
+/// | `find_peer` | by a [`Behaviour`](crate::Behaviour) in the Swarm's poll | the whole Swarm waits | finds no address |
+/// | `close` | on the host's task, when it closes | the host does not close; its future has five seconds | counts as closed |
 pub trait Discoverer: Send + Sync + 'static {
     /// Called once, before the first dial.
     ///
@@ -32,7 +40,10 @@ pub trait Discoverer: Send + Sync + 'static {
     /// whether the future is done or not.
     fn close(&self) -> BoxFuture<'_, ()>;
 
-    /// What is known now, best address first. A discoverer that has to search starts the search here and has the answer
-    /// for a later call: the host asks again before every dial.
+    /// What is known now, best address first. A discoverer that has to search starts the search
+    /// here and has the answer for a later call: the host asks again before every round of dials. A
+    /// round tries 16 of the addresses, one after the other, beginning with the one that worked
+    /// last; the next round goes on behind them. An address that worked and is not known any more
+    /// is tried last, unless nothing is known at all: then nothing is dialled.
     fn find_peer(&self, peer: &PeerId) -> Vec<Multiaddr>;
 }

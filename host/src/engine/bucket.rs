@@ -11,7 +11,7 @@ const NANO: u64 = 1_000_000_000;
 #[derive(Debug, Clone)]
 pub(crate) struct TokenBucket {
     rate: u64,
-    capacity: u32,
+    capacity: u64,
     level: u64,
     updated: Instant,
 }
@@ -21,7 +21,7 @@ impl TokenBucket {
     pub(crate) fn new(rate: u64, capacity: u32, now: Instant) -> Self {
         Self {
             rate,
-            capacity,
+            capacity: capacity.into(),
             level: 0,
             updated: now,
         }
@@ -29,7 +29,7 @@ impl TokenBucket {
 
     pub(crate) fn full(rate: u64, capacity: u32, now: Instant) -> Self {
         let mut bucket = Self::new(rate, capacity, now);
-        bucket.add(capacity);
+        bucket.add(capacity.into());
         bucket
     }
 
@@ -43,13 +43,13 @@ impl TokenBucket {
         // The rest of less than a microsecond counts next time.
         self.updated += std::time::Duration::from_micros(micros);
         let more = micros.saturating_mul(self.rate);
-        let most = u64::from(self.capacity) * NANO;
+        let most = self.capacity.saturating_mul(NANO);
         self.level = self.level.saturating_add(more).min(most);
     }
 
     /// Not held to the capacity before the next refill.
-    pub(crate) fn add(&mut self, tokens: u32) {
-        self.level = self.level.saturating_add(u64::from(tokens) * NANO);
+    pub(crate) fn add(&mut self, tokens: u64) {
+        self.level = self.level.saturating_add(tokens.saturating_mul(NANO));
     }
 
     /// Takes `tokens`, or everything that is there and says no.
@@ -61,8 +61,16 @@ impl TokenBucket {
         enough
     }
 
+    /// Takes `tokens`, or all whole ones that are there. Those that are missing.
+    fn remove_some(&mut self, tokens: u64, now: Instant) -> u64 {
+        self.refill(now);
+        let taken = tokens.min(self.level / NANO);
+        self.level -= taken * NANO;
+        tokens - taken
+    }
+
     /// From now on; the time until now counts at the old rate. The level stays, within the new capacity.
-    pub(crate) fn set(&mut self, rate: u64, capacity: u32, now: Instant) {
+    pub(crate) fn set(&mut self, rate: u64, capacity: u64, now: Instant) {
         self.refill(now);
         self.rate = rate;
         self.capacity = capacity;
@@ -81,23 +89,31 @@ const TLS_FACTOR: f64 = 1.5;
 /// Opens and closes that a connection begins with, all streams with the longest name.
 const NEW_CONNECTION: u32 = 586_000;
 
+/// The largest capacity that a bucket can compute with: 18 GB.
+const MOST: u64 = u64::MAX / NANO;
+
 /// What comes over the wire of a peer's connections altogether, TLS included: the sum of what its streams allow, and
 /// something for opens and closes. Belongs to the peer, not to a connection.
 ///
-/// The original grants nothing for a new stream, so that one that uses its whole burst at once can cost the connection
-/// (W4); here it brings its burst with it.
+/// The original grants nothing for a new stream, so that one that uses its whole burst at once can
+/// cost the connection (W4); here it brings its burst with it. And it gives up the limit for good
+/// when a sum does not fit, from the 1,361st stream with our default limits on; here the sums are
+/// exact, the bucket has what it can have of them, and a stream that closes takes back what it
+/// brought.
 #[derive(Debug)]
 pub(crate) struct WireBucket {
     bucket: TokenBucket,
-    /// A sum was too large to compute with, once and for all.
-    unlimited: bool,
+    /// The sums: milli-tokens per second, and tokens.
+    rate: u128,
+    capacity: u128,
 }
 
 impl WireBucket {
     pub(crate) fn new(now: Instant) -> Self {
         let mut this = Self {
             bucket: TokenBucket::new(0, 0, now),
-            unlimited: false,
+            rate: 0,
+            capacity: 0,
         };
         let streams = MAX_STREAMS_PER_PEER as f64;
         let control = Rate {
@@ -108,72 +124,72 @@ impl WireBucket {
             per_second: 0.0,
             capacity: 0,
         };
-        this.change(delta(none, control), true, now);
+        this.grow(delta(none, control), now);
         this
     }
 
     pub(crate) fn add_stream(&mut self, limits: &Limits, now: Instant) {
         let delta = delta(limits.messages, limits.bytes);
-        self.change(delta, true, now);
-        if let Some((_, capacity)) = delta {
-            self.bucket.add(capacity);
-        }
+        self.grow(delta, now);
+        self.bucket.add(delta.1);
     }
 
+    /// Takes back what [`WireBucket::add_stream`] gave for the same limits.
     pub(crate) fn remove_stream(&mut self, limits: &Limits, now: Instant) {
-        self.change(delta(limits.messages, limits.bytes), false, now);
+        let (rate, capacity) = delta(limits.messages, limits.bytes);
+        self.rate = self.rate.saturating_sub(rate.into());
+        self.capacity = self.capacity.saturating_sub(capacity.into());
+        self.set(now);
     }
 
     /// Before anything is read from it.
     pub(crate) fn new_connection(&mut self, now: Instant) {
         self.bucket.refill(now);
-        self.bucket.add(NEW_CONNECTION);
+        self.bucket.add(NEW_CONNECTION.into());
     }
 
-    /// For a response of so many bytes, which no stream's limits allow for.
-    pub(crate) fn expect_response(&mut self, bytes: usize) {
-        let tokens = (bytes + 2 * HEADER) as f64 * TLS_FACTOR;
-        self.bucket.add(tokens as u32);
+    /// Whether so many bytes may be read from the wire. Those that no stream's limits allow for are
+    /// taken from `allowance`, which is for responses that were asked for.
+    pub(crate) fn take(&mut self, bytes: usize, now: Instant, allowance: &mut u128) -> bool {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let missing = self.bucket.remove_some(bytes, now);
+        let left = allowance.checked_sub(missing.into());
+        *allowance = left.unwrap_or(0);
+        left.is_some()
     }
 
-    /// Whether so many bytes may be read from the wire.
-    pub(crate) fn take(&mut self, bytes: usize, now: Instant) -> bool {
-        self.unlimited || u32::try_from(bytes).is_ok_and(|bytes| self.bucket.remove(bytes, now))
-    }
-
-    /// Tokens per second and capacity; infinite without a limit.
+    /// Tokens per second, and capacity.
     pub(crate) fn limit(&self) -> (f64, f64) {
-        if self.unlimited {
-            return (f64::INFINITY, f64::INFINITY);
-        }
-        (self.bucket.rate as f64 / 1000.0, self.bucket.capacity.into())
+        (self.bucket.rate as f64 / 1000.0, self.bucket.capacity as f64)
     }
 
-    fn change(&mut self, delta: Option<(u64, u32)>, add: bool, now: Instant) {
-        let TokenBucket { rate, capacity, .. } = self.bucket;
-        let changed = delta.and_then(|(more_rate, more_capacity)| {
-            Some(if add {
-                (rate.checked_add(more_rate)?, capacity.checked_add(more_capacity)?)
-            } else {
-                (rate.checked_sub(more_rate)?, capacity.checked_sub(more_capacity)?)
-            })
-        });
-        match changed {
-            Some((rate, capacity)) if !self.unlimited => self.bucket.set(rate, capacity, now),
-            _ => self.unlimited = true,
-        }
+    fn grow(&mut self, (rate, capacity): (u64, u64), now: Instant) {
+        self.rate += u128::from(rate);
+        self.capacity += u128::from(capacity);
+        self.set(now);
+    }
+
+    /// What there can be of the sums.
+    fn set(&mut self, now: Instant) {
+        let rate = u64::try_from(self.rate).unwrap_or(u64::MAX);
+        let capacity = u64::try_from(self.capacity).unwrap_or(u64::MAX).min(MOST);
+        self.bucket.set(rate, capacity, now);
     }
 }
 
-/// What a stream adds to the bucket over the whole connection: milli-tokens per second, and capacity. None when it
-/// does not fit.
-fn delta(messages: Rate, bytes: Rate) -> Option<(u64, u32)> {
+/// What a response of so many bytes may take on the wire, TLS included.
+pub(crate) fn on_the_wire(bytes: usize) -> u128 {
+    // A half more, as TLS_FACTOR says.
+    (bytes as u128 + 2 * HEADER as u128) * 3 / 2
+}
+
+/// What a stream adds to the bucket over the whole connection: milli-tokens per second, and
+/// capacity.
+fn delta(messages: Rate, bytes: Rate) -> (u64, u64) {
     let rate = ((messages.per_second * HEADER as f64 + bytes.per_second) * TLS_FACTOR * 1000.0).ceil();
     let capacity = ((f64::from(messages.capacity) * HEADER as f64 + f64::from(bytes.capacity)) * TLS_FACTOR).ceil();
-    let (whole_rate, whole_capacity) = (rate as u64, capacity as u32);
-    // A conversion that is not exact does not fit. 2^64 itself saturates to 2^64 - 1, which compares equal as a float.
-    let fits = whole_rate as f64 == rate && whole_rate < u64::MAX && f64::from(whole_capacity) == capacity;
-    fits.then_some((whole_rate, whole_capacity))
+    // Both saturate.
+    (rate as u64, capacity as u64)
 }
 
 #[cfg(test)]
@@ -235,7 +251,7 @@ mod tests {
         let zero = start();
         let mut bucket = TokenBucket::full(u64::MAX, u32::MAX, zero);
         for _ in 0..10 {
-            bucket.add(u32::MAX);
+            bucket.add(u64::MAX);
         }
         assert_eq!(bucket.level, u64::MAX);
         bucket.refill(zero + Duration::from_secs(1 << 40));
@@ -276,25 +292,78 @@ mod tests {
             let burst = 2 * (size as u32 + 36);
             delta(rate(2.0 / period, 4), rate(f64::from(burst) / period, burst))
         };
-        assert_eq!(ping(size, period), Some((27_901, 390)));
-        assert_eq!(ping(204_800.0, 120.0), Some((5_121_826, 614_730)));
+        assert_eq!(ping(size, period), (27_901, 390));
+        assert_eq!(ping(204_800.0, 120.0), (5_121_826, 614_730));
         assert_eq!(
             delta(rate(2.0, 4), rate(220_000.0, 440_000)),
-            Some((330_111_000, 660_222)),
+            (330_111_000, 660_222),
             "ragedisco, once a second"
         );
     }
 
     #[test]
-    fn a_sum_that_does_not_fit_is_no_limit_for_good() {
+    fn a_sum_that_does_not_fit_stays_a_limit_and_is_taken_back_to_the_last_token() {
         let zero = start();
         let mut wire = WireBucket::new(zero);
-        let limits = Limits::default().with_bytes(1.0, u32::MAX);
-        wire.add_stream(&limits, zero);
-        assert!(wire.take(usize::MAX, zero));
-        wire.remove_stream(&limits, zero);
-        assert!(wire.take(usize::MAX, zero));
-        assert_eq!(wire.limit(), (f64::INFINITY, f64::INFINITY));
+        let alone = wire.limit();
+        let defaults = Limits::default();
+        // The original gives up at the 1,361st.
+        for n in 1..=2000 {
+            wire.add_stream(&defaults, zero);
+            let (rate, capacity) = wire.limit();
+            let each = (
+                1.5 * (100.0 * 37.0 + f64::from(1 << 20)),
+                1.5 * (200.0 * 37.0 + f64::from(2 << 20)),
+            );
+            assert_eq!(
+                (rate - alone.0, capacity - alone.1),
+                (each.0 * f64::from(n), each.1 * f64::from(n))
+            );
+        }
+        let all = wire.limit();
+        // Numbers that no bucket can compute with.
+        let huge = defaults
+            .with_bytes(f64::MAX, u32::MAX)
+            .with_messages(f64::MAX, u32::MAX);
+        for _ in 0..2000 {
+            wire.add_stream(&huge, zero);
+        }
+        let (rate, capacity) = wire.limit();
+        assert!(rate.is_finite() && capacity == MOST as f64, "{rate} {capacity}");
+        assert!(!wire.take(usize::MAX, zero, &mut 0), "it is a limit");
+        for _ in 0..2000 {
+            wire.remove_stream(&huge, zero);
+        }
+        assert_eq!(wire.limit(), all);
+        for _ in 0..2000 {
+            wire.remove_stream(&defaults, zero);
+        }
+        assert_eq!(wire.limit(), alone);
+        let mut taken = 0;
+        while wire.take(1 << 10, zero, &mut 0) {
+            taken += 1 << 10;
+        }
+        assert!(taken as f64 <= alone.1, "no more than what is left: {taken}");
+    }
+
+    #[test]
+    fn what_streams_do_not_allow_for_is_taken_from_what_was_asked_for() {
+        let zero = start();
+        let mut wire = WireBucket::new(zero);
+        wire.new_connection(zero);
+        let mut allowance = on_the_wire(1 << 30);
+        for _ in 0..1 << 10 {
+            assert!(wire.take(1 << 20, zero, &mut allowance));
+        }
+        assert!(allowance < on_the_wire(1 << 30) / 2);
+        assert!(!wire.take(1 << 30, zero, &mut allowance));
+        assert_eq!(allowance, 0);
+        assert!(!wire.take(1, zero, &mut allowance));
+        assert!(
+            wire.take(1000, zero + Duration::from_secs(1), &mut allowance),
+            "the bucket fills again"
+        );
+        assert!(on_the_wire(usize::MAX) > u128::from(u64::MAX));
     }
 
     #[test]
@@ -315,7 +384,7 @@ mod tests {
         let mut wire = WireBucket::new(zero);
         wire.new_connection(zero);
         wire.add_stream(&Limits::default().with_bytes(1.0, 50 << 20), zero);
-        assert!(wire.take((50 << 20) + (1 << 20), zero));
+        assert!(wire.take((50 << 20) + (1 << 20), zero, &mut 0));
     }
 
     #[test]
@@ -324,6 +393,6 @@ mod tests {
         let mut wire = WireBucket::new(zero);
         wire.new_connection(zero);
         wire.add_stream(&Limits::default(), zero);
-        assert!(!wire.take(5 << 20, zero));
+        assert!(!wire.take(5 << 20, zero, &mut 0));
     }
 }

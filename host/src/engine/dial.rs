@@ -1,10 +1,16 @@
-//! When which peer is dialled: not more often than configured, at times that two ends do not share, and no slow peer keeps
-//! another waiting (W8).
+//! When which peer is dialled, and where: not more often than configured, at times that two ends do
+//! not share, and no slow peer keeps another waiting (W8).
 
+use super::time::later;
+use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
 use rand::{Rng, RngExt as _};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
+
+/// Addresses that are tried in one round of dials to a peer, at most. The next round goes on behind
+/// them.
+pub(crate) const ROUND: usize = 16;
 
 #[derive(Debug)]
 struct Entry {
@@ -12,7 +18,10 @@ struct Entry {
     busy: bool,
     not_before: Instant,
     queued: Option<Instant>,
+    /// Where the next round begins.
     cursor: usize,
+    /// Where the peer was reached last.
+    worked: Option<Multiaddr>,
 }
 
 /// The peers that have no connection and should have one.
@@ -43,13 +52,14 @@ impl DialPlan {
             not_before: now,
             queued: None,
             cursor: 0,
+            worked: None,
         });
         if entry.wanted {
             return;
         }
         entry.wanted = true;
         let jitter = if known { self.interval / 4 } else { Duration::ZERO };
-        let at = (now + jitter.mul_f64(rng.random())).max(entry.not_before);
+        let at = later(now, jitter.mul_f64(rng.random())).max(entry.not_before);
         self.queue(peer, at);
     }
 
@@ -79,7 +89,8 @@ impl DialPlan {
         let entry = self.peers.get_mut(&peer)?;
         entry.queued = None;
         entry.busy = true;
-        entry.not_before = now + self.interval + self.interval.mul_f64(rng.random());
+        let pause = self.interval.saturating_add(self.interval.mul_f64(rng.random()));
+        entry.not_before = later(now, pause);
         Some(peer)
     }
 
@@ -95,14 +106,53 @@ impl DialPlan {
         }
     }
 
-    /// In which order to try `count` addresses: from the one behind that which the last round began with.
-    pub(crate) fn order(&mut self, peer: &PeerId, count: usize) -> impl Iterator<Item = usize> + use<> {
-        let start = self.peers.get_mut(peer).map_or(0, |entry| {
-            let start = entry.cursor;
-            entry.cursor = entry.cursor.wrapping_add(1);
-            start
-        });
-        (0..count).map(move |n| (start % count + n) % count)
+    /// Whether a round of dials to `peer` is under way.
+    pub(crate) fn is_busy(&self, peer: &PeerId) -> bool {
+        self.peers.get(peer).is_some_and(|entry| entry.busy)
+    }
+
+    /// `peer` was reached at this address.
+    pub(crate) fn worked(&mut self, peer: &PeerId, address: Multiaddr) {
+        if let Some(entry) = self.peers.get_mut(peer) {
+            entry.worked = Some(address);
+        }
+    }
+
+    /// Where `peer` was reached last.
+    pub(crate) fn proven(&self, peer: &PeerId) -> Option<&Multiaddr> {
+        self.peers.get(peer)?.worked.as_ref()
+    }
+
+    /// Which of the addresses that were `found` to try in this round, and in which order: no
+    /// address twice, [`ROUND`] at most.
+    ///
+    /// The one that worked last comes first. If it was not found any more it comes last, and has
+    /// its place: what peers say of each other does not push out what was seen. The others begin
+    /// with the one behind that which the last round began with, or, where they do not fit into a
+    /// round, behind those that the last round tried.
+    pub(crate) fn order(&mut self, peer: &PeerId, found: Vec<Multiaddr>) -> Vec<Multiaddr> {
+        let Some(entry) = self.peers.get_mut(peer) else {
+            return Vec::new();
+        };
+        let proven = entry.worked.clone();
+        let known = proven.as_ref().is_some_and(|proven| found.contains(proven));
+        let mut others = Vec::<Multiaddr>::with_capacity(found.len().min(ROUND));
+        let mut seen: HashSet<Multiaddr> = proven.iter().cloned().collect();
+        others.extend(found.into_iter().filter(|address| seen.insert(address.clone())));
+        let places = ROUND - usize::from(proven.is_some());
+        let tried = others.len().min(places);
+        if !others.is_empty() {
+            let (start, count) = (entry.cursor % others.len(), others.len());
+            others.rotate_left(start);
+            entry.cursor = start + if tried < count { tried } else { 1 };
+        }
+        others.truncate(places);
+        match proven {
+            Some(proven) if known => others.insert(0, proven),
+            Some(proven) => others.push(proven),
+            None => {}
+        }
+        others
     }
 
     /// When to ask again.
@@ -205,16 +255,87 @@ mod tests {
         assert_eq!(plan.next(), None);
     }
 
+    fn at(port: usize) -> Multiaddr {
+        format!("/ip4/192.0.2.7/tcp/{port}").parse().unwrap()
+    }
+
+    fn ports(addresses: &[Multiaddr]) -> Vec<usize> {
+        let port = |address: &Multiaddr| address.to_string().rsplit('/').next().unwrap().parse().unwrap();
+        addresses.iter().map(port).collect()
+    }
+
     #[test]
     fn each_round_tries_all_addresses_and_begins_with_the_next_one() {
         let (mut plan, mut rng, now) = plan();
         let peer = PeerId::random();
         plan.want(peer, now, &mut rng);
-        let mut round = || plan.order(&peer, 3).collect::<Vec<_>>();
+        let mut round = || ports(&plan.order(&peer, vec![at(0), at(1), at(0), at(2)]));
         assert_eq!(
             [round(), round(), round(), round()],
             [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]
         );
-        assert_eq!(plan.order(&peer, 0).count(), 0);
+        assert!(plan.order(&peer, Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn the_address_that_worked_comes_first_and_none_of_the_others_starves() {
+        let (mut plan, mut rng, now) = plan();
+        let peer = PeerId::random();
+        plan.want(peer, now, &mut rng);
+        let found: Vec<Multiaddr> = (0..50).map(at).collect();
+        let mut tried = BTreeSet::new();
+        for _ in 0..4 {
+            let round = ports(&plan.order(&peer, found.clone()));
+            assert_eq!(round.len(), ROUND);
+            tried.extend(round);
+        }
+        assert_eq!(tried.len(), 50, "each of fifty was tried within four rounds");
+        plan.worked(&peer, at(37));
+        let mut tried = BTreeSet::new();
+        for _ in 0..4 {
+            let round = ports(&plan.order(&peer, found.clone()));
+            assert_eq!((round.len(), round[0]), (ROUND, 37));
+            tried.extend(round);
+        }
+        assert_eq!(tried.len(), 50);
+    }
+
+    #[test]
+    fn an_address_that_worked_has_a_place_that_others_cannot_take() {
+        let (mut plan, mut rng, now) = plan();
+        let peer = PeerId::random();
+        plan.want(peer, now, &mut rng);
+        plan.worked(&peer, at(99));
+        plan.satisfied(&peer);
+        for _ in 0..4 {
+            let round = ports(&plan.order(&peer, (0..50).map(at).collect()));
+            assert_eq!((round.len(), round[ROUND - 1]), (ROUND, 99));
+        }
+        plan.worked(&peer, at(3));
+        let round = ports(&plan.order(&peer, (0..50).map(at).collect()));
+        assert!(round[0] == 3 && !round.contains(&99), "where it is now: {round:?}");
+        plan.forget(&peer);
+        plan.want(peer, now, &mut rng);
+        assert_eq!(
+            ports(&plan.order(&peer, vec![at(1)])),
+            [1],
+            "and is forgotten with the peer"
+        );
+    }
+
+    #[test]
+    fn an_interval_without_end_does_not_overflow() {
+        let (_, mut rng, now) = plan();
+        for interval in [Duration::MAX, Duration::from_secs(u64::MAX / 2)] {
+            let mut plan = DialPlan::new(interval);
+            let peer = PeerId::random();
+            plan.want(peer, now, &mut rng);
+            assert_eq!(plan.due(now, &mut rng), Some(peer));
+            plan.finished(peer);
+            assert!(plan.next().unwrap() > later(now, Duration::from_secs(1 << 20)));
+            plan.satisfied(&peer);
+            plan.want(peer, now, &mut rng);
+            assert!(plan.next().is_some());
+        }
     }
 }

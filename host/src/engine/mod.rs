@@ -10,3 +10,4 @@ pub(crate) mod outgoing;
 pub(crate) mod peer;
 pub(crate) mod responses;
 pub(crate) mod slots;
+pub(crate) mod time;

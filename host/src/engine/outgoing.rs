@@ -28,12 +28,15 @@ impl Outgoing {
         self.payload.is_empty() && self.gathered.len() < GATHER
     }
 
-    pub(crate) fn push(&mut self, header: &Header, payload: Bytes) {
+    /// The payload, where it was copied and is not needed any more.
+    pub(crate) fn push(&mut self, header: &Header, payload: Bytes) -> Option<Bytes> {
         header.encode(&mut self.gathered);
         if payload.len() > COPIED {
             self.payload = payload;
+            None
         } else {
             self.gathered.extend_from_slice(&payload);
+            Some(payload)
         }
     }
 
@@ -45,15 +48,19 @@ impl Outgoing {
         }
     }
 
-    pub(crate) fn advance(&mut self, n: usize) {
+    /// The payload, once all of it is written.
+    pub(crate) fn advance(&mut self, n: usize) -> Option<Bytes> {
         if self.written < self.gathered.len() {
             self.written += n;
         } else {
             self.payload.advance(n);
         }
-        if self.is_empty() {
-            // An idle connection holds no buffer.
-            *self = Self::default();
-        }
+        // An idle connection holds no buffer.
+        self.is_empty().then(|| self.take())
+    }
+
+    /// Forgets everything. The payload is the caller's to drop.
+    pub(crate) fn take(&mut self) -> Bytes {
+        std::mem::take(self).payload
     }
 }

@@ -12,6 +12,7 @@ use super::id::{Key, StreamId};
 use super::memory::Budget;
 use super::outgoing::Outgoing;
 use super::responses::{ResponsePolicy, Responses};
+use crate::after::After;
 use crate::counters::PeerCounters;
 use crate::limits::{Limits, MAX_STREAMS_PER_PEER, Priority};
 use crate::message::Inbound;
@@ -104,13 +105,6 @@ enum Notice {
     Close(StreamId),
 }
 
-/// What came of filling a buffer.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Filled {
-    /// Bytes of responses that requests in it may bring.
-    pub(crate) responses: usize,
-}
-
 /// See the module.
 pub(crate) struct Peer {
     local: Key,
@@ -124,8 +118,12 @@ pub(crate) struct Peer {
     responses: Responses,
     budget: Budget,
     held: usize,
+    /// Of the limits of all streams, for people to look at, in billionths.
+    sums: [u128; 4],
     counters: Arc<PeerCounters>,
     rng: StdRng,
+    /// For when the lock is given back.
+    pub(crate) after: After,
 }
 
 impl Peer {
@@ -141,8 +139,10 @@ impl Peer {
             responses: Responses::default(),
             budget,
             held: 0,
+            sums: [0; 4],
             counters,
             rng,
+            after: After::default(),
         }
     }
 
@@ -175,7 +175,13 @@ impl Peer {
         }
         if let Some(connection) = self.connection.take() {
             self.give_back(connection.target.held());
+            self.responses.nothing_comes();
         }
+    }
+
+    /// What may come over the wire for the responses that were asked for.
+    pub(crate) fn allowance(&mut self) -> &mut u128 {
+        &mut self.responses.allowance
     }
 
     /// When [`Peer::tick`] has something to do.
@@ -213,8 +219,7 @@ impl Peer {
     }
 
     /// Adds the next frames to `out`, opens and closes first.
-    pub(crate) fn fill(&mut self, now: Instant, out: &mut Outgoing) -> Filled {
-        let mut filled = Filled::default();
+    pub(crate) fn fill(&mut self, now: Instant, out: &mut Outgoing) {
         while out.has_room() {
             let (header, payload) = if let Some(notice) = self.next_notice() {
                 notice
@@ -226,7 +231,6 @@ impl Peer {
                         let mut request = RequestId([0; 32]);
                         self.rng.fill_bytes(&mut request.0);
                         self.responses.expect(request, id, policy, now, &mut self.rng);
-                        filled.responses = filled.responses.saturating_add(policy.max_size);
                         Kind::Request(request)
                     }
                 };
@@ -239,9 +243,8 @@ impl Peer {
             self.counters
                 .conn_written_bytes
                 .add((header.size() + payload.len()) as u64);
-            out.push(&header, payload);
+            self.after.spent.extend(out.push(&header, payload));
         }
-        filled
     }
 
     fn next_notice(&mut self) -> Option<(Header, Bytes)> {

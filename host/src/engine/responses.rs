@@ -1,5 +1,7 @@
-//! Which responses are let in: one for each request, of a size and until a time that the request set.
+//! Which responses are let in: one for each request, of a size and until a time that the request
+//! set; and what may come over the wire for them.
 
+use super::bucket::on_the_wire;
 use super::frame::RequestId;
 use super::id::StreamId;
 use rand::{Rng, RngExt as _};
@@ -24,6 +26,9 @@ pub struct ResponsePolicy {
 pub(crate) struct Responses {
     policies: HashMap<RequestId, (StreamId, ResponsePolicy, usize)>,
     order: Vec<RequestId>,
+    /// Bytes that may come over the wire for them, beyond what streams allow: all that the policies
+    /// let in, and what is on its way of responses that were let in.
+    pub(crate) allowance: u128,
 }
 
 impl Responses {
@@ -47,6 +52,13 @@ impl Responses {
         self.forget(&request);
         self.policies.insert(request, (stream, policy, self.order.len()));
         self.order.push(request);
+        self.allowance += on_the_wire(policy.max_size);
+    }
+
+    /// The connection is gone, and what was on its way with it.
+    pub(crate) fn nothing_comes(&mut self) {
+        let policies = self.policies.values();
+        self.allowance = policies.map(|(_, policy, _)| on_the_wire(policy.max_size)).sum();
     }
 
     /// Whether a response is let in. Whatever the answer, there is no second one.
@@ -59,6 +71,9 @@ impl Responses {
         }
         let admitted = now < policy.expires && size <= policy.max_size;
         self.forget(request);
+        if admitted {
+            self.allowance += on_the_wire(size);
+        }
         admitted
     }
 
@@ -76,9 +91,10 @@ impl Responses {
     }
 
     fn forget(&mut self, request: &RequestId) {
-        let Some((_, _, at)) = self.policies.remove(request) else {
+        let Some((_, policy, at)) = self.policies.remove(request) else {
             return;
         };
+        self.allowance = self.allowance.saturating_sub(on_the_wire(policy.max_size));
         self.order.swap_remove(at);
         if let Some(moved) = self.order.get(at) {
             self.policies.entry(*moved).and_modify(|entry| entry.2 = at);
@@ -136,6 +152,40 @@ mod tests {
         assert!(!responses.admit(&id(7), &STREAM, 1, zero));
         assert!(!responses.admit(&id(2), &OTHER, 1, zero), "of another stream");
         assert!(responses.admit(&id(2), &STREAM, 1, zero), "which did not use it up");
+    }
+
+    #[test]
+    fn what_may_come_is_what_was_asked_for_and_has_not_come() {
+        let zero = Instant::now();
+        let mut responses = expecting(3, zero);
+        assert_eq!(responses.allowance, 3 * on_the_wire(10));
+        assert!(responses.admit(&id(1), &STREAM, 4, zero));
+        assert_eq!(
+            responses.allowance,
+            2 * on_the_wire(10) + on_the_wire(4),
+            "it is on its way"
+        );
+        assert!(!responses.admit(&id(2), &STREAM, 11, zero));
+        assert_eq!(
+            responses.allowance,
+            on_the_wire(10) + on_the_wire(4),
+            "it is thrown away"
+        );
+        responses.nothing_comes();
+        assert_eq!(responses.allowance, on_the_wire(10));
+        responses.forget_stream(&STREAM);
+        assert_eq!(responses.allowance, 0);
+        let mut rng = StdRng::seed_from_u64(4);
+        let policy = ResponsePolicy {
+            max_size: usize::MAX,
+            expires: zero + Duration::from_secs(9),
+        };
+        for n in 0..100 {
+            responses.expect(id(n), STREAM, policy, zero, &mut rng);
+        }
+        assert_eq!(responses.allowance, 100 * on_the_wire(usize::MAX));
+        responses.forget_stream(&STREAM);
+        assert_eq!(responses.allowance, 0);
     }
 
     #[test]

@@ -8,13 +8,14 @@ use std::net::{IpAddr, SocketAddr};
 /// IP addresses of one name that are tried, at most.
 const OF_A_NAME: usize = 8;
 
-/// With `/tls` and without a peer: where to listen.
-pub(super) fn listening(address: &Multiaddr) -> Multiaddr {
+/// With `/tls` and without our own id, `local`: where to listen. Another's id stays, for the
+/// transport to refuse.
+pub(super) fn listening(address: &Multiaddr, local: &PeerId) -> Multiaddr {
     let mut address = address.clone();
-    if let Some(Protocol::P2p(_)) = address.iter().last() {
+    while address.iter().last() == Some(Protocol::P2p(*local)) {
         address.pop();
     }
-    if address.iter().last() != Some(Protocol::Tls) {
+    if !matches!(address.iter().last(), Some(Protocol::Tls | Protocol::P2p(_))) {
         address.push(Protocol::Tls);
     }
     address
@@ -22,9 +23,9 @@ pub(super) fn listening(address: &Multiaddr) -> Multiaddr {
 
 /// What was `configured`, with the port of `found`, one of the addresses that came of it: a port of 0 is chosen by the system, and
 /// of an unspecified IP address come many.
-pub(super) fn bound(configured: &Multiaddr, found: &Multiaddr) -> Multiaddr {
+pub(super) fn bound(configured: &Multiaddr, found: &Multiaddr, local: &PeerId) -> Multiaddr {
     let port = found.iter().find(|part| matches!(part, Protocol::Tcp(_)));
-    let configured = listening(configured);
+    let configured = listening(configured, local);
     let parts = configured.iter().map(|part| match (&part, &port) {
         (Protocol::Tcp(0), Some(port)) => port.clone(),
         _ => part,
@@ -32,14 +33,29 @@ pub(super) fn bound(configured: &Multiaddr, found: &Multiaddr) -> Multiaddr {
     parts.collect()
 }
 
-/// Where to dial `peer`. None for an address that says it is somebody else's.
+/// Where to dial `peer`: an IP address or a name, a port, `/tls`, and the peer. None for an address
+/// that names another peer, and for one that no host can be behind: neither takes a place in a
+/// round of dials.
 pub(super) fn dialling(address: &Multiaddr, peer: &PeerId) -> Option<Multiaddr> {
-    if let Some(Protocol::P2p(named)) = address.iter().last()
-        && named != *peer
-    {
+    let mut parts = address.iter().peekable();
+    let (host, port) = (parts.next()?, parts.next()?);
+    let dialled = match &host {
+        Protocol::Ip4(ip) => !ip.is_unspecified(),
+        Protocol::Ip6(ip) => !ip.is_unspecified(),
+        Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) => true,
+        _ => false,
+    };
+    if !dialled || !matches!(port, Protocol::Tcp(1..)) {
         return None;
     }
-    Some(listening(address).with(Protocol::P2p(*peer)))
+    parts.next_if_eq(&Protocol::Tls);
+    let theirs = parts.all(|part| part == Protocol::P2p(*peer));
+    theirs.then(|| {
+        Multiaddr::from(host)
+            .with(port)
+            .with(Protocol::Tls)
+            .with(Protocol::P2p(*peer))
+    })
 }
 
 /// Whether a name has to be looked up before `address` can be dialled.
@@ -115,8 +131,10 @@ mod tests {
 
     #[test]
     fn an_address_that_stands_for_many_stays_one_with_the_port_of_all() {
-        let bound =
-            |configured: &str, found: &str| bound(&configured.parse().unwrap(), &found.parse().unwrap()).to_string();
+        let local = PeerId::random();
+        let bound = |configured: &str, found: &str| {
+            bound(&configured.parse().unwrap(), &found.parse().unwrap(), &local).to_string()
+        };
         assert_eq!(
             bound("/ip4/0.0.0.0/tcp/0", "/ip4/127.0.0.1/tcp/7/tls"),
             "/ip4/0.0.0.0/tcp/7/tls"
@@ -133,11 +151,36 @@ mod tests {
             "/tls".into(),
             format!("/p2p/{peer}"),
             format!("/tls/p2p/{peer}"),
+            format!("/tls/p2p/{peer}/p2p/{peer}"),
         ] {
             let address: Multiaddr = format!("/ip4/192.0.2.7/tcp/4001{tail}").parse().unwrap();
             assert_eq!(dialling(&address, &peer), Some(full.clone()), "{tail}");
-            assert_eq!(listening(&address).to_string(), "/ip4/192.0.2.7/tcp/4001/tls");
+            assert_eq!(listening(&address, &peer).to_string(), "/ip4/192.0.2.7/tcp/4001/tls");
         }
         assert_eq!(dialling(&full, &other), None);
+        assert_eq!(listening(&full, &other), full, "for the transport to refuse");
+    }
+
+    #[test]
+    fn what_no_host_can_be_behind_takes_no_place_in_a_round_of_dials() {
+        let (peer, other) = (PeerId::random(), PeerId::random());
+        for address in [
+            "/ip4/192.0.2.7/udp/4001/quic-v1".to_owned(),
+            "/ip4/192.0.2.7/tcp/4001/ws".to_owned(),
+            "/ip4/192.0.2.7/tcp/4001/tls/ws".to_owned(),
+            "/ip4/192.0.2.7/tcp/4001/tls/sni/example.org".to_owned(),
+            "/ip4/192.0.2.7/tcp/0".to_owned(),
+            "/ip4/0.0.0.0/tcp/4001".to_owned(),
+            "/ip6/::/tcp/4001".to_owned(),
+            "/ip4/192.0.2.7".to_owned(),
+            "/dnsaddr/example.org".to_owned(),
+            "/memory/7".to_owned(),
+            format!("/p2p/{peer}"),
+            format!("/ip4/192.0.2.7/tcp/4001/tls/p2p/{other}/p2p-circuit/p2p/{peer}"),
+            format!("/ip4/192.0.2.7/tcp/4001/tls/p2p/{peer}/p2p/{other}"),
+        ] {
+            assert_eq!(dialling(&address.parse().unwrap(), &peer), None, "{address}");
+        }
+        assert_eq!(dialling(&Multiaddr::empty(), &peer), None);
     }
 }

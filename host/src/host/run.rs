@@ -1,22 +1,24 @@
 //! The host's task: what comes in, whom to dial, and the end of all of it.
 
 use super::address;
-use crate::config::{Hook, HostConfig};
+use super::tcp::{Io, Listening, Tcp};
+use crate::config::{Admission, HostConfig};
+use crate::counters::HostCounters;
 use crate::discovery::Discoverer;
 use crate::engine::dial::DialPlan;
 use crate::error::StartError;
+use crate::limits::MAX_PEERS_PER_HOST;
 use crate::link::Link;
-use crate::meter::Metered;
 use crate::peers::{Need, Registry, chance};
-use libp2p_core::transport::{Boxed, DialOpts, ListenerId, PortUse, TransportEvent};
+use crate::user_code::Hook;
+use libp2p_core::transport::{DialOpts, ListenerId, PortUse, TransportError, TransportEvent};
 use libp2p_core::{Endpoint, Multiaddr, Transport as _};
 use libp2p_identity::PeerId;
-use libp2p_knock::{Authenticated, Denial, TlsStream};
-use libp2p_tcp::tokio::TcpStream;
+use libp2p_knock::{Authenticated, Error, Failure, TlsStream};
 use rand::rngs::StdRng;
-use socket2::{SockRef, TcpKeepalive};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
@@ -24,16 +26,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-type Io = Metered<TcpStream>;
-type Transport = Authenticated<Boxed<Io>>;
+type Transport = Authenticated<Tcp>;
 type Upgrade = <Transport as libp2p_core::Transport>::ListenerUpgrade;
-type Event = TransportEvent<Upgrade, libp2p_knock::Failure>;
+type Event = TransportEvent<Upgrade, Failure>;
 type Secured = (PeerId, TlsStream<Io>);
-
-/// A dead peer shows within a minute and a half, even to somebody who never writes: the original waits for the system's
-/// two hours (W12).
-const KEEPALIVE: Duration = Duration::from_secs(15);
-const KEEPALIVE_PROBES: u32 = 5;
 
 /// For the discoverer to close.
 const TO_CLOSE: Duration = Duration::from_secs(5);
@@ -43,12 +39,19 @@ const TO_CLOSE: Duration = Duration::from_secs(5);
 #[error("there is no stream to this peer")]
 struct NoStream;
 
+/// An admission hook panicked.
+#[derive(Debug, thiserror::Error)]
+#[error("the admission hook panicked")]
+struct Panicked;
+
 /// What a task of the host has come to.
 enum Done {
+    /// What the discoverer knows of a peer.
+    Found(PeerId, Vec<Multiaddr>),
     /// Where a peer can be dialled, its names looked up.
     Resolved(PeerId, Vec<Multiaddr>),
-    /// A round of dials, successful or not.
-    Dialled(PeerId, Option<Secured>),
+    /// A round of dials, and where one was successful.
+    Dialled(PeerId, Option<(Multiaddr, Secured)>),
     /// An inbound handshake.
     Secured(Secured),
     /// A connection, or an inbound handshake that failed: nothing is left to do.
@@ -59,36 +62,39 @@ pub(super) struct Driver {
     registry: Arc<Registry>,
     discoverer: Arc<dyn Discoverer>,
     transport: Transport,
+    listening: Listening,
+    /// Where it can be reached, by the listener.
+    reached: Vec<(ListenerId, Multiaddr)>,
     listen: Vec<Multiaddr>,
     dial_timeout: Duration,
     plan: DialPlan,
+    /// The peers that the discoverer is being asked about.
+    asking: HashSet<PeerId>,
     rng: StdRng,
     tasks: JoinSet<Done>,
 }
 
 impl Driver {
-    pub(super) fn new(config: HostConfig, registry: Arc<Registry>, discoverer: Arc<dyn Discoverer>) -> Self {
-        let counters = registry.counters.clone();
-        let tcp = libp2p_tcp::tokio::Transport::new(libp2p_tcp::Config::default().listen_backlog(1024))
-            .map(move |io, point| {
-                if point.is_listener() {
-                    counters.inbound_dials.one();
-                }
-                keep_alive(&io);
-                Metered::new(io)
-            })
-            .boxed();
+    pub(super) fn new(
+        config: HostConfig,
+        registry: Arc<Registry>,
+        discoverer: Arc<dyn Discoverer>,
+        listening: Listening,
+    ) -> Self {
+        let tcp = Tcp::new(listening.clone(), registry.counters.clone());
         let admission = admission(registry.clone(), config.admission);
-        // In addition to the hooks that the configuration has: every one that was set has to allow,
-        // those first.
+        // In addition to the hooks that the configuration has, which are asked first.
         let knock = config.knock.with_admission(move |peer, point| admission(peer, point));
         Self {
             transport: Authenticated::new(tcp, knock).with_executor(|task| drop(tokio::spawn(task))),
             registry,
             discoverer,
+            listening,
+            reached: Vec::new(),
             listen: config.listen,
             dial_timeout: config.dial_timeout,
             plan: DialPlan::new(config.dial_interval),
+            asking: HashSet::new(),
             rng: chance(),
             tasks: JoinSet::new(),
         }
@@ -96,16 +102,12 @@ impl Driver {
 
     /// Returns when every address is listened on.
     pub(super) async fn listen(&mut self) -> Result<(), StartError> {
+        let local = self.registry.local();
         let mut waiting = HashMap::new();
-        let failed = |address: &Multiaddr, error: Denial| StartError::Listen {
-            address: address.clone(),
-            source: error,
-        };
         for address in &self.listen {
             let id = ListenerId::next();
-            self.transport
-                .listen_on(id, address::listening(address))
-                .map_err(|error| failed(address, Box::new(error)))?;
+            let listening = self.transport.listen_on(id, address::listening(address, &local));
+            listening.map_err(|error| not_listening(address.clone(), error))?;
             waiting.insert(id, address.clone());
         }
         while !waiting.is_empty() {
@@ -115,13 +117,18 @@ impl Driver {
                     listen_addr,
                 } => {
                     if let Some(configured) = waiting.remove(&listener_id) {
-                        self.registry.bound().push(address::bound(&configured, &listen_addr));
+                        let bound = address::bound(&configured, &listen_addr, &local);
+                        self.registry.bound().push(bound);
                     }
-                    self.registry.listening().push(listen_addr);
+                    self.reached.push((listener_id, listen_addr));
+                    self.show_reached();
                 }
-                TransportEvent::ListenerClosed { reason: Err(error), .. } => {
-                    let address = self.listen.first().cloned().unwrap_or_else(Multiaddr::empty);
-                    return Err(failed(&address, Box::new(error)));
+                TransportEvent::ListenerClosed {
+                    listener_id,
+                    reason: Err(error),
+                } if waiting.contains_key(&listener_id) => {
+                    let address = waiting.remove(&listener_id).unwrap_or_else(Multiaddr::empty);
+                    return Err(not_listening(address, TransportError::Other(error)));
                 }
                 event => self.event(event),
             }
@@ -162,26 +169,48 @@ impl Driver {
     fn event(&mut self, event: Event) {
         match event {
             TransportEvent::Incoming { upgrade, .. } => {
+                let counters = self.registry.counters.clone();
                 self.tasks.spawn(async move {
-                    match upgrade.await {
-                        Ok(secured) => Done::Secured(secured),
-                        Err(failure) => {
+                    match counters.hook_panics.poll(Hook::Handshake, upgrade).await {
+                        Some(Ok(secured)) => Done::Secured(secured),
+                        Some(Err(failure)) => {
                             tracing::debug!(error = failure.error() as &dyn std::error::Error, "inbound handshake");
                             Done::Ended
                         }
+                        None => Done::Ended,
                     }
                 });
             }
-            TransportEvent::NewAddress { listen_addr, .. } => self.registry.listening().push(listen_addr),
-            TransportEvent::AddressExpired { listen_addr, .. } => {
-                self.registry.listening().retain(|address| *address != listen_addr);
+            TransportEvent::NewAddress {
+                listener_id,
+                listen_addr,
+            } => {
+                self.reached.push((listener_id, listen_addr));
+                self.show_reached();
             }
-            TransportEvent::ListenerClosed { reason, .. } => tracing::error!(?reason, "a listener ended"),
+            TransportEvent::AddressExpired {
+                listener_id,
+                listen_addr,
+            } => {
+                let expired = (listener_id, listen_addr);
+                self.reached.retain(|known| *known != expired);
+                self.show_reached();
+            }
+            TransportEvent::ListenerClosed { listener_id, reason } => {
+                self.reached.retain(|(listener, _)| *listener != listener_id);
+                self.show_reached();
+                tracing::error!(?reason, "a listener ended");
+            }
             TransportEvent::ListenerError { error, .. } => {
                 self.registry.counters.inbound_dials.one();
                 tracing::warn!(%error, "accepting");
             }
         }
+    }
+
+    fn show_reached(&self) {
+        let addresses = self.reached.iter().map(|(_, address)| address.clone());
+        *self.registry.listening() = addresses.collect();
     }
 
     fn see_to(&mut self, peer: PeerId, need: Need) {
@@ -194,11 +223,18 @@ impl Driver {
 
     fn done(&mut self, done: Done) {
         match done {
-            Done::Resolved(peer, addresses) => self.dial_one_of(peer, addresses),
+            Done::Found(peer, found) => {
+                self.asking.remove(&peer);
+                self.found(peer, found);
+            }
+            Done::Resolved(peer, found) => self.dial_one_of(peer, found),
             Done::Dialled(peer, secured) => {
-                if let Some(secured) = secured {
+                if let Some((address, secured)) = secured {
+                    self.plan.worked(&peer, address);
                     self.connected(secured, true);
                 }
+                // Now, or the next round may begin before it is seen that none is needed.
+                self.see_to(peer, self.registry.need(&peer));
                 self.plan.finished(peer);
             }
             Done::Secured(secured) => self.connected(secured, false),
@@ -221,34 +257,53 @@ impl Driver {
         });
     }
 
-    /// A round of dials to each peer that is due.
+    /// Begins a round of dials to each peer that is due.
     fn dial(&mut self) {
         let now = Instant::now();
         while let Some(peer) = self.plan.due(now, &mut self.rng) {
-            let known = self.discoverer.find_peer(&peer);
-            let known: Vec<Multiaddr> = known
-                .iter()
-                .filter_map(|address| address::dialling(address, &peer))
-                .collect();
-            let order = self.plan.order(&peer, known.len());
-            let addresses: Vec<Multiaddr> = order.map(|at| known[at].clone()).collect();
-            if !addresses.iter().any(address::is_name) {
-                self.dial_one_of(peer, addresses);
+            // The peer may have dialled us a moment ago. A discoverer that does not answer is not
+            // asked about the same peer again, and takes so many threads at most.
+            let needed = self.registry.need(&peer) == Need::Connection;
+            if !needed || self.asking.len() >= MAX_PEERS_PER_HOST || !self.asking.insert(peer) {
+                self.plan.finished(peer);
                 continue;
             }
-            let timeout = self.dial_timeout;
+            let (discoverer, counters) = (self.discoverer.clone(), self.registry.counters.clone());
             self.tasks.spawn(async move {
-                let found = addresses.into_iter().map(|address| async move {
-                    let found = tokio::time::timeout(timeout, address::resolved(address)).await;
-                    found.unwrap_or_default()
-                });
-                Done::Resolved(peer, futures::future::join_all(found).await.concat())
+                let asked = counters
+                    .hook_panics
+                    .poll(Hook::FindPeer, ask(discoverer, peer, counters.clone()));
+                let found = asked.await;
+                Done::Found(peer, found.unwrap_or_default())
             });
         }
     }
 
+    /// What the discoverer has answered. Names are looked up first.
+    fn found(&mut self, peer: PeerId, found: Vec<Multiaddr>) {
+        let known = found.iter().filter_map(|address| address::dialling(address, &peer));
+        let known: Vec<Multiaddr> = known.collect();
+        if !known.iter().any(address::is_name) {
+            return self.dial_one_of(peer, known);
+        }
+        let timeout = self.dial_timeout;
+        self.tasks.spawn(async move {
+            let found = known.into_iter().map(|address| async move {
+                let found = tokio::time::timeout(timeout, address::resolved(address)).await;
+                found.unwrap_or_default()
+            });
+            Done::Resolved(peer, futures::future::join_all(found).await.concat())
+        });
+    }
+
     /// One after the other, until one answers.
-    fn dial_one_of(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+    fn dial_one_of(&mut self, peer: PeerId, found: Vec<Multiaddr>) {
+        // The peer may have been forgotten while the discoverer was asked. Where nothing is known
+        // no address is made up.
+        if !self.plan.is_busy(&peer) || found.is_empty() {
+            return self.plan.finished(peer);
+        }
+        let addresses = self.plan.order(&peer, found);
         // None of them does anything before it is polled.
         let dials = addresses.into_iter().filter_map(|address| {
             let opts = DialOpts {
@@ -264,15 +319,17 @@ impl Driver {
             }
         });
         let dials: Vec<_> = dials.collect();
-        let timeout = self.dial_timeout;
+        let (timeout, counters) = (self.dial_timeout, self.registry.counters.clone());
         self.tasks.spawn(async move {
             for (address, dial) in dials {
+                let dial = counters.hook_panics.poll(Hook::Handshake, dial);
                 match tokio::time::timeout(timeout, dial).await {
-                    Ok(Ok(secured)) => return Done::Dialled(peer, Some(secured)),
-                    Ok(Err(failure)) => {
+                    Ok(Some(Ok(secured))) => return Done::Dialled(peer, Some((address, secured))),
+                    Ok(Some(Err(failure))) => {
                         let error = failure.error() as &dyn std::error::Error;
                         tracing::debug!(%address, error, "dial");
                     }
+                    Ok(None) => {}
                     Err(_) => tracing::debug!(%address, "dial: no answer within {timeout:?}"),
                 }
             }
@@ -281,55 +338,70 @@ impl Driver {
     }
 
     /// The discoverer first, which may have streams of its own; then streams, which ends connections.
-    async fn shut_down(mut self) {
-        if tokio::time::timeout(TO_CLOSE, self.discoverer.close()).await.is_err() {
+    async fn shut_down(self) {
+        let Self {
+            registry,
+            discoverer,
+            transport,
+            listening,
+            mut tasks,
+            ..
+        } = self;
+        let panics = &registry.counters.hook_panics;
+        let closing = panics.poll(Hook::CloseDiscoverer, async { discoverer.close().await });
+        if tokio::time::timeout(TO_CLOSE, closing).await.is_err() {
             tracing::warn!("the discoverer did not close within {TO_CLOSE:?}");
         }
-        self.registry.close_all();
-        drop(self.transport);
+        registry.close_all();
+        listening.close();
+        drop(transport);
         let end = tokio::time::Instant::now() + TO_CLOSE;
-        while let Ok(Some(_)) = tokio::time::timeout_at(end, self.tasks.join_next()).await {}
+        while let Ok(Some(_)) = tokio::time::timeout_at(end, tasks.join_next()).await {}
+        panics.call(Hook::CloseDiscoverer, || drop(discoverer));
     }
 }
 
-fn admission(registry: Arc<Registry>, further: Option<Hook>) -> Hook {
+/// What `discoverer` knows of `peer`, asked on a thread where it may take its time.
+async fn ask(discoverer: Arc<dyn Discoverer>, peer: PeerId, counters: Arc<HostCounters>) -> Vec<Multiaddr> {
+    let asked = tokio::task::spawn_blocking(move || {
+        let found = counters
+            .hook_panics
+            .call(Hook::FindPeer, || discoverer.find_peer(&peer));
+        // It may be the last to have it.
+        counters.hook_panics.call(Hook::CloseDiscoverer, || drop(discoverer));
+        found.unwrap_or_default()
+    });
+    asked.await.unwrap_or_default()
+}
+
+fn not_listening(address: Multiaddr, error: TransportError<Failure>) -> StartError {
+    let taken = match &error {
+        TransportError::Other(failure) => match failure.error() {
+            Error::PortInUse { .. } => true,
+            Error::Inner(source) => {
+                let system = source.downcast_ref::<io::Error>();
+                system.is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+            }
+            _ => false,
+        },
+        TransportError::MultiaddrNotSupported(_) => false,
+    };
+    if taken {
+        return StartError::PortInUse { address };
+    }
+    let source = Box::new(error);
+    StartError::Listen { address, source }
+}
+
+/// Whether there is a stream to the caller, and `further` allows it.
+fn admission(registry: Arc<Registry>, further: Option<Admission>) -> Admission {
     Arc::new(move |peer, point| {
         if registry.get(peer).is_none() {
             return Err(NoStream.into());
         }
-        further.as_ref().map_or(Ok(()), |hook| hook(peer, point))
+        let Some(rule) = &further else { return Ok(()) };
+        let panics = &registry.counters.hook_panics;
+        let asked = panics.call(Hook::Admission, || rule(peer, point));
+        asked.unwrap_or_else(|| Err(Panicked.into()))
     })
-}
-
-fn keep_alive(io: &TcpStream) {
-    let probes = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
-    #[cfg(not(target_os = "windows"))]
-    let probes = probes.with_retries(KEEPALIVE_PROBES);
-    if let Err(error) = SockRef::from(&io.0).set_tcp_keepalive(&probes) {
-        tracing::debug!(%error, "no keep-alive on this connection");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::net::{TcpListener, TcpStream as Socket};
-
-    #[tokio::test]
-    async fn a_connection_asks_whether_its_other_end_is_still_there() {
-        // W12: without it a peer that is gone without a word is never missed by somebody who only listens.
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let socket = Socket::connect(listener.local_addr().unwrap()).await.unwrap();
-        let io = TcpStream(socket);
-        assert!(!SockRef::from(&io.0).keepalive().unwrap());
-        keep_alive(&io);
-        let socket = SockRef::from(&io.0);
-        assert!(socket.keepalive().unwrap());
-        #[cfg(target_os = "linux")]
-        {
-            assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE);
-            assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE);
-            assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
-        }
-    }
 }

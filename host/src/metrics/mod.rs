@@ -24,6 +24,7 @@
 //! | `ragep2p_peer_messages_rate_limit_rate`, `…_capacity` | gauge | the sum over all streams, messages per second and messages |
 //! | `ragep2p_peer_bytes_rate_limit_rate`, `…_capacity` | gauge | the sum over all streams, bytes per second and bytes |
 //! | `ragep2p_experimental_peer_message_bytes` | histogram | sizes of sent messages; bounds 2^8, 2^10 … 2^28 |
+//! | `knock_host_hook_panics_total` | counter | panics in code of the application's, by `hook` ([`Hook`]), each from the start on; not in the original |
 //! | `knock_host_peer_messages_dropped_total` | counter | messages that were dropped, by `reason`; not in the original |
 //! | `ragedisco_registered_peers` | gauge | oracles over all groups |
 //! | `ragedisco_discovered_peers` | gauge | those with an announcement |
@@ -42,7 +43,7 @@ pub mod rageping;
 
 use crate::counters::{Counter, Gauge, HostCounters, PeerCounters, Sizes};
 use crate::discovery::ragedisco::Ragedisco;
-use crate::{Handle, Host};
+use crate::{Handle, Hook, Host};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -90,7 +91,17 @@ impl Collector for HostCollector {
             None,
             MetricType::Counter,
         )?;
-        encode_counter(&mut dials, &host, &self.counters.inbound_dials)?;
+        encode_counter(&mut dials, &host, self.counters.inbound_dials.get())?;
+        let mut panics = encoder.encode_descriptor(
+            "knock_host_hook_panics",
+            "Panics in code of the application's that the host called",
+            None,
+            MetricType::Counter,
+        )?;
+        for hook in Hook::ALL {
+            let labels = [("peer_id", self.host.as_str()), ("hook", hook.name())];
+            encode_counter(&mut panics, &labels, self.counters.hook_panics.get(hook))?;
+        }
 
         let peers = self.counters.peers();
         let peers: Vec<_> = peers
@@ -107,7 +118,7 @@ impl Collector for HostCollector {
         for (name, help, of) in COUNTERS {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for (labels, counters) in &peers {
-                encode_counter(&mut metric, labels, of(counters))?;
+                encode_counter(&mut metric, labels, of(counters).get())?;
             }
         }
         for (name, help, of) in GAUGES {
@@ -121,13 +132,13 @@ impl Collector for HostCollector {
     }
 }
 
-fn encode_counter<L>(metric: &mut MetricEncoder<'_>, labels: &L, counter: &Counter) -> fmt::Result
+fn encode_counter<L>(metric: &mut MetricEncoder<'_>, labels: &L, count: u64) -> fmt::Result
 where
     L: prometheus_client::encoding::EncodeLabelSet,
 {
     metric
         .encode_family(labels)?
-        .encode_counter::<NoLabelSet, _, u64>(&counter.get(), None)
+        .encode_counter::<NoLabelSet, _, u64>(&count, None)
 }
 
 fn encode_sizes(encoder: &mut DescriptorEncoder<'_>, peers: &Peers) -> fmt::Result {
@@ -169,7 +180,7 @@ fn encode_drops(encoder: &mut DescriptorEncoder<'_>, peers: &Peers) -> fmt::Resu
             ("memory", &counters.dropped_memory),
         ] {
             let labels = [(host.0, host.1.as_str()), (peer.0, peer.1.as_str()), ("reason", reason)];
-            encode_counter(&mut metric, &labels, counter)?;
+            encode_counter(&mut metric, &labels, counter.get())?;
         }
     }
     Ok(())

@@ -59,6 +59,19 @@ fn the_rendered_names_are_those_of_the_original() {
 }
 
 #[test]
+fn every_hook_has_its_number_of_panics_from_the_start_on() {
+    let (host, _, collector) = collector();
+    let panics = &collector.counters.hook_panics;
+    assert_eq!(panics.call(Hook::Database, || panic!("a database")), None::<()>);
+    let text = render(collector);
+    for hook in Hook::ALL {
+        let count = u64::from(hook == Hook::Database);
+        let line = format!("knock_host_hook_panics_total{{peer_id=\"{host}\",hook=\"{hook}\"}} {count}");
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
 fn every_sample_has_the_labels_of_the_original_and_its_own_number() {
     let (host, peer, collector) = collector();
     let counters = collector.counters.join(peer);
@@ -118,7 +131,7 @@ fn a_peer_without_a_stream_has_no_metrics() {
     counters.leave(&peer);
     assert_eq!(
         names(&render(collector)),
-        BTreeSet::from(["ragep2p_host_inbound_dials_total"])
+        BTreeSet::from(["knock_host_hook_panics_total", "ragep2p_host_inbound_dials_total"])
     );
 }
 

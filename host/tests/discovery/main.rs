@@ -6,6 +6,8 @@
 mod ragedisco;
 #[cfg(test)]
 mod swarm;
+#[cfg(test)]
+mod user_code;
 
 #[cfg(test)]
 mod common {

@@ -119,3 +119,73 @@ async fn round_trips_are_measured_in_both_directions_until_the_peer_is_removed_a
     caller.close().await;
     called.close().await;
 }
+
+/// Runs `work` on a thread of its own, inside a runtime. A thread that waits for a lock for ever is
+/// told by the time.
+fn comes_back(work: impl FnOnce() + Send + 'static) {
+    let (done, waiting) = std::sync::mpsc::channel();
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::spawn(move || {
+        let _inside = runtime.enter();
+        work();
+        done.send(())
+    });
+    let result = waiting.recv_timeout(Duration::from_secs(20));
+    result.expect("it returns, and waits for no lock that it holds");
+}
+
+/// Takes what is rendered, and calls what renders it.
+struct Calling(Rageping, usize);
+
+impl std::fmt::Write for Calling {
+    fn write_str(&mut self, _: &str) -> std::fmt::Result {
+        self.1 += 1;
+        self.0.add_peers([peer(2)]);
+        self.0.remove_peers([peer(2)]);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_lists_peers_and_what_takes_the_metrics_may_call_the_measuring_and_may_panic() {
+    let host = start(1, StaticList::new()).await;
+    let pings = Rageping::new(&host, configs());
+    let calling = pings.clone();
+    comes_back(move || {
+        let peers = |from: u8| {
+            let calling = calling.clone();
+            (from..5).map(move |seed| {
+                calling.add_peers([peer(seed)]);
+                peer(seed)
+            })
+        };
+        calling.add_peers(peers(3));
+        // Each was added twice before, and is taken back three times while it is added once more.
+        let removing = calling.clone();
+        calling.remove_peers(peers(3).inspect(|peer| removing.remove_peers([*peer, *peer])));
+    });
+    let text = {
+        let mut registry = Registry::default();
+        pings.register(&mut registry);
+        render(&registry)
+    };
+    assert_eq!(text, "# EOF\n", "added three times, removed three times");
+
+    pings.add_peers([peer(2)]);
+    let wild = [7, 8].into_iter().map(|seed| {
+        assert_eq!(seed, 7, "the second");
+        peer(seed)
+    });
+    let added = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pings.add_peers(wild)));
+    assert!(added.is_err(), "the caller sees the panic");
+    assert!(host.counters().peer(&peer(7)).is_none(), "and nothing has changed");
+    let calling = pings.clone();
+    comes_back(move || {
+        let mut registry = Registry::default();
+        calling.register(&mut registry);
+        let mut writer = Calling(calling, 0);
+        prometheus_client::encoding::text::encode(&mut writer, &registry).unwrap();
+        assert!(writer.1 > 10);
+    });
+    host.close().await;
+}

@@ -7,8 +7,9 @@ pub type DatabaseError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Keeps one announcement for each peer, as bytes: those of [`Announcement::encode`](super::Announcement::encode).
 ///
-/// Both methods may block: they are called from a thread for blocking work, one call at a time. What fails is logged and said
-/// again later; discovery works without.
+/// Both methods may block: they are called from a thread for blocking work, one call at a time, and
+/// may call the discovery. What fails is logged and said again later; discovery works without. A
+/// panic counts as a failure ([`Hook::Database`](crate::Hook::Database)).
 pub trait Database: Send + Sync + 'static {
     /// Writes these, each in the place of what there is for its peer.
     ///

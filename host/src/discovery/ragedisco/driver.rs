@@ -1,17 +1,16 @@
 //! ragedisco over a host's streams: one task, and one more for each peer, that hands over what it sends.
 
 use super::address::{self, AddressError};
-use super::announcement::{Announcement, key_of};
-use super::database::Database;
-use super::protocol::{Action, Protocol, Rejected};
+use super::announcement::key_of;
+use super::patient::{Queue, Signer, Signing};
+use super::protocol::{Action, Protocol, Rejected, SUSPICIOUS_COUNTER};
 use super::{Config, MAX_MESSAGE_LENGTH, STREAM_NAME, Status};
-use crate::SignError;
-use crate::{Handle, Limits, Stream};
+use crate::{Handle, Limits, SignError, Stream};
 use bytes::Bytes;
 use libp2p_core::Multiaddr;
 use libp2p_core::multiaddr::Protocol as Part;
 use libp2p_identity::PeerId;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -106,25 +105,22 @@ impl Shared {
             self.config.announced.clone()
         };
         let addresses = address::announced(&configured, interfaces())?;
-        let signer = host.clone();
-        let signer = Arc::new(move |message: &[u8]| signer.sign(message));
+        if self.lock().started {
+            return Err(StartError::Twice);
+        }
+        let signer = Signer::new(host.clone(), own_key, addresses);
+        // Under no lock, as it takes whatever time the identity takes, which may panic.
+        let first = signer.sign(0)?;
         let mut state = self.lock();
         if std::mem::replace(&mut state.started, true) {
             return Err(StartError::Twice);
         }
-        state.protocol = Some(Protocol::new(
-            Instant::now(),
-            own,
-            own_key,
-            addresses,
-            signer,
-            self.config.interval,
-        )?);
+        state.protocol = Some(Protocol::new(Instant::now(), first, self.config.interval));
         state.task = Some(runtime.spawn(run(
             Arc::downgrade(self),
             self.wake.clone(),
             self.config.clone(),
-            host.clone(),
+            signer,
         )));
         Ok(())
     }
@@ -182,16 +178,18 @@ fn limits(interval: Duration) -> Limits {
 }
 
 /// What the one task does until the end.
-async fn run(shared: Weak<Shared>, wake: Arc<Notify>, config: Config, host: Handle) {
+async fn run(shared: Weak<Shared>, wake: Arc<Notify>, config: Config, signer: Signer) {
     let (sender, mut incoming) = mpsc::channel(INCOMING);
+    let counters = signer.host().counters();
     let mut peers = Peers {
-        host,
+        host: signer.host().clone(),
         limits: limits(config.interval),
         streams: BTreeMap::new(),
         opened: 0,
         sender,
     };
-    let mut database = config.database.map(Queue::new);
+    let mut signing = Signing::new(signer);
+    let mut database = config.database.map(|database| Queue::new(database, counters));
     loop {
         // As long as this is there nobody waits for the end of `shared`, so it is let go before anything is awaited.
         let Some(alive) = shared.upgrade() else { break };
@@ -215,6 +213,13 @@ async fn run(shared: Weak<Shared>, wake: Arc<Notify>, config: Config, host: Hand
                 Action::Send(peer, message) => peers.send(peer, message),
                 Action::Load(members) => _ = database.as_mut().map(|database| database.load(members)),
                 Action::Store(announcements) => _ = database.as_mut().map(|database| database.store(announcements)),
+                Action::Sign(counter) => {
+                    if counter > SUSPICIOUS_COUNTER {
+                        tracing::warn!(counter, "our own announcement has a suspiciously high counter");
+                    }
+                    signing.want(counter);
+                }
+                Action::Learnt(peer, counter) => tracing::info!(%peer, counter, "a better announcement"),
                 Action::Report(status) => tracing::info!(
                     peers = status.registered_peers,
                     discovered = status.discovered_peers,
@@ -235,18 +240,22 @@ async fn run(shared: Weak<Shared>, wake: Arc<Notify>, config: Config, host: Hand
             () = tokio::time::sleep_until(timeout.into()) => {}
             loaded = stored => {
                 let Some(alive) = shared.upgrade() else { break };
-                if let Some(protocol) = alive.lock().protocol.as_mut() {
-                    log_rejected(None, &protocol.on_loaded(loaded));
+                let rejected = alive.protocol(|protocol| protocol.on_loaded(loaded));
+                log_rejected(None, &rejected.unwrap_or_default());
+            }
+            (counter, signed) = signing.next() => {
+                let Some(alive) = shared.upgrade() else { break };
+                if let Some(Err(error)) = alive.protocol(|protocol| protocol.on_signed(counter, signed)) {
+                    tracing::warn!(error = &error as &dyn std::error::Error, counter, "no better announcement of our own");
                 }
             }
             event = incoming.recv() => match event {
                 Some(Incoming::Message(peer, bytes)) => {
                     let Some(alive) = shared.upgrade() else { break };
-                    let mut state = alive.lock();
-                    let Some(protocol) = state.protocol.as_mut() else { break };
-                    match protocol.on_message(&bytes) {
-                        Ok(rejected) => log_rejected(Some(peer), &rejected),
-                        Err(error) => tracing::warn!(%peer, %error, "a message of no use"),
+                    match alive.protocol(|protocol| protocol.on_message(&bytes)) {
+                        Some(Ok(rejected)) => log_rejected(Some(peer), &rejected),
+                        Some(Err(error)) => tracing::warn!(%peer, %error, "a message of no use"),
+                        None => break,
                     }
                 }
                 // A stream that we did not close has ended: so has the host.
@@ -342,104 +351,6 @@ impl Peers {
         self.connect(peer);
         if let Some(peer) = self.streams.get(&peer) {
             peer.stream.send(message);
-        }
-    }
-}
-
-/// What the database is to do, one after another, on a thread where it may block.
-struct Queue {
-    database: Arc<dyn Database>,
-    waiting: VecDeque<Job>,
-    running: Option<JoinHandle<Vec<Announcement>>>,
-}
-
-enum Job {
-    Load(Vec<PeerId>),
-    Store(BTreeMap<PeerId, Vec<u8>>),
-}
-
-impl Queue {
-    fn new(database: Arc<dyn Database>) -> Self {
-        Self {
-            database,
-            waiting: VecDeque::new(),
-            running: None,
-        }
-    }
-
-    fn load(&mut self, members: Vec<PeerId>) {
-        self.waiting.push_back(Job::Load(members));
-    }
-
-    fn store(&mut self, announcements: Vec<Announcement>) {
-        let new = announcements
-            .into_iter()
-            .map(|announcement| (announcement.peer(), announcement.encode()));
-        // A database that hangs does not make this grow.
-        if let Some(Job::Store(waiting)) = self.waiting.back_mut() {
-            waiting.extend(new);
-        } else {
-            self.waiting.push_back(Job::Store(new.collect()));
-        }
-    }
-
-    /// What the next reading of the database brings; nothing for one that failed. Cancel safe.
-    async fn next(&mut self) -> Vec<Announcement> {
-        loop {
-            if let Some(running) = &mut self.running {
-                let loaded = running.await.unwrap_or_default();
-                self.running = None;
-                if !loaded.is_empty() {
-                    return loaded;
-                }
-            }
-            let Some(job) = self.waiting.pop_front() else {
-                return std::future::pending().await;
-            };
-            let database = self.database.clone();
-            self.running = Some(tokio::task::spawn_blocking(move || job.run(&*database)));
-        }
-    }
-
-    async fn finish(mut self) {
-        while self.running.is_some() || !self.waiting.is_empty() {
-            if let Some(running) = self.running.take() {
-                let _ = running.await;
-            }
-            if let Some(job) = self.waiting.pop_front() {
-                let database = self.database.clone();
-                self.running = Some(tokio::task::spawn_blocking(move || job.run(&*database)));
-            }
-        }
-    }
-}
-
-impl Job {
-    fn run(self, database: &dyn Database) -> Vec<Announcement> {
-        match self {
-            Self::Store(announcements) => {
-                let announcements: Vec<_> = announcements.into_iter().collect();
-                if let Err(error) = database.store(&announcements) {
-                    tracing::warn!(%error, "announcements were not stored");
-                }
-                Vec::new()
-            }
-            Self::Load(members) => match database.read(&members) {
-                Ok(found) => found
-                    .into_iter()
-                    .filter_map(|(peer, bytes)| match Announcement::decode(&bytes) {
-                        Ok(announcement) => Some(announcement),
-                        Err(error) => {
-                            tracing::warn!(%peer, %error, "a stored announcement is of no use");
-                            None
-                        }
-                    })
-                    .collect(),
-                Err(error) => {
-                    tracing::warn!(%error, "announcements were not read");
-                    Vec::new()
-                }
-            },
         }
     }
 }

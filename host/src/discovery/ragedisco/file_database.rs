@@ -6,13 +6,14 @@
 //! end 1
 //! ```
 
+mod replace;
+
 use super::announcement::{Announcement, AnnouncementError};
 use super::database::{Database, DatabaseError};
 use libp2p_identity::PeerId;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -23,6 +24,11 @@ const HEADER: &str = "ragedisco announcements 1";
 /// Every change writes a new file beside it, syncs that, puts it in place of the old one and syncs the directory: after a crash there
 /// is the old file or the new one, whole. What has not changed is not written. Everything is also in memory, some 900 bytes a peer.
 /// Peers are never deleted.
+///
+/// The path may be a symbolic link, which stays one: what it leads to is replaced, in its own
+/// directory, which has to be writable. A new file has mode 0600. An old one keeps its mode, and
+/// its owner and group where the system lets the process give it to them; if the group cannot stay,
+/// the process's own may do what everybody may. Anything but a regular file is refused.
 #[derive(Debug)]
 pub struct FileDatabase {
     path: PathBuf,
@@ -82,7 +88,9 @@ pub enum FileDatabaseError {
 }
 
 impl FileDatabase {
-    /// Opens a file, or takes note to make one when there is something to write. Its directory must exist.
+    /// Opens a file, or takes note to make one when there is something to write. Its directory must
+    /// exist. Removes what a process has left that was killed while it wrote,
+    /// `.<name>.<process>-<number>.new`.
     ///
     /// Every signature in it is verified, some 50 µs each.
     ///
@@ -91,6 +99,7 @@ impl FileDatabase {
     /// When there is one that cannot be read, or that is damaged.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, FileDatabaseError> {
         let path = path.into();
+        replace::remove_leftovers(&path);
         let announcements = match std::fs::read(&path) {
             Ok(bytes) => parse(&bytes).map_err(|(line, damage)| FileDatabaseError::Damaged {
                 path: path.clone(),
@@ -128,7 +137,7 @@ impl Database for FileDatabase {
         let mut after = known.clone();
         after.extend(announcements.iter().cloned());
         if after != *known {
-            replace(&self.path, render(&after).as_bytes())?;
+            replace::replace(&self.path, render(&after).as_bytes())?;
             *known = after;
         }
         Ok(())
@@ -191,34 +200,6 @@ fn render(announcements: &BTreeMap<PeerId, Vec<u8>>) -> String {
     }
     let _ = writeln!(text, "end {}", announcements.len());
     text
-}
-
-/// Puts a file with this content where `path` is, whole or not at all.
-fn replace(path: &Path, content: &[u8]) -> Result<(), FileDatabaseError> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let new = PathBuf::from(new);
-    let failed = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| FileDatabaseError::Io { action, path, source }
-    };
-    let mut file = File::create(&new).map_err(failed("cannot create", &new))?;
-    file.write_all(content)
-        .and_then(|()| file.sync_all())
-        .map_err(failed("cannot write", &new))?;
-    drop(file);
-    std::fs::rename(&new, path).map_err(failed("cannot replace", path))?;
-    // A directory can be opened and synced on Unix only; elsewhere the rename is what there is.
-    #[cfg(unix)]
-    {
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let sync = File::open(directory).and_then(|directory| directory.sync_all());
-        sync.map_err(failed("cannot sync", directory))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

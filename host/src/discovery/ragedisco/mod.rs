@@ -44,6 +44,7 @@ mod announcement;
 mod database;
 mod driver;
 mod file_database;
+mod patient;
 mod protocol;
 mod wire;
 
@@ -189,6 +190,8 @@ impl Ragedisco {
         oracles: impl IntoIterator<Item = PeerId>,
         bootstrappers: impl IntoIterator<Item = (PeerId, Vec<Multiaddr>)>,
     ) -> Result<(), GroupError> {
+        // What lists them is the caller's, and may call us.
+        let (oracles, bootstrappers) = (Vec::from_iter(oracles), Vec::from_iter(bootstrappers));
         self.0
             .protocol(|protocol| protocol.add_group(digest, oracles, bootstrappers))
             .unwrap_or(Err(GroupError::NotRunning))

@@ -3,12 +3,12 @@
 use super::announcement::{Announcement, AnnouncementError, Message, key_of};
 use super::{GroupError, MAX_ORACLES, Status};
 use crate::SignError;
+use crate::engine::time::later;
 use bytes::Bytes;
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Between two writings of everything that is known into the database.
@@ -19,10 +19,7 @@ const FIRST_REPORT: Duration = Duration::from_secs(10);
 const REPORT_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// Nobody changes his addresses so often.
-const SUSPICIOUS_COUNTER: u64 = 100_000_000;
-
-/// Signs with the host's key.
-pub(super) type Signer = Arc<dyn Fn(&[u8]) -> Result<[u8; 64], SignError> + Send + Sync>;
+pub(super) const SUSPICIOUS_COUNTER: u64 = 100_000_000;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +34,11 @@ pub(super) enum Action {
     Load(Vec<PeerId>),
     /// Write these into the database.
     Store(Vec<Announcement>),
+    /// Sign our own addresses with this counter, and hand what comes of it to
+    /// [`Protocol::on_signed`].
+    Sign(u64),
+    /// Tell the operator that a better announcement of this peer is known.
+    Learnt(PeerId, u64),
     /// Tell the operator how far it is.
     Report(Status),
 }
@@ -69,9 +71,9 @@ impl Group {
 /// The state of one host's discovery.
 pub(super) struct Protocol {
     own: PeerId,
-    own_key: [u8; 32],
     own_addresses: Vec<Vec<u8>>,
-    signer: Signer,
+    /// The counter of the announcement that is being signed.
+    signing: Option<u64>,
     interval: Duration,
     groups: BTreeMap<[u8; 32], Group>,
     /// In how many groups a peer is an oracle, or a bootstrapper. Never 0.
@@ -85,25 +87,13 @@ pub(super) struct Protocol {
 }
 
 impl Protocol {
-    /// `own_addresses` must be valid: they come from [`address::announced`](super::address::announced).
-    ///
-    /// # Errors
-    ///
-    /// When the signer fails, as every announcement of ours is signed.
-    pub(super) fn new(
-        now: Instant,
-        own: PeerId,
-        own_key: [u8; 32],
-        own_addresses: Vec<Vec<u8>>,
-        signer: Signer,
-        interval: Duration,
-    ) -> Result<Self, SignError> {
-        let first = Announcement::sign(own_addresses.clone(), 0, own_key, |message| signer(message))?;
-        Ok(Self {
+    /// `first` is our own announcement, with the counter 0.
+    pub(super) fn new(now: Instant, first: Announcement, interval: Duration) -> Self {
+        let own = first.peer();
+        Self {
             own,
-            own_key,
-            own_addresses,
-            signer,
+            own_addresses: first.raw_addresses().to_vec(),
+            signing: None,
             interval,
             groups: BTreeMap::new(),
             oracles: BTreeMap::new(),
@@ -113,7 +103,7 @@ impl Protocol {
             next_reconcile: now,
             next_save: now + SAVE_INTERVAL,
             next_report: now + FIRST_REPORT,
-        })
+        }
     }
 
     /// The next thing to do, if there is any.
@@ -129,7 +119,7 @@ impl Protocol {
     /// Does what is due.
     pub(super) fn on_time(&mut self, now: Instant) {
         if self.next_reconcile <= now {
-            self.next_reconcile = now + self.interval;
+            self.next_reconcile = later(now, self.interval);
             self.reconcile();
         }
         if self.next_save <= now {
@@ -327,13 +317,14 @@ impl Protocol {
         if peer == self.own {
             return self.outdo(&announcement);
         }
-        tracing::info!(%peer, counter = announcement.counter(), "a better announcement");
+        self.actions.push_back(Action::Learnt(peer, announcement.counter()));
         self.best.insert(peer, announcement);
         Ok(())
     }
 
-    /// An announcement of our own from an earlier life, or from before we moved: it is taken, or answered with a better
-    /// one when the addresses are not those of today.
+    /// An announcement of our own from an earlier life, or from before we moved: it is taken, or
+    /// answered with a better one when the addresses are not those of today. Signing is not done
+    /// here, as it takes whatever time the host's identity takes.
     fn outdo(&mut self, earlier: &Announcement) -> Result<(), Rejected> {
         if earlier.raw_addresses() == self.own_addresses {
             self.best.insert(self.own, earlier.clone());
@@ -341,13 +332,24 @@ impl Protocol {
         }
         // The original wraps round to 0 here, and nobody ever listens to it again.
         let counter = earlier.counter().checked_add(1).ok_or(Rejected::Exhausted)?;
-        if counter > SUSPICIOUS_COUNTER {
-            tracing::warn!(counter, "our own announcement has a suspiciously high counter");
+        if self.signing.is_none_or(|signing| signing < counter) {
+            self.signing = Some(counter);
+            self.actions.push_back(Action::Sign(counter));
         }
-        let better = Announcement::sign(self.own_addresses.clone(), counter, self.own_key, |message| {
-            (self.signer)(message)
-        })?;
-        tracing::info!(counter, "a better announcement of our own addresses");
+        Ok(())
+    }
+
+    /// What came of [`Action::Sign`] with `counter`. What could not be signed is signed again when
+    /// the earlier announcement is heard of again.
+    pub(super) fn on_signed(&mut self, counter: u64, signed: Result<Announcement, SignError>) -> Result<(), Rejected> {
+        if self.signing == Some(counter) {
+            self.signing = None;
+        }
+        let better = signed?;
+        if self.best.get(&self.own).is_some_and(|best| best.counter() >= counter) {
+            return Ok(());
+        }
+        self.actions.push_back(Action::Learnt(self.own, counter));
         let message = Bytes::from(Message::Announcement(better.clone()).encode());
         self.best.insert(self.own, better);
         for peer in self.may_learn_of(&self.own) {

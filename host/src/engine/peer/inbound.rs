@@ -1,11 +1,11 @@
 //! The connection's side: frames that come in.
 
 use super::{Peer, REMOTE_STREAMS, TELL_AGAIN};
+use crate::after::Note;
 use crate::engine::frame::{Header, Kind, Piece, RequestId, Violation};
 use crate::engine::id::StreamId;
 use crate::message::{Inbound, RequestHandle};
 use bytes::Bytes;
-use std::task::Waker;
 use std::time::Instant;
 
 /// Where the payload of the frame at hand goes.
@@ -38,8 +38,19 @@ const OPENING: usize = 4;
 /// What is allocated for a message of unknown sincerity.
 const FIRST_PIECE: usize = 4 << 10;
 
+/// Bytes to take for a message of `length` of which there will be `needed` now, where `taken` are.
+/// Computes with what a length has on the wire, 32 bits, so that it is the same everywhere.
+fn more(taken: usize, needed: usize, length: usize) -> usize {
+    let [taken, needed, length] = [taken, needed, length].map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
+    if needed <= taken {
+        return 0;
+    }
+    let room = taken.saturating_mul(GROWTH).max(needed).min(length);
+    usize::try_from(room - taken).unwrap_or(usize::MAX)
+}
+
 /// How much larger the next piece is. What has come is moved when it grows: of a message of 1 MiB, a fifteenth.
-const GROWTH: usize = 16;
+const GROWTH: u32 = 16;
 
 impl Target {
     /// Bytes taken from the memory budget.
@@ -53,13 +64,8 @@ impl Target {
 
 impl Peer {
     /// Takes what the connection in use has brought, or the first part of it where that is much work: `input` moves on behind
-    /// what was taken. Says how much work that was. Whoever is to be woken for it is added to `wake`.
-    pub(crate) fn receive(
-        &mut self,
-        input: &mut &[u8],
-        now: Instant,
-        wake: &mut Vec<Waker>,
-    ) -> Result<usize, Violation> {
+    /// what was taken. Says how much work that was.
+    pub(crate) fn receive(&mut self, input: &mut &[u8], now: Instant) -> Result<usize, Violation> {
         let mut work = 0;
         while let Some(connection) = &mut self.connection {
             let before = input.len();
@@ -78,7 +84,7 @@ impl Peer {
                 }
                 Some(Piece::Payload(bytes)) => self.payload(bytes),
                 Some(Piece::End) => {
-                    self.end(wake);
+                    self.end();
                     // Between two frames only: the end of one may be all that is left of it, and no byte would bring us back.
                     if work >= WORK {
                         break;
@@ -195,10 +201,7 @@ impl Peer {
             }
             Target::Message(Partial {
                 payload, length, taken, ..
-            }) => match payload.len() + bytes.len() {
-                needed if needed <= *taken => 0,
-                needed => (GROWTH * *taken).max(needed).min(*length) - *taken,
-            },
+            }) => more(*taken, payload.len() + bytes.len(), *length),
         };
         let room = more == 0 || self.take(more);
         let Some(connection) = &mut self.connection else {
@@ -219,21 +222,21 @@ impl Peer {
         }
     }
 
-    fn end(&mut self, wake: &mut Vec<Waker>) {
+    fn end(&mut self) {
         let Some(connection) = &mut self.connection else {
             return;
         };
         match std::mem::replace(&mut connection.target, Target::Nothing) {
             Target::Nothing | Target::Skip => {}
             Target::Name(stream, name) => self.opened_there(stream, &name),
-            Target::Message(partial) => self.deliver(partial, wake),
+            Target::Message(partial) => self.deliver(partial),
         }
     }
 
     fn opened_there(&mut self, stream: StreamId, name: &[u8]) {
         // The original does not look, and logs whatever name it is told.
         if stream != StreamId::new(&self.local, &self.remote, name) {
-            tracing::debug!(?stream, "ignored the opening of a stream under another's name");
+            self.after.notes.push(Note::NotItsName(stream));
             return;
         }
         if let Some(connection) = &mut self.connection
@@ -244,7 +247,7 @@ impl Peer {
         self.check_ready(&stream);
     }
 
-    fn deliver(&mut self, partial: Partial, wake: &mut Vec<Waker>) {
+    fn deliver(&mut self, partial: Partial) {
         let Partial {
             stream,
             number,
@@ -268,7 +271,7 @@ impl Peer {
             Kind::Open | Kind::Close | Kind::Message => Inbound::Plain(payload),
         };
         debug_assert_eq!(message.len(), taken, "a complete message fills what was taken for it");
-        wake.append(&mut entry.waiting);
+        self.after.wake.append(&mut entry.waiting);
         let evicted = if entry.incoming.len() >= entry.limits.incoming {
             entry.incoming.pop_front()
         } else {
@@ -279,5 +282,32 @@ impl Peer {
             self.counters.dropped_incoming.one();
             self.give_back(evicted.len());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::MAX_MESSAGE_LENGTH;
+
+    #[test]
+    fn a_message_grows_to_its_length_in_pieces_and_in_32_bits() {
+        // From the 4 KiB at first to the longest message there is: every piece in the 17 sizes of
+        // its length.
+        for length in [FIRST_PIECE, 1 << 16, (1 << 20) + 7, (1 << 28) + 1, MAX_MESSAGE_LENGTH] {
+            let (mut taken, mut pieces) = (FIRST_PIECE, 0);
+            while taken < length {
+                let grown = taken + more(taken, taken + 1, length);
+                assert!(taken < grown && grown <= length, "{taken} of {length}: {grown}");
+                assert!(grown <= 16 * taken, "{taken} of {length}: {grown}");
+                (taken, pieces) = (grown, pieces + 1);
+            }
+            assert!(pieces <= 5, "{length}: {pieces}");
+        }
+        assert_eq!(more(1 << 28, 1 << 28, MAX_MESSAGE_LENGTH), 0);
+        assert_eq!(
+            more(1 << 28, (1 << 28) + 1, MAX_MESSAGE_LENGTH),
+            MAX_MESSAGE_LENGTH - (1 << 28)
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! The application's side: opening, sending, receiving, closing.
 
 use super::{Entry, Notice, Outbound, Peer, Ticket};
+use crate::after::Note;
 use crate::engine::bucket::{TokenBucket, millis};
 use crate::engine::id::StreamId;
 use crate::error::OpenError;
@@ -11,7 +12,7 @@ use libp2p_identity::PeerId;
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 /// A stream that was closed.
@@ -20,8 +21,6 @@ pub(crate) struct Closed {
     pub(crate) limits: Limits,
     /// It was the last one.
     pub(crate) last: bool,
-    /// Who waits to receive from it.
-    pub(crate) waiting: Vec<Waker>,
 }
 
 impl Peer {
@@ -61,7 +60,7 @@ impl Peer {
         if let Some(connection) = &mut self.connection {
             connection.notices.push_back(Notice::Open(id, name));
         }
-        self.sum_limits(&limits, 1.0);
+        self.sum_limits(&limits, true);
         Ok(Ticket { id, number })
     }
 
@@ -80,35 +79,42 @@ impl Peer {
     pub(crate) fn close(&mut self, ticket: Ticket) -> Option<Closed> {
         self.entry(ticket)?;
         self.not_ready(&ticket.id);
-        let entry = self.streams.remove(&ticket.id)?;
+        let mut entry = self.streams.remove(&ticket.id)?;
         self.give_back(entry.incoming.iter().map(Inbound::len).sum());
         self.responses.forget_stream(&ticket.id);
         if let Some(connection) = &mut self.connection {
             connection.notices.push_back(Notice::Close(ticket.id));
         }
-        self.sum_limits(&entry.limits, -1.0);
+        self.sum_limits(&entry.limits, false);
+        self.after.wake.append(&mut entry.waiting);
+        self.after
+            .spent
+            .extend(entry.outgoing.into_iter().map(|(_, payload)| payload));
         Some(Closed {
             limits: entry.limits,
             last: self.streams.is_empty(),
-            waiting: entry.waiting,
         })
     }
 
-    /// All of them; who waits to receive.
-    pub(crate) fn close_all(&mut self) -> Vec<Waker> {
+    /// All of them.
+    pub(crate) fn close_all(&mut self) {
         let tickets = self.streams.iter().map(|(id, entry)| Ticket {
             id: *id,
             number: entry.number,
         });
         let tickets: Vec<Ticket> = tickets.collect();
-        let closed = tickets.into_iter().filter_map(|ticket| self.close(ticket));
-        closed.flat_map(|closed| closed.waiting).collect()
+        for ticket in tickets {
+            self.close(ticket);
+        }
     }
 
     /// Queues a message; the oldest one falls out of a full buffer. Closed streams and messages that are too long drop it.
     pub(crate) fn send(&mut self, ticket: Ticket, outbound: Outbound, payload: Bytes) {
         let counters = self.counters.clone();
-        let Some(entry) = self.entry(ticket) else {
+        // Not by `entry`, as `after` is looked at beside it.
+        let entry = self.streams.get_mut(&ticket.id);
+        let Some(entry) = entry.filter(|entry| entry.number == ticket.number) else {
+            self.after.spent.push(payload);
             return;
         };
         let longest = match outbound {
@@ -118,11 +124,14 @@ impl Peer {
         };
         if payload.len() > longest {
             counters.dropped_oversize.one();
-            tracing::warn!(stream = %entry.name, bytes = payload.len(), longest, "dropped a message that is too long");
+            let (stream, bytes) = (entry.name.clone(), payload.len());
+            self.after.notes.push(Note::TooLong { stream, bytes, longest });
+            self.after.spent.push(payload);
             return;
         }
         if entry.outgoing.len() >= entry.limits.outgoing {
-            entry.outgoing.pop_front();
+            let oldest = entry.outgoing.pop_front();
+            self.after.spent.extend(oldest.map(|(_, payload)| payload));
             counters.dropped_outgoing.one();
         }
         entry.outgoing.push_back((outbound, payload));
@@ -150,32 +159,48 @@ impl Peer {
 
     /// The limits it had; none if it is closed. Buffers that shrink lose their oldest messages; the levels of the buckets stay.
     pub(crate) fn update(&mut self, ticket: Ticket, limits: Limits, now: Instant) -> Option<Limits> {
-        let entry = self.entry(ticket)?;
+        let entry = self.streams.get_mut(&ticket.id);
+        let entry = entry.filter(|entry| entry.number == ticket.number)?;
         let old = std::mem::replace(&mut entry.limits, limits);
-        let set = |bucket: &mut TokenBucket, rate: Rate| bucket.set(millis(rate.per_second), rate.capacity, now);
+        let set = |bucket: &mut TokenBucket, rate: Rate| bucket.set(millis(rate.per_second), rate.capacity.into(), now);
         set(&mut entry.messages, limits.messages);
         set(&mut entry.bytes, limits.bytes);
         let outgoing = entry.outgoing.len().saturating_sub(limits.outgoing);
-        entry.outgoing.drain(..outgoing);
+        let spent = entry.outgoing.drain(..outgoing).map(|(_, payload)| payload);
+        self.after.spent.extend(spent);
         let incoming = entry.incoming.len().saturating_sub(limits.incoming);
         let freed = entry.incoming.drain(..incoming).map(|message| message.len()).sum();
         self.counters.dropped_outgoing.add(outgoing as u64);
         self.counters.dropped_incoming.add(incoming as u64);
         self.give_back(freed);
-        self.sum_limits(&old, -1.0);
-        self.sum_limits(&limits, 1.0);
+        self.sum_limits(&old, false);
+        self.sum_limits(&limits, true);
         Some(old)
     }
 
-    fn sum_limits(&self, limits: &Limits, sign: f64) {
+    /// Exact, as streams with any limits come and go: what is left when they have gone shows what
+    /// there is.
+    fn sum_limits(&mut self, limits: &Limits, grow: bool) {
         let counters = &self.counters;
-        for (gauge, value) in [
+        let gauges = [
             (&counters.messages_rate_limit_rate, limits.messages.per_second),
             (&counters.messages_rate_limit_capacity, limits.messages.capacity.into()),
             (&counters.bytes_rate_limit_rate, limits.bytes.per_second),
             (&counters.bytes_rate_limit_capacity, limits.bytes.capacity.into()),
-        ] {
-            gauge.set(gauge.get() + sign * value);
+        ];
+        for (sum, (gauge, value)) in self.sums.iter_mut().zip(gauges) {
+            let billionths = (value.min(HIGHEST) * BILLION).round() as u128;
+            *sum = if grow {
+                *sum + billionths
+            } else {
+                sum.saturating_sub(billionths)
+            };
+            gauge.set(*sum as f64 / BILLION);
         }
     }
 }
+
+const BILLION: f64 = 1e9;
+
+/// No rate counts for more in a sum.
+const HIGHEST: f64 = 1e19;

@@ -38,7 +38,7 @@ fn wide() -> Limits {
 
 fn receive(end: &mut Peer, mut bytes: &[u8], now: Instant) -> Result<(), Violation> {
     loop {
-        end.receive(&mut bytes, now, &mut Vec::new())?;
+        end.receive(&mut bytes, now)?;
         if bytes.is_empty() {
             return Ok(());
         }

@@ -186,9 +186,12 @@ impl Rageping {
     /// Adds peers, each of which is measured until it was removed as often as it was added. Ourselves are passed over. A peer that no
     /// stream can be opened to, which is logged, is not measured. Has to be called inside a tokio runtime.
     pub fn add_peers(&self, peers: impl IntoIterator<Item = PeerId>) {
-        let mut known = self.0.lock();
         let own = self.0.host.local_peer_id();
-        for peer in peers.into_iter().filter(|peer| *peer != own) {
+        // What lists them is the caller's, and may call us.
+        let peers: Vec<PeerId> = peers.into_iter().filter(|peer| *peer != own).collect();
+        let mut failed = Vec::new();
+        let mut known = self.0.lock();
+        for peer in peers {
             for (at, config) in self.0.configs.iter().enumerate() {
                 if let Some(known) = known.get_mut(&(peer, at)) {
                     known.registrations += 1;
@@ -196,14 +199,19 @@ impl Rageping {
                 }
                 match self.0.host.open_stream(peer, &config.stream_name(), config.limits()) {
                     Ok(stream) => _ = known.insert((peer, at), Peer::start(stream, config)),
-                    Err(error) => tracing::warn!(%peer, %error, "its latency is not measured"),
+                    Err(error) => failed.push((peer, error)),
                 }
             }
+        }
+        drop(known);
+        for (peer, error) in failed {
+            tracing::warn!(%peer, %error, "its latency is not measured");
         }
     }
 
     /// Takes back as many additions of peers. With the last one of a peer its measuring ends and its metrics are gone.
     pub fn remove_peers(&self, peers: impl IntoIterator<Item = PeerId>) {
+        let peers: Vec<PeerId> = peers.into_iter().collect();
         let mut known = self.0.lock();
         for peer in peers {
             for at in 0..self.0.configs.len() {
@@ -312,11 +320,14 @@ impl Collector for RagepingCollector {
                 ("timeout", go_duration(config.timeout)),
             ]
         };
-        let peers = shared.lock();
-        let peers: Vec<_> = peers
-            .iter()
-            .map(|(key, entry)| (labels(key), entry.counted.clone()))
-            .collect();
+        // Not under the lock: what takes the text is the caller's, and may call us.
+        let peers: Vec<_> = {
+            let peers = shared.lock();
+            let entries = peers.iter();
+            entries
+                .map(|(key, entry)| (labels(key), entry.counted.clone()))
+                .collect()
+        };
         // A name without a sample would be rendered otherwise.
         if peers.is_empty() {
             return Ok(());

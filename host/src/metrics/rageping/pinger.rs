@@ -1,5 +1,6 @@
 //! One end of the protocol, for one peer: messages, time and chance come in, pings, pongs and latencies go out.
 
+use crate::engine::time::later;
 use rand::{Rng, RngExt as _};
 use sha2::{Digest as _, Sha256};
 use std::time::{Duration, Instant};
@@ -50,7 +51,7 @@ impl Pinger {
             due: now,
             outstanding: None,
         };
-        this.due = now + config.startup_delay + this.pause(random);
+        this.due = later(later(now, config.startup_delay), this.pause(random));
         this
     }
 
@@ -65,14 +66,14 @@ impl Pinger {
             return None;
         }
         if self.outstanding.take().is_some() {
-            self.due = now + self.pause(random);
+            self.due = later(now, self.pause(random));
             return Some(Due::TimedOut);
         }
         let mut ping = vec![0; self.size];
         ping[..4].copy_from_slice(&PING);
         random.fill_bytes(&mut ping[4..]);
         self.outstanding = Some((now, pong(&ping)));
-        self.due = now + self.timeout;
+        self.due = later(now, self.timeout);
         Some(Due::Send(ping))
     }
 
@@ -83,7 +84,7 @@ impl Pinger {
         match self.outstanding {
             Some((sent, expected)) if message == expected => {
                 self.outstanding = None;
-                self.due = now + self.pause(random);
+                self.due = later(now, self.pause(random));
                 Received::Pong(now.duration_since(sent))
             }
             _ => Received::Invalid,
@@ -172,6 +173,24 @@ mod tests {
             "{pauses:?}"
         );
         assert!(pauses.iter().any(|pause| *pause < 12 * SECOND) && pauses.iter().any(|pause| *pause > 18 * SECOND));
+    }
+
+    #[test]
+    fn times_without_end_do_not_overflow() {
+        let (now, mut random) = (Instant::now(), StdRng::seed_from_u64(1));
+        let endless = Config::new(20, Duration::MAX, Duration::MAX, Duration::MAX).unwrap();
+        let delayed = endless.clone().with_startup_delay(Duration::MAX);
+        for config in [endless.with_startup_delay(Duration::ZERO), delayed] {
+            let mut pinger = Pinger::new(now, &config, &mut random);
+            let due = pinger.due();
+            assert!(due > now + 1_000_000 * SECOND);
+            let Some(Due::Send(ping)) = pinger.on_time(due, &mut random) else {
+                panic!()
+            };
+            assert!(pinger.due() >= due);
+            let received = pinger.on_message(due, &pong(&ping), &mut random);
+            assert_eq!(received, Received::Pong(Duration::ZERO));
+        }
     }
 
     #[test]

@@ -1,3 +1,6 @@
+#[cfg(unix)]
+mod disk;
+
 use super::*;
 use libp2p_identity::Keypair;
 
@@ -61,10 +64,12 @@ fn a_write_that_fails_says_where_and_leaves_the_old_file() {
     let database = FileDatabase::open(&path).unwrap();
     database.store(&[announcement(1, 5)]).unwrap();
     let before = std::fs::read(&path).unwrap();
-    // A directory stands where the new file would be written.
-    std::fs::create_dir(directory.path().join("announcements.new")).unwrap();
+    // Its directory is gone for a while.
+    let away = directory.path().with_extension("away");
+    std::fs::rename(directory.path(), &away).unwrap();
     let error = database.store(&[announcement(1, 6)]).unwrap_err();
-    assert!(error.to_string().contains("announcements.new"), "{error}");
+    std::fs::rename(&away, directory.path()).unwrap();
+    assert!(error.to_string().contains(&*path.to_string_lossy()), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
     assert_eq!(
         database.read(&[announcement(1, 5).0]).unwrap(),

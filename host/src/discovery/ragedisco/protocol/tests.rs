@@ -8,27 +8,31 @@ fn peer(seed: u8) -> PeerId {
     Keypair::ed25519_from_bytes([seed; 32]).unwrap().public().to_peer_id()
 }
 
-fn signer(seed: u8) -> Signer {
+fn signed(seed: u8, counter: u64, addresses: &[&str]) -> Announcement {
     let keypair = Keypair::ed25519_from_bytes([seed; 32])
         .unwrap()
         .try_into_ed25519()
         .unwrap();
-    Arc::new(move |message| Ok(keypair.sign(message).try_into().unwrap()))
-}
-
-fn signed(seed: u8, counter: u64, addresses: &[&str]) -> Announcement {
-    let sign = signer(seed);
     let addresses = addresses.iter().map(|address| address.as_bytes().to_vec()).collect();
-    Announcement::sign(addresses, counter, key_of(&peer(seed)).unwrap(), |message| {
-        sign(message)
-    })
-    .unwrap()
+    let sign = |message: &[u8]| Ok::<_, SignError>(keypair.sign(message).try_into().unwrap());
+    Announcement::sign(addresses, counter, key_of(&peer(seed)).unwrap(), sign).unwrap()
 }
 
 fn node(now: Instant, seed: u8, address: &str) -> Protocol {
-    let own = peer(seed);
-    let addresses = vec![address.as_bytes().to_vec()];
-    Protocol::new(now, own, key_of(&own).unwrap(), addresses, signer(seed), DELTA).unwrap()
+    Protocol::new(now, signed(seed, 0, &[address]), DELTA)
+}
+
+/// Signs what node 1, which is at `address`, wants signed. Everything else that it wants done.
+fn sign(node: &mut Protocol, address: &str) -> Vec<Action> {
+    let mut others = Vec::new();
+    while let Some(action) = node.poll() {
+        match action {
+            Action::Sign(counter) => node.on_signed(counter, Ok(signed(1, counter, &[address]))).unwrap(),
+            Action::Learnt(..) => {}
+            action => others.push(action),
+        }
+    }
+    others
 }
 
 fn actions(node: &mut Protocol) -> Vec<Action> {
@@ -144,6 +148,16 @@ fn nothing_is_sent_before_it_is_due_and_then_once_each_interval() {
 }
 
 #[test]
+fn an_interval_without_end_does_not_overflow() {
+    let now = Instant::now();
+    let mut node = node(now, 1, "127.0.0.1:1");
+    node.interval = Duration::MAX;
+    node.add_group(GROUP, [1, 2].map(peer), []).unwrap();
+    assert_eq!(reconciled(&mut node, now).len(), 1, "once, at the beginning");
+    assert!(reconciled(&mut node, now + SAVE_INTERVAL * 1000).is_empty());
+}
+
+#[test]
 fn the_higher_counter_wins_whatever_comes_first() {
     let now = Instant::now();
     let mut node = node(now, 1, "127.0.0.1:1");
@@ -174,7 +188,7 @@ fn a_node_that_lost_its_database_outdoes_its_former_self_at_once() {
     reconciled(&mut node, now);
     let former = signed(1, 41, &["127.0.0.1:9"]);
     node.on_message(&message(former.clone())).unwrap();
-    let sent = actions(&mut node);
+    let sent = sign(&mut node, "127.0.0.1:1");
     let better = message(signed(1, 42, &["127.0.0.1:1"]));
     let expected: BTreeSet<PeerId> = [2, 3].map(peer).into();
     assert_eq!(sent.len(), 2, "{sent:?}");
@@ -202,7 +216,32 @@ fn a_former_self_at_the_same_place_is_taken_with_its_counter_and_nobody_is_told(
     assert_eq!(node.best[&peer(1)].counter(), 41);
     // With the same counter but from elsewhere it is outdone: two lives with one counter.
     node.on_message(&message(signed(1, 41, &["127.0.0.1:9"]))).unwrap();
+    sign(&mut node, "127.0.0.1:1");
     assert_eq!(node.best[&peer(1)].counter(), 42);
+}
+
+#[test]
+fn while_one_announcement_of_our_own_is_signed_no_lower_one_is_and_the_highest_wins() {
+    let now = Instant::now();
+    let mut node = node(now, 1, "127.0.0.1:1");
+    node.add_group(GROUP, [1, 2].map(peer), []).unwrap();
+    actions(&mut node);
+    for counter in [41, 40, 41, 60, 50] {
+        node.on_message(&message(signed(1, counter, &["127.0.0.1:9"]))).unwrap();
+    }
+    assert_eq!(actions(&mut node), [Action::Sign(42), Action::Sign(61)]);
+    // One that could not be signed is signed again when there is a reason.
+    let failed = Err(SignError::NoIdentity);
+    assert!(matches!(node.on_signed(61, failed), Err(Rejected::Sign(_))));
+    node.on_message(&message(signed(1, 60, &["127.0.0.1:9"]))).unwrap();
+    assert_eq!(actions(&mut node), [Action::Sign(61)]);
+    // The answers come in any order.
+    node.on_signed(61, Ok(signed(1, 61, &["127.0.0.1:1"]))).unwrap();
+    node.on_signed(42, Ok(signed(1, 42, &["127.0.0.1:1"]))).unwrap();
+    assert_eq!(node.best[&peer(1)].counter(), 61);
+    let told = actions(&mut node);
+    assert_eq!(told[0], Action::Learnt(peer(1), 61));
+    assert_eq!(told.len(), 2, "the other member is told, once: {told:?}");
 }
 
 #[test]
@@ -353,6 +392,7 @@ fn what_was_stored_is_checked_like_what_is_received() {
         Announcement::decode(&forged).unwrap(),
     ];
     assert_eq!(node.on_loaded(stored).len(), 1);
+    sign(&mut node, "127.0.0.1:1");
     assert_eq!(node.find_peer(&peer(2)), [address(2)]);
     assert_eq!(node.best[&peer(1)].counter(), 8, "our own is outdone: we moved");
 }

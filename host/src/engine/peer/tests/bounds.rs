@@ -59,9 +59,9 @@ fn no_turn_takes_more_than_some_work_and_no_end_of_a_frame_is_left_over() {
         }
         let frame = wire.len() / (most + 1);
         let mut rest = &wire[..];
-        let work = pair.ends[1].receive(&mut rest, pair.now, &mut Vec::new()).unwrap();
+        let work = pair.ends[1].receive(&mut rest, pair.now).unwrap();
         assert_eq!((work, rest.len()), (WORK, frame), "{kind:?}");
-        pair.ends[1].receive(&mut rest, pair.now, &mut Vec::new()).unwrap();
+        pair.ends[1].receive(&mut rest, pair.now).unwrap();
         assert!(rest.is_empty());
     }
     assert_eq!(pair.received(1, theirs).len(), 2 * (WORK + 1));
