@@ -119,10 +119,6 @@ proptest! {
 
     #[test]
     fn a_knock_here_is_what_the_transport_claims(parts in prop::collection::vec(component(), 0..7)) {
-        // Peers that are named more than once have a test of their own.
-        let is_peer = |part: &String| part.starts_with("/p2p/");
-        let before_mark = |two: &[String]| is_peer(&two[0]) && (is_peer(&two[1]) || two[1] == "/tls");
-        prop_assume!(!parts.windows(2).any(before_mark));
         let at: Multiaddr = parts.concat().parse().expect("components of addresses");
         let read = Parts::of(&at);
         prop_assert_eq!(read.knocks, libp2p_knock::is_knock_address(&at), "{}", at);

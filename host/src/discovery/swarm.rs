@@ -166,13 +166,15 @@ impl Book {
         }
     }
 
-    fn find(&mut self, peer: PeerId, now: Instant) -> Vec<Multiaddr> {
+    /// What is known, and the behaviour's waker where a search is to begin: to be woken without the
+    /// lock, as it may run the Swarm.
+    fn find(&mut self, peer: PeerId, now: Instant) -> (Vec<Multiaddr>, Option<Waker>) {
         let room = self.searches.len() < MAX_SEARCHES;
         let entry = self.entry(peer);
         entry.asked = true;
         let known = entry.addresses();
         if !known.is_empty() {
-            return known;
+            return (known, None);
         }
         let due = entry
             .searched
@@ -180,11 +182,9 @@ impl Book {
         if due && room {
             entry.searched = Some(now);
             self.searches.push_back(peer);
-            if let Some(waker) = self.waker.take() {
-                waker.wake();
-            }
+            return (Vec::new(), self.waker.take());
         }
-        Vec::new()
+        (Vec::new(), None)
     }
 }
 
@@ -220,10 +220,11 @@ fn without_peer(address: &Multiaddr, peer: &PeerId) -> Option<Multiaddr> {
 
 impl SwarmAddresses {
     /// Adds what was found in another way: by kad's queries, which end as events.
+    ///
+    /// No lock is held while `addresses` is asked for the next one.
     pub fn extend(&self, peer: PeerId, addresses: impl IntoIterator<Item = Multiaddr>) {
-        let mut book = self.lock();
         for address in addresses {
-            book.claim(peer, &address);
+            self.lock().claim(peer, &address);
         }
     }
 
@@ -256,7 +257,11 @@ impl Discoverer for SwarmAddresses {
     }
 
     fn find_peer(&self, peer: &PeerId) -> Vec<Multiaddr> {
-        self.lock().find(*peer, Instant::now())
+        let (known, waker) = self.lock().find(*peer, Instant::now());
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        known
     }
 }
 
@@ -330,9 +335,12 @@ impl NetworkBehaviour for Behaviour {
         if let Some(peer) = book.searches.pop_front() {
             return Poll::Ready(ToSwarm::GenerateEvent(Event::Search(peer)));
         }
-        if !book.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            book.waker = Some(cx.waker().clone());
-        }
+        let old = match &book.waker {
+            Some(waker) if waker.will_wake(cx.waker()) => None,
+            _ => book.waker.replace(cx.waker().clone()),
+        };
+        drop(book);
+        drop(old);
         Poll::Pending
     }
 }
@@ -427,7 +435,8 @@ mod tests {
         let peer = PeerId::random();
         let now = Instant::now();
         let mut searches = |at: Duration| {
-            behaviour.addresses.lock().find(peer, now + at);
+            let (known, _) = behaviour.addresses.lock().find(peer, now + at);
+            assert!(known.is_empty());
             let mut cx = Context::from_waker(Waker::noop());
             let mut count = 0;
             while let Poll::Ready(ToSwarm::GenerateEvent(Event::Search(searched))) = behaviour.poll(&mut cx) {
@@ -440,11 +449,35 @@ mod tests {
         assert_eq!(searches(Duration::from_millis(9_999)), 0);
         assert_eq!(searches(SEARCH_INTERVAL), 1);
         behaviour.addresses.extend(peer, [address(1)]);
-        assert_eq!(
-            behaviour.addresses.lock().find(peer, now + SEARCH_INTERVAL * 5),
-            [address(1)]
-        );
+        let (known, waker) = behaviour.addresses.lock().find(peer, now + SEARCH_INTERVAL * 5);
+        assert_eq!(known, [address(1)]);
+        assert!(waker.is_none());
         assert!(behaviour.addresses.lock().searches.is_empty());
+    }
+
+    /// It takes no lock of its own book that is held meanwhile.
+    struct CallsBack(SwarmAddresses);
+
+    impl std::task::Wake for CallsBack {
+        fn wake(self: Arc<Self>) {
+            assert!(self.0.addresses(&PeerId::random()).is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_iterated_over_and_whom_a_search_wakes_may_ask_the_addresses_again() {
+        let mut behaviour = Behaviour::new();
+        let (book, peer) = (behaviour.addresses(), PeerId::random());
+        let waker = Waker::from(Arc::new(CallsBack(book.clone())));
+        assert!(behaviour.poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(book.find_peer(&peer).is_empty(), "wakes whom the search is for");
+
+        let calling_back = (1..=3).map(|port| {
+            assert_eq!(book.addresses(&peer).len(), port - 1);
+            address(port)
+        });
+        book.extend(peer, calling_back);
+        assert_eq!(book.addresses(&peer).len(), 3);
     }
 
     #[test]

@@ -85,6 +85,7 @@ impl Node {
             .with_other_transport(|key| {
                 let config = libp2p_knock::Config::new(key)?
                     .with_close_time_seed(&close_time)
+                    .with_known_prefixes_file(args.state.join("known"))
                     .with_admission(gate.knock())
                     .with_secured_hook(gate.secured())
                     .with_metrics(&mut registry);
