@@ -452,8 +452,11 @@ where
         if deadline.poll_unpin(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        ready!(this.writing(cx, Self::poll_drain))?;
-        match ready!(Pin::new(&mut this.io).poll_close(cx)) {
+        let closed = this.writing(cx, |this, cx| {
+            ready!(this.poll_drain(cx))?;
+            Pin::new(&mut this.io).poll_close(cx)
+        });
+        match ready!(closed) {
             // The other end was faster.
             Err(error) if error.kind() != io::ErrorKind::NotConnected => Poll::Ready(Err(error)),
             _ => {
