@@ -1,5 +1,6 @@
 //! The authenticated byte stream: TLS records between plain `AsyncRead + AsyncWrite` and whatever carries the bytes.
 
+use crate::at_once::poll_at_once;
 use crate::config::KeyExchange;
 use crate::error::Error;
 use crate::inbound::{Found, Inbound};
@@ -312,10 +313,10 @@ where
                 return;
             }
         }
-        let cx = &mut Context::from_waker(Waker::noop());
-        if let Poll::Ready(Ok(())) = self.poll_push(cx) {
-            let _ = Pin::new(&mut self.io).poll_close(cx);
-        }
+        let _ = poll_at_once(&mut Context::from_waker(Waker::noop()), |cx| {
+            ready!(self.poll_push(cx))?;
+            Pin::new(&mut self.io).poll_close(cx)
+        });
     }
 
     fn seal_partial(&mut self) -> io::Result<()> {
