@@ -1,6 +1,6 @@
 //! The stream of bytes below a connection, and what it has not taken yet.
 
-use super::READS_PER_TURN;
+use super::{Ended, READS_PER_TURN, Shared, wake};
 use crate::at_once::poll_at_once;
 use crate::yamux::chunks::{chunk, give_back};
 use crate::yamux::frame::HEADER;
@@ -9,6 +9,17 @@ use futures::ready;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+
+/// How far a turn got with what there is to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// The socket is full.
+    Some,
+    /// Everything is below, where it may wait for a flush.
+    All,
+    /// Everything has gone out.
+    Flushed,
+}
 
 /// The stream of bytes, and what it has not taken yet of what has to come before anything else.
 pub(super) struct Io<C> {
@@ -124,6 +135,21 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Io<C> {
             }
         }
         give_back(unread);
+    }
+}
+
+/// Ends the connection if the stream of bytes panics in a task that has taken it. It is gone with the
+/// panic, and no other task would hear of it again.
+pub(super) struct Unwinding<'a, C>(pub(super) &'a Shared<C>);
+
+impl<C> Drop for Unwinding<'_, C> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.lost = true;
+        state.session.end(Ended::Broken(io::ErrorKind::Other));
+        state.wake_waiting();
+        state.wake_driver();
+        wake(state);
     }
 }
 
