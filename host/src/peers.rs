@@ -438,7 +438,7 @@ impl Shared {
     pub(crate) fn allows(&self, bytes: usize) -> bool {
         let mut state = self.lock();
         let State { peer, wire, .. } = &mut *state;
-        wire.take(bytes, Instant::now(), peer.allowance())
+        peer.allows(wire, bytes, Instant::now())
     }
 
     /// Whether a connection with it is in use.
