@@ -31,9 +31,11 @@ use std::task::{Context, Poll};
 ///
 /// Addresses are those of `T` with `/tls` behind them, and `/p2p/<peer>` behind that: always in a
 /// dial, never demanded in a `listen_on`. Over a relay's client a circuit may do without `/tls`, as
-/// that announces it. See [`is_knock_address`](crate::is_knock_address). Dial futures do nothing
-/// before they are first polled; dropped at any point they leave nothing but a closed socket
-/// behind.
+/// that announces it. Over a transport that looks names up (`libp2p::dns`) no circuit is dialled.
+/// See [`is_knock_address`](crate::is_knock_address).
+///
+/// Dial futures do nothing before they are first polled; dropped at any point they leave nothing but
+/// a closed socket behind.
 ///
 /// A dial that is to come from a listener's port (`PortUse::Reuse`) and finds that the port cannot
 /// be shared (`AddrInUse`) is made once more from a port of its own. In the listener's part of a hole
@@ -350,7 +352,9 @@ where
     /// Whether the inner transport is a relay's client. Some others take no notice of what follows a
     /// peer in an address, and would dial the relay in place of the circuit.
     ///
-    /// Asked until it says so once. A transport in between may leave some relays to others.
+    /// Asked until it says so once: that it knows circuits, and misses something in this one. A
+    /// transport that looks names up says of every address that it dials it. A transport in between
+    /// may leave some relays to others.
     fn carries_circuits(&mut self, address: &Multiaddr) -> bool {
         if !self.carries_circuits {
             let opts = DialOpts {
@@ -359,7 +363,7 @@ where
             };
             let probe = address::circuit_probe(address);
             let probed = self.inner.ask(|inner| inner.dial(probe, opts));
-            self.carries_circuits = !matches!(probed, Some(Err(TransportError::MultiaddrNotSupported(_))));
+            self.carries_circuits = matches!(probed, Some(Err(TransportError::Other(_))));
         }
         self.carries_circuits
     }

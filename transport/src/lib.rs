@@ -31,6 +31,7 @@ mod stream;
 mod tls;
 
 // What serves all of them.
+mod at_once;
 mod clock;
 mod config;
 mod error;

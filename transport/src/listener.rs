@@ -173,9 +173,11 @@ where
         self.count();
     }
 
-    /// Drops the sockets of a listener that is no more. Those that have knocked are the Swarm's already.
+    /// Drops the sockets of a listener that is no more. Those that have knocked are the Swarm's
+    /// already, and keep their places.
     pub(crate) fn close(&mut self, listener: ListenerId) {
-        drop(self.pool.remove_where(|place| place.listener == listener));
+        let gone = |place: &Place| place.listener == listener && place.answering.is_none();
+        drop(self.pool.remove_where(gone));
         self.count();
     }
 
@@ -191,6 +193,11 @@ where
     /// Closes one that had to leave the pool, also if the Swarm works with it.
     fn evict(&mut self, place: &Place) {
         self.left(place, KnockOutcome::Evicted, Cause::Evicted);
+        self.take_back_answering(place);
+    }
+
+    /// Takes back the socket of one that has left the pool, if the Swarm works with it.
+    fn take_back_answering(&mut self, place: &Place) {
         if let Some(slot) = place.answering
             && let Some(lender) = self.answering.end(slot)
         {
@@ -404,22 +411,18 @@ where
                 return;
             }
             self.timer = None;
-            while let Some(place) = self.pool.pop_expired(Instant::now()) {
+            // A handshake that has begun has a time limit of its own.
+            let answering = &self.answering;
+            let begun = |place: &Place| {
+                let lender = place.answering.and_then(|slot| answering.get(slot));
+                lender.is_some_and(Lender::is_used)
+            };
+            let expired: Vec<_> = std::iter::from_fn(|| self.pool.pop_expired(Instant::now(), begun)).collect();
+            for place in expired {
                 self.left(&place, KnockOutcome::Timeout, Cause::Timeout);
-                self.take_back_unanswered(&place);
+                self.take_back_answering(&place);
             }
             self.count();
-        }
-    }
-
-    /// Takes back the socket of a caller whose time was over before the Swarm began to answer it. A
-    /// handshake that has begun has a time limit of its own.
-    fn take_back_unanswered(&mut self, place: &Place) {
-        if let Some(slot) = place.answering
-            && self.answering.get(slot).is_some_and(|lender| !lender.is_used())
-            && let Some(lender) = self.answering.end(slot)
-        {
-            self.take_back(slot, lender);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use knock_host::discovery::StaticList;
 use knock_host::metrics::rageping::{Config, Rageping};
-use knock_host::{Host, HostConfig};
+use knock_host::{Behaviour, BehaviourConfig, Host, HostConfig};
 use libp2p_identity::{Keypair, PeerId};
 use prometheus_client::registry::Registry;
 use std::time::Duration;
@@ -188,4 +188,38 @@ async fn what_lists_peers_and_what_takes_the_metrics_may_call_the_measuring_and_
         assert!(writer.1 > 10);
     });
     host.close().await;
+}
+
+/// Asks the measuring when it is woken, as an executor may that logs what it runs.
+struct Asking(Rageping);
+
+impl std::task::Wake for Asking {
+    fn wake(self: std::sync::Arc<Self>) {
+        assert!(!format!("{:?}", self.0).is_empty());
+        self.0.remove_peers([peer(9)]);
+    }
+}
+
+#[tokio::test]
+async fn the_task_of_a_swarm_that_is_woken_for_a_new_peer_may_call_the_measuring() {
+    use libp2p_swarm::NetworkBehaviour as _;
+    use std::task::{Context, Waker};
+    let mut behaviour = Behaviour::new(peer(1), BehaviourConfig::default());
+    let pings = Rageping::new(&behaviour.handle(), configs());
+    let waker = Waker::from(std::sync::Arc::new(Asking(pings.clone())));
+    assert!(behaviour.poll(&mut Context::from_waker(&waker)).is_pending());
+    let adding = pings.clone();
+    comes_back(move || adding.add_peers([peer(2), peer(3)]));
+    let mut dials = 0;
+    while behaviour.poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+        dials += 1;
+    }
+    assert_eq!(dials, 2, "the Swarm sees to both");
+    let outside = pings.clone();
+    let added = std::thread::spawn(move || outside.add_peers([peer(4)])).join();
+    assert!(added.is_err(), "there is no runtime");
+    assert!(
+        behaviour.handle().counters().peer(&peer(4)).is_none(),
+        "and nothing has changed"
+    );
 }

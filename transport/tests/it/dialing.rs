@@ -154,6 +154,13 @@ async fn circuits_are_left_to_transports_that_carry_them() {
         let path = libp2p_core::multiaddr::Protocol::Unix("/nowhere/socket".into());
         leaves_circuits_alone(sockets, path.into());
     }
+    // Names are looked up before it is asked what the address is.
+    let names = libp2p::dns::tokio::Transport::custom(
+        libp2p::tcp::tokio::Transport::default(),
+        libp2p::dns::ResolverConfig::default(),
+        libp2p::dns::ResolverOpts::default(),
+    );
+    leaves_circuits_alone(names, "/ip4/127.0.0.1/tcp/4001".parse().unwrap());
 }
 
 #[tokio::test]

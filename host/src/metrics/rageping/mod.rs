@@ -24,7 +24,7 @@
 mod pinger;
 
 use crate::peers::chance;
-use crate::{Handle, Limits, Stream};
+use crate::{Handle, Limits, Priority, Stream};
 use libp2p_identity::PeerId;
 use pinger::{Due, MIN_SIZE, PONG_SIZE, Pinger, Received};
 use prometheus_client::collector::Collector;
@@ -38,6 +38,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle as Runtime;
 use tokio::task::AbortHandle;
 
 /// The bounds of the histogram by default, in seconds.
@@ -187,9 +188,11 @@ impl Rageping {
     /// stream can be opened to, which is logged, is not measured. Has to be called inside a tokio runtime.
     pub fn add_peers(&self, peers: impl IntoIterator<Item = PeerId>) {
         let own = self.0.host.local_peer_id();
+        let runtime = Runtime::current();
         // What lists them is the caller's, and may call us.
         let peers: Vec<PeerId> = peers.into_iter().filter(|peer| *peer != own).collect();
-        let mut failed = Vec::new();
+        let (mut failed, mut later) = (Vec::new(), Vec::new());
+        // Dropped before the others, also by a panic: what is done later may call us.
         let mut known = self.0.lock();
         for peer in peers {
             for (at, config) in self.0.configs.iter().enumerate() {
@@ -197,13 +200,18 @@ impl Rageping {
                     known.registrations += 1;
                     continue;
                 }
-                match self.0.host.open_stream(peer, &config.stream_name(), config.limits()) {
-                    Ok(stream) => _ = known.insert((peer, at), Peer::start(stream, config)),
+                let (name, limits) = (config.stream_name(), config.limits());
+                match self.0.host.open_under_a_lock(peer, &name, Priority::Default, limits) {
+                    Ok((stream, then)) => {
+                        later.push(then);
+                        known.insert((peer, at), Peer::start(&runtime, Stream::new(stream), config));
+                    }
                     Err(error) => failed.push((peer, error)),
                 }
             }
         }
         drop(known);
+        drop(later);
         for (peer, error) in failed {
             tracing::warn!(%peer, %error, "its latency is not measured");
         }
@@ -247,7 +255,7 @@ impl Shared {
 }
 
 impl Peer {
-    fn start(stream: Stream, config: &Config) -> Self {
+    fn start(runtime: &Runtime, stream: Stream, config: &Config) -> Self {
         let counted = Arc::new(Counted {
             latency: Histogram::new(config.buckets.iter().copied()),
             sent: Counter::default(),
@@ -257,7 +265,9 @@ impl Peer {
         });
         let mut random = chance();
         let pinger = Pinger::new(Instant::now(), config, &mut random);
-        let task = tokio::spawn(run(stream, pinger, random, counted.clone())).abort_handle();
+        let task = runtime
+            .spawn(run(stream, pinger, random, counted.clone()))
+            .abort_handle();
         Self {
             registrations: 1,
             task,
