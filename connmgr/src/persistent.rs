@@ -26,7 +26,8 @@
 //! vain. Addresses that other behaviours contribute are tried behind these; every other dial in
 //! vain leaves four places for them. An address at which another peer answers is left out for a
 //! minute, doubled with each time up to an hour. The dial after that tries only addresses that were
-//! given or have worked, if there are any.
+//! given or have worked, or else only claims, or else what other behaviours contribute. While all
+//! addresses are left out, every other dial tries the one that comes back first.
 //!
 //! # One connection
 //!

@@ -96,7 +96,7 @@ struct Peer {
     denied_until: Option<Instant>,
     /// Dials in vain since the last connection.
     rounds: u32,
-    /// The last dial reached another peer.
+    /// The last dial that was made reached another peer.
     misled: bool,
     /// A connection that had been stable was lost, and none has lasted beyond doubt since.
     brief: bool,

@@ -75,7 +75,8 @@ pub(crate) struct Plan {
 pub(crate) struct Limits {
     /// Knocks only, so nothing of what other behaviours know.
     pub(crate) knock_only: bool,
-    /// The last dial reached another peer: only what was given or has worked, if there is any.
+    /// The last dial reached another peer: nothing of what other behaviours know if there is
+    /// anything else, and no claims if something was given or has worked.
     pub(crate) trusted_only: bool,
     /// Half of the places are for what other behaviours know.
     pub(crate) leave_room: bool,
@@ -172,9 +173,19 @@ impl Addresses {
     /// dials an address was part of in vain, the earlier it comes.
     pub(crate) fn plan(&self, limits: Limits, now: Instant) -> Plan {
         let ranked = self.ranked(limits.knock_only, now);
-        let any_trusted = ranked.iter().any(|entry| entry.is_trusted());
-        let trusted_only = limits.trusted_only && any_trusted;
-        let extend = !limits.knock_only && !trusted_only;
+        let has_turn = limits.knock_only || !limits.leave_room;
+        if ranked.is_empty()
+            && has_turn
+            && let Some(last) = self.last_resort(limits.knock_only)
+        {
+            return Plan {
+                addresses: vec![last.address.clone()],
+                extend: false,
+            };
+        }
+        let alone = limits.trusted_only && !ranked.is_empty();
+        let trusted_only = alone && ranked.iter().any(|entry| entry.is_trusted());
+        let extend = !limits.knock_only && !alone;
         let most = if limits.leave_room && extend {
             AT_A_TIME / 2
         } else {
@@ -213,6 +224,17 @@ impl Addresses {
         proven.truncate(ALWAYS);
         ranked.retain(|entry| !proven.iter().any(|first| first.address == entry.address));
         proven.into_iter().chain(ranked).collect()
+    }
+
+    /// The address that comes back first, for where all are left out: the peer may be there again.
+    /// It is dialled alone, as another peer may answer faster at any other address.
+    fn last_resort(&self, knock_only: bool) -> Option<&Entry> {
+        let left_out = self
+            .entries
+            .iter()
+            .filter(|entry| !knock_only || is_knock(&entry.address));
+        let until = |entry: &&Entry| entry.wrong.map(|wrong| wrong.until);
+        left_out.filter(|entry| entry.wrong.is_some()).min_by_key(until)
     }
 
     fn find(&mut self, address: &Multiaddr) -> Option<&mut Entry> {

@@ -202,10 +202,13 @@ fn after_another_peer_answered_only_what_was_given_or_has_worked_is_tried() {
         trusted_only: true,
         ..Limits::default()
     };
-    bench.claim([1, 2]);
-    // There is nothing else.
+    // There is nothing but what others know.
     let plan = bench.addresses.plan(trusted, bench.now);
-    assert!(plan.extend && plan.addresses.len() == 2);
+    assert!(plan.extend && plan.addresses.is_empty());
+    // There is nothing better.
+    bench.claim([1, 2]);
+    let plan = bench.addresses.plan(trusted, bench.now);
+    assert!(!plan.extend && plan.addresses.len() == 2);
     bench.give([3]);
     let plan = bench.addresses.plan(trusted, bench.now);
     assert_eq!(
@@ -213,6 +216,37 @@ fn after_another_peer_answered_only_what_was_given_or_has_worked_is_tried() {
         (false, vec![3])
     );
     assert_eq!(bench.dial(Limits::default()), [3, 2, 1]);
+}
+
+#[test]
+fn where_all_are_left_out_the_one_that_comes_back_first_is_tried_alone() {
+    let mut bench = Bench::new();
+    bench.give([1, 2]);
+    for port in [1, 1, 2] {
+        bench.wrong(port);
+    }
+    let plan = bench.addresses.plan(Limits::default(), bench.now);
+    assert_eq!((plan.extend, bench.dial(Limits::default())), (false, vec![2]));
+    // Others' addresses have every other dial.
+    let others = Limits {
+        leave_room: true,
+        ..Limits::default()
+    };
+    let plan = bench.addresses.plan(others, bench.now);
+    assert!(plan.extend && plan.addresses.is_empty());
+    // There are none of others' where only knocks are dialled.
+    bench
+        .addresses
+        .give(bench.peer, vec![address("/ip4/192.0.2.1/tcp/9/tls")]);
+    bench
+        .addresses
+        .wrong(bench.peer, &address("/ip4/192.0.2.1/tcp/9/tls"), bench.now);
+    let knock_only = Limits {
+        knock_only: true,
+        ..others
+    };
+    assert_eq!(bench.dial(knock_only), [9]);
+    assert!(bench.best().is_empty(), "not in dials of others");
 }
 
 #[test]
