@@ -27,7 +27,8 @@
 //! vain leaves four places for them. An address at which another peer answers is left out for a
 //! minute, doubled with each time up to an hour. The dial after that tries only addresses that were
 //! given or have worked, or else only claims, or else what other behaviours contribute. While all
-//! addresses are left out, every other dial tries the one that comes back first.
+//! addresses are left out, every other dial tries the one that comes back first. Addresses at which
+//! this Swarm listens itself are not dialled.
 //!
 //! # One connection
 //!

@@ -417,6 +417,8 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ListenFailure(failure) => {
                 self.keeping.remove(&failure.connection_id);
             }
+            FromSwarm::NewListenAddr(new) => self.peers.listens(new.addr.clone()),
+            FromSwarm::ExpiredListenAddr(expired) => self.peers.listens_no_more(expired.addr),
             FromSwarm::NewExternalAddrOfPeer(new) => {
                 self.peers.claimed(Instant::now(), &new.peer_id, new.addr.clone());
             }

@@ -141,6 +141,7 @@ impl Peers {
             knock_only: entry.knock_only,
             trusted_only: entry.misled,
             leave_room: entry.rounds % 2 == 1,
+            own: &self.own,
         };
         let plan = entry.addresses.plan(limits, now);
         entry.dialling = Some(plan.addresses.clone());
