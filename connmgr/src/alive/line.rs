@@ -41,7 +41,7 @@ pub(crate) struct Alive {
 enum Line {
     None,
     /// The Swarm was asked for one.
-    Opening,
+    Opening(Ask),
     /// The other end holds it.
     Held(Stream),
     /// A byte is on its way there and back; no later than this.
@@ -79,7 +79,7 @@ impl Alive {
 
     pub(crate) fn keep(&mut self, keep: bool) {
         self.schedule.keep(keep, Instant::now());
-        if !keep && !matches!(self.line, Line::Opening) {
+        if !keep && !matches!(self.line, Line::Opening(_)) {
             self.line = Line::None;
         }
     }
@@ -117,8 +117,15 @@ impl Alive {
                 error: StreamUpgradeError::Timeout,
                 ..
             }) => {
-                self.line = Line::None;
-                self.question = self.schedule.silent(Instant::now());
+                let patience = self.schedule.patience();
+                let line = std::mem::replace(&mut self.line, Line::None);
+                // The time runs from when the Swarm was asked for a stream. Where all are in use
+                // there may be none, or one so late that too little time is left for an answer.
+                if matches!(line, Line::Opening(ask) if !ask.was_asked_for(patience / 2)) {
+                    self.schedule.unasked(Instant::now());
+                } else {
+                    self.question = self.schedule.silent(Instant::now());
+                }
             }
             // A refusal is an answer. A connection that is broken ends without us.
             ConnectionEvent::DialUpgradeError(_) => self.answered(None),
@@ -147,9 +154,10 @@ impl Alive {
             }
             let now = Instant::now();
             // A stream that was let go of has to come before the next can be asked for.
-            if !matches!(self.line, Line::Opening) && self.schedule.is_due(self.quiet.since(), now) {
+            if !matches!(self.line, Line::Opening(_)) && self.schedule.is_due(self.quiet.began(), now) {
                 let patience = self.schedule.patience();
-                match std::mem::replace(&mut self.line, Line::Opening) {
+                let ask = Ask::default();
+                match std::mem::replace(&mut self.line, Line::Opening(ask.clone())) {
                     Line::Held(stream) => {
                         let until = now + patience.min(LONGEST);
                         self.line = Line::Asking {
@@ -159,7 +167,7 @@ impl Alive {
                         };
                         continue;
                     }
-                    _ => return Poll::Ready(Told::Open(SubstreamProtocol::new(Ask(()), ()).with_timeout(patience))),
+                    _ => return Poll::Ready(Told::Open(SubstreamProtocol::new(ask, ()).with_timeout(patience))),
                 }
             }
             ready!(self.poll_timer(now, cx));
@@ -168,7 +176,7 @@ impl Alive {
 
     fn poll_line(&mut self, cx: &mut Context<'_>) {
         match &mut self.line {
-            Line::None | Line::Opening => {}
+            Line::None | Line::Opening(_) => {}
             Line::Held(stream) => {
                 // Nothing is to come but the end.
                 if Pin::new(stream).poll_read(cx, &mut [0]).is_ready() {
@@ -201,16 +209,15 @@ impl Alive {
     /// Ready when there may be something to do.
     fn poll_timer(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let next = match &self.line {
-            Line::Opening => None,
+            Line::Opening(_) => None,
             Line::Asking { until, .. } => Some(*until),
-            Line::None | Line::Held(_) => self.schedule.next(self.quiet.since()),
+            Line::None | Line::Held(_) => self.schedule.next(self.quiet.began()),
         };
         let Some(next) = next else {
             self.timer = None;
             return Poll::Pending;
         };
-        // Moved back with each stream that ends, and rarely forward: one that fires early is set
-        // again.
+        // Moved back with each stream, and rarely forward: one that fires early is set again.
         let timer = match &mut self.timer {
             Some(timer) if timer.0 <= next => timer,
             other => other.insert((next, Delay::new(next.saturating_duration_since(now).min(LONGEST)))),

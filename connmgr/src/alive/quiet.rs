@@ -16,8 +16,10 @@ const STREAM: u8 = 2;
 pub(crate) struct Quiet {
     asked: Cell<bool>,
     since: Cell<Option<Instant>>,
-    /// Passes since the last question.
+    /// Passes since the last question, and when the first of them was.
     passes: u8,
+    unasked: Option<Instant>,
+    began: Option<Instant>,
 }
 
 impl Quiet {
@@ -36,14 +38,24 @@ impl Quiet {
             return;
         }
         self.passes = self.passes.saturating_add(1);
-        if self.passes >= STREAM {
+        if self.passes == 1 {
+            self.unasked = Some(Instant::now());
+        }
+        if self.passes == STREAM {
             self.since.set(None);
+            self.began = self.unasked;
         }
     }
 
     /// From when on there has been no stream. `None` while there is one, or may be.
     pub(crate) fn since(&self) -> Option<Instant> {
         self.since.get().filter(|_| self.passes == 0)
+    }
+
+    /// When the connection last began to carry a stream. The other end did so too, and may have
+    /// ended it long before this end does.
+    pub(crate) fn began(&self) -> Option<Instant> {
+        self.began
     }
 }
 
@@ -71,10 +83,15 @@ mod tests {
         quiet.asked();
         quiet.pass();
         assert_eq!(quiet.since(), since, "another handler told something");
+        assert_eq!(quiet.began(), None);
         quiet.pass();
+        quiet.pass();
+        let began = quiet.began();
+        assert!(began > since, "there is a stream");
         quiet.pass();
         quiet.asked();
         quiet.pass();
-        assert!(quiet.since() > since, "there was a stream");
+        assert!(quiet.since() > began, "there was one");
+        assert_eq!(quiet.began(), began, "it counts from its beginning");
     }
 }

@@ -160,6 +160,9 @@ impl Config {
     /// TCP takes a quarter of an hour to notice that its segments are not acknowledged, and for
     /// ever if there is nothing to send. A connection is still asked, with 20 s, when another one
     /// comes up.
+    ///
+    /// A connection whose streams are all in use cannot be asked. It stays, and is asked again after
+    /// the interval; until then the transport alone notices that the peer is gone.
     pub fn with_probes(mut self, probes: impl Into<Option<Probes>>) -> Self {
         self.probes = probes.into();
         self
