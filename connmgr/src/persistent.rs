@@ -46,8 +46,8 @@
 //! choice is made among the others.
 //!
 //! The connections that are not chosen are let go of. The peer with the **smaller** id closes one
-//! when it has carried no stream for [`Config::with_settle`] (3 s), the other end after half as
-//! long again, for a peer that does not run this behaviour. A connection that carries streams is
+//! when it has carried no stream but questions for [`Config::with_settle`] (3 s), the other end
+//! after half as long again, for a peer that does not run this behaviour. A connection that carries streams is
 //! never closed for being one too many. If the ends should choose differently, for a clock that
 //! measures rule 2 otherwise, both connections are kept until one carries no stream.
 //!

@@ -230,7 +230,12 @@ impl Behaviour {
         if keep {
             self.keeping.insert(connection);
         }
-        Ok(Handler::new(keep, config.keep_alive_interval, config.probes))
+        Ok(Handler::new(
+            connection,
+            keep,
+            config.keep_alive_interval,
+            config.probes,
+        ))
     }
 
     fn wake(&mut self) {

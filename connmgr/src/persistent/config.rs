@@ -101,8 +101,8 @@ impl Config {
     /// closes it. The other end waits half as long again. Default 3 s, at least 10 ms.
     ///
     /// A connection that carries streams is not closed, however long that takes; only one that
-    /// leaves a question unanswered is. Streams that the Swarm is told to ignore, as ping's, do not
-    /// count.
+    /// leaves a question unanswered is. Questions of this behaviour and of the manager do not count,
+    /// nor streams that the Swarm is told to ignore, as ping's.
     pub fn with_settle(mut self, unused: Duration) -> Self {
         self.settle = unused.max(Self::SHORTEST_INTERVAL);
         self
