@@ -188,7 +188,7 @@ impl Behaviour {
             }
         };
         let accepts = self.keep_alive != KeepAlive::None;
-        Handler::new(keep_alive, self.keep_alive_interval, accepts)
+        Handler::new(connection, keep_alive, self.keep_alive_interval, accepts)
     }
 
     /// Counts and reports.

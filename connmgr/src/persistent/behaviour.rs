@@ -8,6 +8,7 @@ use super::handler::{Command, Handler, Reply};
 use super::knock::is_knock;
 use super::peers::{Action, Arrival, Failure, Peers, Plan};
 use crate::conn_manager::ConnManager;
+use crate::user_code::{Hook, HookPanics};
 use futures::future::FutureExt as _;
 use futures_timer::Delay;
 use libp2p_core::multiaddr::Protocol;
@@ -22,7 +23,6 @@ use libp2p_swarm::{
 };
 use std::collections::HashSet;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -41,8 +41,7 @@ pub struct Behaviour {
     early: HashSet<ConnectionId>,
     /// Connections that were given a handler that keeps them, and are not established yet.
     keeping: HashSet<ConnectionId>,
-    /// Whether the closure that tells how long a denial holds has panicked.
-    panicked: bool,
+    panics: HookPanics,
 }
 
 /// Called with `true` when a peer becomes wanted, with `false` when it is no longer.
@@ -71,7 +70,7 @@ impl Behaviour {
             waker: None,
             early: HashSet::new(),
             keeping: HashSet::new(),
-            panicked: false,
+            panics: HookPanics::default(),
         }
     }
 
@@ -231,7 +230,12 @@ impl Behaviour {
         if keep {
             self.keeping.insert(connection);
         }
-        Ok(Handler::new(keep, config.keep_alive_interval, config.probes))
+        Ok(Handler::new(
+            connection,
+            keep,
+            config.keep_alive_interval,
+            config.probes,
+        ))
     }
 
     fn wake(&mut self) {
@@ -306,26 +310,9 @@ impl Behaviour {
     }
 
     /// What the application knows of a denial.
-    fn denied_for(&mut self, cause: &ConnectionDenied) -> Option<Duration> {
+    fn denied_for(&self, cause: &ConnectionDenied) -> Option<Duration> {
         let DeniedFor(wait) = self.peers.config().denied_for.as_ref()?;
-        match catch_unwind(AssertUnwindSafe(|| wait(cause))) {
-            Ok(wait) => wait,
-            Err(panic) => {
-                if std::mem::replace(&mut self.panicked, true) {
-                    tracing::debug!(hook = "denied_for", "user code panicked");
-                } else {
-                    tracing::error!(
-                        hook = "denied_for",
-                        "user code panicked; further panics of this hook are logged at debug"
-                    );
-                }
-                // What it panicked with may panic when it is dropped.
-                if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-                    std::mem::forget(again);
-                }
-                None
-            }
-        }
+        self.panics.call(Hook::DeniedFor, || wait(cause)).flatten()
     }
 
     fn next_action(&mut self) -> Option<ToSwarm<Event, Command>> {
@@ -435,6 +422,8 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ListenFailure(failure) => {
                 self.keeping.remove(&failure.connection_id);
             }
+            FromSwarm::NewListenAddr(new) => self.peers.listens(new.addr.clone()),
+            FromSwarm::ExpiredListenAddr(expired) => self.peers.listens_no_more(expired.addr),
             FromSwarm::NewExternalAddrOfPeer(new) => {
                 self.peers.claimed(Instant::now(), &new.peer_id, new.addr.clone());
             }

@@ -61,6 +61,8 @@ pub(crate) enum Failure {
 pub(crate) struct Peers {
     config: Config,
     local: PeerId,
+    /// Where this Swarm listens.
+    own: Vec<Multiaddr>,
     dice: Dice,
     /// The wanted, the connected and the known.
     peers: HashMap<PeerId, Peer>,
@@ -96,7 +98,7 @@ struct Peer {
     denied_until: Option<Instant>,
     /// Dials in vain since the last connection.
     rounds: u32,
-    /// The last dial reached another peer.
+    /// The last dial that was made reached another peer.
     misled: bool,
     /// A connection that had been stable was lost, and none has lasted beyond doubt since.
     brief: bool,
@@ -143,6 +145,7 @@ impl Peers {
         Self {
             dice: Dice::new(config.seed),
             local,
+            own: Vec::new(),
             peers: HashMap::new(),
             connected: 0,
             queue: BTreeSet::new(),
@@ -193,7 +196,7 @@ impl Peers {
     /// Where others may dial `peer`.
     pub(crate) fn addresses(&self, now: Instant, peer: &PeerId) -> Vec<Multiaddr> {
         let entry = self.peers.get(peer);
-        let addresses = entry.map(|entry| entry.addresses.best(entry.knock_only, now));
+        let addresses = entry.map(|entry| entry.addresses.best(entry.knock_only, &self.own, now));
         addresses.unwrap_or_default()
     }
 
@@ -260,6 +263,17 @@ impl Peers {
                 self.short = true;
                 self.run(now);
             }
+        }
+    }
+
+    /// This Swarm listens there: no other peer can be reached there.
+    pub(crate) fn listens(&mut self, address: Multiaddr) {
+        self.own.push(address);
+    }
+
+    pub(crate) fn listens_no_more(&mut self, address: &Multiaddr) {
+        if let Some(at) = self.own.iter().position(|own| own == address) {
+            self.own.swap_remove(at);
         }
     }
 

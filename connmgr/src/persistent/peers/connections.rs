@@ -44,6 +44,8 @@ impl Peers {
             entry.addresses.worked(peer, address);
         }
         (entry.denials, entry.rounds, entry.misled) = (0, 0, false);
+        // It was about a dial that is not needed any more.
+        entry.denied_until = None;
         let first = entry.connections.is_empty();
         // A peer that has a connection and makes another one may have lost the first.
         for have in &mut entry.connections {
