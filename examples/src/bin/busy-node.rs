@@ -216,7 +216,9 @@ impl Table {
     fn new(args: &Args) -> Self {
         Self {
             start: Instant::now(),
-            terminal: io::stdout().is_terminal(),
+            // A dumb one cannot draw a line over itself.
+            terminal: io::stdout().is_terminal()
+                && (cfg!(windows) || std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")),
             trimmed: 0,
             last: String::new(),
             header: format!(

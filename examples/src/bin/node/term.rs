@@ -1,7 +1,8 @@
 //! What goes to the terminal, and what must not.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::{self, IsTerminal as _, Write as _};
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write as _};
 use std::time::Duration;
 
 /// One line on stdout. Unlike `println!` it does not panic when nobody reads it any more (`node demo | head`).
@@ -11,9 +12,17 @@ pub(crate) fn line(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Whether stdout may be coloured: <https://no-color.org>.
-pub(crate) fn coloured() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// One line on stderr, for a person who waits. Lost where stderr cannot be written.
+pub(crate) fn aside(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Whether `stream`, stdout or stderr, may be coloured: it is a terminal, its TERM is neither unset
+/// nor `dumb`, and NO_COLOR is not set (<https://no-color.org>).
+pub(crate) fn coloured(stream: &impl IsTerminal) -> bool {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let moves = cfg!(windows) || set("TERM").is_some_and(|term| term != "dumb");
+    stream.is_terminal() && moves && set("NO_COLOR").is_none()
 }
 
 /// Text from somebody else, without what could move the cursor, colour the screen or turn the direction of writing.
@@ -24,14 +33,28 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if harmless(c) { c } else { '\u{fffd}' }).collect()
 }
 
-/// A progress bar on stderr; none where stderr is no terminal.
+/// A progress bar on stderr, with rate and time left; none where stderr is no terminal, or a dumb
+/// one. A narrow window gets a short bar.
 pub(crate) fn bar(what: &str, bytes: u64) -> ProgressBar {
     let bar = ProgressBar::new(bytes).with_message(what.to_owned());
     // The template is ours and right; if it were not, a plain bar would do.
-    if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:32}] {bytes} of {total_bytes}, {bytes_per_sec}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{msg} [{wide_bar}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left")
+    {
         bar.set_style(style.progress_chars("=> "));
     }
     bar
+}
+
+/// At most 24 characters of a name: its start and its end.
+pub(crate) fn cut(name: &str) -> String {
+    const NAME: usize = 24;
+    let chars: Vec<char> = name.chars().collect();
+    if chars.len() <= NAME {
+        return name.to_owned();
+    }
+    let (start, end) = (&chars[..NAME / 2], &chars[chars.len() - (NAME / 2 - 1)..]);
+    start.iter().chain(&['…']).chain(end).collect()
 }
 
 /// A duration with as many digits as one wants to read.
@@ -40,6 +63,11 @@ pub(crate) fn duration(time: Duration) -> String {
         seconds if seconds < 1.0 => format!("{:.2} ms", seconds * 1e3),
         seconds => format!("{seconds:.2} s"),
     }
+}
+
+/// A word as a shell reads it back. Names that no shell can hold, with a zero byte in them, stay as they are.
+pub(crate) fn quoted(word: &str) -> Cow<'_, str> {
+    shlex::try_quote(word).unwrap_or(Cow::Borrowed(word))
 }
 
 /// A number of bytes, rounded.
@@ -67,6 +95,25 @@ mod tests {
     fn escape_sequences_do_not_reach_the_terminal() {
         assert_eq!(printable("a\u{1b}[2Jb\rc\u{202e}d"), "a\u{fffd}[2Jb\u{fffd}c\u{fffd}d");
         assert_eq!(printable("größe → 日本"), "größe → 日本");
+    }
+
+    #[test]
+    fn words_are_pasted_as_they_are() {
+        for (word, text) in [
+            ("node.key", "node.key"),
+            ("my key.key", "'my key.key'"),
+            ("it's", "\"it's\""),
+            ("$HOME;rm", "'$HOME;rm'"),
+            ("/ip4/127.0.0.1/tcp/1/tls", "/ip4/127.0.0.1/tcp/1/tls"),
+        ] {
+            assert_eq!(quoted(word), text);
+        }
+    }
+
+    #[test]
+    fn long_names_are_cut_in_the_middle() {
+        assert_eq!(cut("größe.bin"), "größe.bin");
+        assert_eq!(cut("a-rather-long-name-of-a-file.tar.gz"), "a-rather-lon…file.tar.gz");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the user types, and what the user gets to see.
 
 use crate::explain;
-use crate::link::{Event, Link};
+use crate::link::{Event, Link, Way};
 use crate::swarm::short;
 use crate::term::{self, printable};
 use crate::transfer;
@@ -33,7 +33,7 @@ pub(super) struct Chat {
     us: PeerId,
     link: Link,
     known: HashMap<PeerId, Known>,
-    bars: HashMap<(PeerId, u64), ProgressBar>,
+    bars: HashMap<(Way, PeerId, u64), ProgressBar>,
     screen: MultiProgress,
 }
 
@@ -52,6 +52,19 @@ impl Chat {
     /// Prints a line, above the progress bars if there are any.
     fn line(&self, text: &str) -> io::Result<()> {
         self.screen.suspend(|| term::line(text))
+    }
+
+    /// Shows how far a file has come, in place of what was shown of it before.
+    fn bar(&mut self, file: (Way, PeerId, u64), what: &str, bytes: u64) {
+        self.no_bar(&file);
+        let bar = self.screen.add(term::bar(what, bytes));
+        self.bars.insert(file, bar);
+    }
+
+    fn no_bar(&mut self, file: &(Way, PeerId, u64)) {
+        if let Some(bar) = self.bars.remove(file) {
+            bar.finish_and_clear();
+        }
     }
 
     pub(super) fn show(&mut self, event: Event) -> io::Result<()> {
@@ -93,23 +106,35 @@ impl Chat {
             Event::NotSaid { why } => self.line(&format!("! not sent: {why}")),
             Event::Offered { peer, offer } => {
                 let name = printable(&offer.name);
-                let bar = self.screen.add(term::bar(&name, offer.size));
-                self.bars.insert((peer, offer.id), bar);
+                self.bar((Way::In, peer, offer.id), &term::cut(&name), offer.size);
                 self.line(&format!("* {} sends {name}, {}", short(&peer), term::size(offer.size)))
             }
-            Event::Progress { peer, id, done, .. } => {
-                if let Some(bar) = self.bars.get(&(peer, id)) {
+            Event::Sending {
+                peer,
+                id,
+                name,
+                size,
+                hashing,
+            } => {
+                let name = printable(&name);
+                let verb = if hashing { "reading " } else { "" };
+                self.bar((Way::Out, peer, id), &format!("{verb}{}", term::cut(&name)), size);
+                if hashing {
+                    return Ok(());
+                }
+                self.line(&format!("* sending {name} to {}, {}", short(&peer), term::size(size)))
+            }
+            Event::Progress { peer, id, way, done } => {
+                if let Some(bar) = self.bars.get(&(way, peer, id)) {
                     bar.set_position(done);
                 }
                 Ok(())
             }
             Event::Received { peer, id, name, result } => {
-                if let Some(bar) = self.bars.remove(&(peer, id)) {
-                    bar.finish_and_clear();
-                }
+                self.no_bar(&(Way::In, peer, id));
                 self.line(&match result {
                     Ok(file) => format!(
-                        "* received {} from {}, {}, SHA-256 {}",
+                        "* received {} from {}, {}\n  SHA-256 {}",
                         file.path.display(),
                         short(&peer),
                         term::size(file.size),
@@ -121,17 +146,24 @@ impl Chat {
                     }
                 })
             }
-            Event::Sent { peer, name, result } => self.line(&match result {
-                Ok((size, hash)) => {
-                    let (size, hash) = (term::size(size), transfer::hex(&hash));
-                    format!("* sent {name} to {}, {size}, SHA-256 {hash} at both ends", short(&peer))
-                }
-                Err(error) => format!(
-                    "! {name} not sent to {}: {}",
-                    short(&peer),
-                    printable(&error.to_string())
-                ),
-            }),
+            Event::Sent { peer, id, name, result } => {
+                let name = printable(&name);
+                self.no_bar(&(Way::Out, peer, id));
+                self.line(&match result {
+                    Ok((size, hash)) => {
+                        let (size, hash) = (term::size(size), transfer::hex(&hash));
+                        format!(
+                            "* sent {name} to {}, {size}, the same at both ends\n  SHA-256 {hash}",
+                            short(&peer)
+                        )
+                    }
+                    Err(error) => format!(
+                        "! {name} not sent to {}: {}",
+                        short(&peer),
+                        printable(&error.to_string())
+                    ),
+                })
+            }
         }
     }
 
@@ -157,14 +189,18 @@ impl Chat {
         if peers.is_empty() {
             return self.line("nobody is connected");
         }
-        for (peer, address) in peers {
+        for (peer, mut address) in peers {
+            if matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+                address.pop();
+            }
             let known = self.known.get(&peer);
             let agent = known.and_then(|known| known.agent.as_deref()).unwrap_or_default();
             let rtt = known
                 .and_then(|known| known.rtt)
                 .map(term::duration)
                 .unwrap_or_default();
-            self.line(&format!("  {peer}  {address}  {agent}  {rtt}"))?;
+            self.line(format!("  {peer}  {rtt}").trim_end())?;
+            self.line(format!("    {address}  {agent}").trim_end())?;
         }
         Ok(())
     }
@@ -193,8 +229,9 @@ impl Chat {
         for peer in to {
             let (link, path, name) = (self.link.clone(), path.to_owned(), name.clone().into_owned());
             tokio::spawn(async move {
-                let result = transfer::send(&link, peer, &path).await;
-                link.emit(Event::Sent { peer, name, result }).await;
+                let id = link.number();
+                let result = transfer::send(&link, peer, id, &path).await;
+                link.emit(Event::Sent { peer, id, name, result }).await;
             });
         }
         Ok(())
