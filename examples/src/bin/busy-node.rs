@@ -222,7 +222,7 @@ impl Table {
             trimmed: 0,
             last: String::new(),
             header: format!(
-                "{} peers dial; at {} connections the node trims down to {} beside its {} friends\n\n  time   came  connections = protected + in grace + tagged + plain   closed",
+                "{} peers dial; at {} connections the node trims to {} beside its {} friends\n\n  time   came  connections = protected + in grace + tagged + plain   closed",
                 args.peers, args.high, args.low, args.friends
             ),
         }

@@ -260,7 +260,7 @@ struct Cli;
 async fn main() -> anyhow::Result<()> {
     let Cli = Cli::parse();
     println!("alice dials bob by a knock. One of them refuses, at one stage after the other.\n");
-    println!("  {:<10} {:<6} what the other has seen", "stage", "by");
+    println!("  {:<9} {:<5} what the other has seen", "stage", "by");
     for (stage, by_dialer) in [
         (Stage::PeerDial, true),
         (Stage::AddrDial, true),
@@ -278,7 +278,7 @@ async fn main() -> anyhow::Result<()> {
             .await
             .with_context(|| format!("{stage}, {by}: nothing within {PATIENCE:?}"))?
             .with_context(|| format!("{stage}, {by}"))?;
-        println!("  {:<10} {by:<6} {saw}", stage.name());
+        println!("  {:<9} {by:<5} {saw}", stage.name());
     }
     Ok(())
 }

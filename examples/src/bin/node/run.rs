@@ -1,5 +1,6 @@
 //! A node to use: chat from stdin, files to and from friends.
 
+mod bars;
 mod chat;
 
 use crate::inbox::Inbox;
@@ -83,6 +84,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
 
     let mut lines = stdin();
     let mut reading = true;
+    let mut second = tokio::time::interval(Duration::from_secs(1));
     let stop = interrupted();
     tokio::pin!(stop);
     loop {
@@ -98,6 +100,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
                     }
                 }
             },
+            _ = second.tick() => chat.tick(),
             () = &mut stop => return Ok(()),
         }
     }

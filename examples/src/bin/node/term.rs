@@ -2,6 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write as _};
 use std::time::Duration;
 
@@ -17,12 +18,19 @@ pub(crate) fn aside(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Whether `stream`, stdout or stderr, may be coloured: it is a terminal, its TERM is neither unset
-/// nor `dumb`, and NO_COLOR is not set (<https://no-color.org>).
+/// Whether `stream`, stdout or stderr, is a terminal that can be drawn on: its TERM is neither unset
+/// nor `dumb`.
+pub(crate) fn draws(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && (cfg!(windows) || set("TERM").is_some_and(|term| term != "dumb"))
+}
+
+/// Whether it may be coloured as well: NO_COLOR is not set (<https://no-color.org>).
 pub(crate) fn coloured(stream: &impl IsTerminal) -> bool {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    let moves = cfg!(windows) || set("TERM").is_some_and(|term| term != "dumb");
-    stream.is_terminal() && moves && set("NO_COLOR").is_none()
+    draws(stream) && set("NO_COLOR").is_none()
+}
+
+fn set(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// Text from somebody else, without what could move the cursor, colour the screen or turn the direction of writing.
@@ -34,7 +42,7 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 /// A progress bar on stderr, with rate and time left; none where stderr is no terminal, or a dumb
-/// one. A narrow window gets a short bar.
+/// one.
 pub(crate) fn bar(what: &str, bytes: u64) -> ProgressBar {
     let bar = ProgressBar::new(bytes).with_message(what.to_owned());
     // The template is ours and right; if it were not, a plain bar would do.
@@ -44,17 +52,6 @@ pub(crate) fn bar(what: &str, bytes: u64) -> ProgressBar {
         bar.set_style(style.progress_chars("=> "));
     }
     bar
-}
-
-/// At most 24 characters of a name: its start and its end.
-pub(crate) fn cut(name: &str) -> String {
-    const NAME: usize = 24;
-    let chars: Vec<char> = name.chars().collect();
-    if chars.len() <= NAME {
-        return name.to_owned();
-    }
-    let (start, end) = (&chars[..NAME / 2], &chars[chars.len() - (NAME / 2 - 1)..]);
-    start.iter().chain(&['…']).chain(end).collect()
 }
 
 /// A duration with as many digits as one wants to read.
@@ -108,12 +105,6 @@ mod tests {
         ] {
             assert_eq!(quoted(word), text);
         }
-    }
-
-    #[test]
-    fn long_names_are_cut_in_the_middle() {
-        assert_eq!(cut("größe.bin"), "größe.bin");
-        assert_eq!(cut("a-rather-long-name-of-a-file.tar.gz"), "a-rather-lon…file.tar.gz");
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! What the user types, and what the user gets to see.
 
+use super::bars::Bars;
 use crate::explain;
 use crate::link::{Event, Link, Way};
 use crate::swarm::short;
 use crate::term::{self, printable};
 use crate::transfer;
-use indicatif::{MultiProgress, ProgressBar};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use std::collections::HashMap;
@@ -13,13 +13,14 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-const HELP: &str = "\
-  any other line      goes to everybody who is connected
-  /send FILE          sends a file to everybody who is connected
-  /send PEER FILE     sends a file to one of them, named by the last letters of the peer id
-  /dial ADDR          connects to /ip4/…/tcp/…/tls/p2p/…
-  /peers              who is connected
-  /quit               ends the program, as does Ctrl-C";
+const HELP: &str = concat!(
+    "  any other line   goes to everybody who is connected\n",
+    "  /send FILE       sends a file to everybody who is connected\n",
+    "  /send PEER FILE  sends a file to one peer: the last letters of its id\n",
+    "  /dial ADDR       connects to /ip4/…/tcp/…/tls/p2p/…\n",
+    "  /peers           who is connected\n",
+    "  /quit            ends the program, as does Ctrl-C",
+);
 
 /// What is known of a peer beyond its address.
 #[derive(Debug, Default)]
@@ -33,38 +34,22 @@ pub(super) struct Chat {
     us: PeerId,
     link: Link,
     known: HashMap<PeerId, Known>,
-    bars: HashMap<(Way, PeerId, u64), ProgressBar>,
-    screen: MultiProgress,
+    bars: Bars,
 }
 
 impl Chat {
     pub(super) fn new(us: PeerId, link: Link) -> Self {
-        let (known, bars, screen) = (HashMap::new(), HashMap::new(), MultiProgress::new());
-        Self {
-            us,
-            link,
-            known,
-            bars,
-            screen,
-        }
+        let (known, bars) = (HashMap::new(), Bars::new());
+        Self { us, link, known, bars }
     }
 
-    /// Prints a line, above the progress bars if there are any.
-    fn line(&self, text: &str) -> io::Result<()> {
-        self.screen.suspend(|| term::line(text))
+    fn line(&mut self, text: &str) -> io::Result<()> {
+        self.bars.line(text)
     }
 
-    /// Shows how far a file has come, in place of what was shown of it before.
-    fn bar(&mut self, file: (Way, PeerId, u64), what: &str, bytes: u64) {
-        self.no_bar(&file);
-        let bar = self.screen.add(term::bar(what, bytes));
-        self.bars.insert(file, bar);
-    }
-
-    fn no_bar(&mut self, file: &(Way, PeerId, u64)) {
-        if let Some(bar) = self.bars.remove(file) {
-            bar.finish_and_clear();
-        }
+    /// To be called about once a second.
+    pub(super) fn tick(&mut self) {
+        self.bars.tick();
     }
 
     pub(super) fn show(&mut self, event: Event) -> io::Result<()> {
@@ -106,7 +91,7 @@ impl Chat {
             Event::NotSaid { why } => self.line(&format!("! not sent: {why}")),
             Event::Offered { peer, offer } => {
                 let name = printable(&offer.name);
-                self.bar((Way::In, peer, offer.id), &term::cut(&name), offer.size);
+                self.bars.put((Way::In, peer, offer.id), "", &name, offer.size);
                 self.line(&format!("* {} sends {name}, {}", short(&peer), term::size(offer.size)))
             }
             Event::Sending {
@@ -117,21 +102,19 @@ impl Chat {
                 hashing,
             } => {
                 let name = printable(&name);
-                let verb = if hashing { "reading " } else { "" };
-                self.bar((Way::Out, peer, id), &format!("{verb}{}", term::cut(&name)), size);
+                self.bars
+                    .put((Way::Out, peer, id), if hashing { "reading " } else { "" }, &name, size);
                 if hashing {
                     return Ok(());
                 }
                 self.line(&format!("* sending {name} to {}, {}", short(&peer), term::size(size)))
             }
             Event::Progress { peer, id, way, done } => {
-                if let Some(bar) = self.bars.get(&(way, peer, id)) {
-                    bar.set_position(done);
-                }
+                self.bars.moved(&(way, peer, id), done);
                 Ok(())
             }
             Event::Received { peer, id, name, result } => {
-                self.no_bar(&(Way::In, peer, id));
+                self.bars.remove(&(Way::In, peer, id));
                 self.line(&match result {
                     Ok(file) => format!(
                         "* received {} from {}, {}\n  SHA-256 {}",
@@ -148,14 +131,11 @@ impl Chat {
             }
             Event::Sent { peer, id, name, result } => {
                 let name = printable(&name);
-                self.no_bar(&(Way::Out, peer, id));
+                self.bars.remove(&(Way::Out, peer, id));
                 self.line(&match result {
                     Ok((size, hash)) => {
                         let (size, hash) = (term::size(size), transfer::hex(&hash));
-                        format!(
-                            "* sent {name} to {}, {size}, the same at both ends\n  SHA-256 {hash}",
-                            short(&peer)
-                        )
+                        format!("* sent {name} to {}, {size}\n  SHA-256 {hash}", short(&peer))
                     }
                     Err(error) => format!(
                         "! {name} not sent to {}: {}",
@@ -169,6 +149,7 @@ impl Chat {
 
     pub(super) fn typed(&mut self, line: &str) -> io::Result<ControlFlow<()>> {
         let line = line.trim();
+        self.bars.entered();
         let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let rest = rest.trim();
         match word {
@@ -184,11 +165,12 @@ impl Chat {
         Ok(ControlFlow::Continue(()))
     }
 
-    fn peers(&self) -> io::Result<()> {
+    fn peers(&mut self) -> io::Result<()> {
         let peers = self.link.peers();
         if peers.is_empty() {
             return self.line("nobody is connected");
         }
+        let mut lines = Vec::new();
         for (peer, mut address) in peers {
             if matches!(address.iter().last(), Some(Protocol::P2p(_))) {
                 address.pop();
@@ -199,13 +181,13 @@ impl Chat {
                 .and_then(|known| known.rtt)
                 .map(term::duration)
                 .unwrap_or_default();
-            self.line(format!("  {peer}  {rtt}").trim_end())?;
-            self.line(format!("    {address}  {agent}").trim_end())?;
+            lines.push(format!("  {peer}  {rtt}").trim_end().to_owned());
+            lines.push(format!("    {address}  {agent}").trim_end().to_owned());
         }
-        Ok(())
+        self.line(&lines.join("\n"))
     }
 
-    fn dial(&self, address: &str) -> io::Result<()> {
+    fn dial(&mut self, address: &str) -> io::Result<()> {
         match address.parse::<Multiaddr>() {
             Err(error) => self.line(&format!("! this is no multiaddr: {error}")),
             Ok(address) => match explain::undiallable(&address, &self.us) {
@@ -218,7 +200,7 @@ impl Chat {
         }
     }
 
-    fn send(&self, rest: &str) -> io::Result<()> {
+    fn send(&mut self, rest: &str) -> io::Result<()> {
         let everybody: Vec<PeerId> = self.link.peers().into_keys().collect();
         let (to, path) = match addressee(rest, &everybody) {
             Ok(found) => found,
