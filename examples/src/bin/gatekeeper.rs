@@ -247,11 +247,12 @@ async fn refuse(stage: Stage, by_dialer: bool) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Two nodes, and a policy that refuses at one stage of a connection after the other: what has the other end seen by
-/// then? Takes some seconds, and nothing but the loopback.
+/// Two nodes, and a policy that refuses at one stage of a connection after the other: what has the
+/// other end seen by then? Takes some seconds, and nothing but the loopback.
 ///
-/// Stages, in their order: peer_dial and addr_dial (nothing is sent), accept (a socket), knock (a valid knock), secured
-/// (the keys are proven), upgraded (the muxer runs), live (an established connection that a rule no longer lets in).
+/// Stages, in their order: peer_dial and addr_dial (nothing is sent), accept (a socket), knock (a
+/// valid knock), secured (the keys are proven), upgraded (the muxer runs), live (an established
+/// connection that a rule no longer lets in).
 #[derive(Debug, Parser)]
 #[command(name = "gatekeeper", version)]
 struct Cli;

@@ -84,7 +84,7 @@ pub(crate) enum Event {
     },
 }
 
-/// Where a file goes. Its number is its sender's, so that both ends may have a file of the same number.
+/// Where a file goes. Its number is its sender's: each end may have a file of the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Way {
     In,

@@ -105,7 +105,7 @@ impl Connected {
     }
 }
 
-/// What was found at `address`, or why nothing was, for programs. `node probe --help` lists the keys.
+/// What was found at `address`, or why nothing was, for programs. The help lists the keys.
 pub(crate) fn json(address: &str, found: &Result<Finding, String>) -> serde_json::Value {
     let finding = found.as_ref().ok();
     let outcome = match finding {

@@ -96,7 +96,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
                     // A node started by a script has no stdin and is to run on.
                     reading = false;
                     if io::stdin().is_terminal() {
-                        term::line("no more chat from here, Ctrl-C quits")?;
+                        chat.line("no more chat from here, Ctrl-C quits")?;
                     }
                 }
             },

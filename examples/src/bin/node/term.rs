@@ -62,7 +62,7 @@ pub(crate) fn duration(time: Duration) -> String {
     }
 }
 
-/// A word as a shell reads it back. Names that no shell can hold, with a zero byte in them, stay as they are.
+/// A word as a shell reads it back. A word with a zero byte, which no shell can hold, stays as it is.
 pub(crate) fn quoted(word: &str) -> Cow<'_, str> {
     shlex::try_quote(word).unwrap_or(Cow::Borrowed(word))
 }

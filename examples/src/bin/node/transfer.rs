@@ -104,8 +104,8 @@ impl Error {
     }
 }
 
-/// How far a file of ours has come, told ten times a second at most: a file has thousands of chunks, and each of these
-/// events takes a place among those that matter.
+/// How far a file of ours has come, told ten times a second at most: a file has thousands of chunks,
+/// and each of these events takes a place among those that matter.
 struct Pace<'a> {
     link: &'a Link,
     peer: PeerId,

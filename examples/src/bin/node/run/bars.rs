@@ -94,7 +94,8 @@ impl Bars {
         self.draw();
     }
 
-    /// A line was typed below the bars, which go below it.
+    /// A line was typed below the bars, which go below it. Of several lines that are pasted at once,
+    /// or of one that is wider than the window, some may stay hidden behind a bar that stays too.
     pub(super) fn entered(&mut self) {
         if self.drawn > 0 && io::stdin().is_terminal() {
             let (lines, up) = (self.drawn, self.drawn + 1);

@@ -43,7 +43,7 @@ impl Chat {
         Self { us, link, known, bars }
     }
 
-    fn line(&mut self, text: &str) -> io::Result<()> {
+    pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
         self.bars.line(text)
     }
 
