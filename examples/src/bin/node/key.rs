@@ -84,8 +84,10 @@ fn refuse_if_others_can_read(file: &File, path: &Path) -> Result<()> {
     if mode & 0o077 != 0 {
         bail!(
             "the key file {shown} has mode {:04o}: others can use it, and whoever has the key is this node. To mend \
-             that: chmod 600 {shown}",
-            mode & 0o7777
+             that: chmod 600 {}",
+            mode & 0o7777,
+            // To be pasted as it is.
+            shlex::try_quote(&path.to_string_lossy()).map_or_else(|_| shown.to_string(), |name| name.into_owned())
         );
     }
     Ok(())
