@@ -15,7 +15,7 @@ struct Gated {
 }
 
 /// For how long the peer asks not to be dialled.
-const BACK_OFF: Duration = Duration::from_secs(2);
+const BACK_OFF: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_back_off_of_our_own_gate_is_waited_for_and_is_no_failure() {
