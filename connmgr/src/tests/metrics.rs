@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 fn a_scrape_shows_classes_and_what_trims_came_to() {
     let mut registry = Registry::default();
     let config = quiet(2, 100, SECOND).unwrap().with_max_tags(1);
-    let mut node = Node::new(config.with_metrics(&mut registry));
+    let mut node = Node::new(config.with_metrics(&mut registry).unwrap());
     let old = node.connect_many(6);
     node.advance(SECOND);
     node.connect_many(3);
@@ -45,7 +45,10 @@ fn a_scrape_shows_classes_and_what_trims_came_to() {
 #[test]
 fn panics_of_user_code_are_counted_by_hook_and_every_hook_is_there_from_the_start() {
     let mut registry = Registry::default();
-    let config = quiet(1, 1, Duration::ZERO).unwrap().with_metrics(&mut registry);
+    let config = quiet(1, 1, Duration::ZERO)
+        .unwrap()
+        .with_metrics(&mut registry)
+        .unwrap();
     let mut node = Node::new(config.with_closer(|_, _, _| panic!("closer")));
     let shown = |registry: &Registry| {
         let mut text = String::new();
@@ -70,7 +73,12 @@ fn panics_of_user_code_are_counted_by_hook_and_every_hook_is_there_from_the_star
 #[test]
 fn the_dashboard_asks_for_what_there_is() {
     let mut registry = Registry::default();
-    let mut node = Node::new(quiet(1, 1, Duration::ZERO).unwrap().with_metrics(&mut registry));
+    let mut node = Node::new(
+        quiet(1, 1, Duration::ZERO)
+            .unwrap()
+            .with_metrics(&mut registry)
+            .unwrap(),
+    );
     node.connect_many(2);
     node.trim();
     let mut text = String::new();

@@ -78,7 +78,7 @@ impl Node {
             // Only the marks decide.
             .with_keep_alive(KeepAlive::All)
             .with_closer(gate.closer())
-            .with_metrics(&mut registry);
+            .with_metrics(&mut registry)?;
         let (connmgr, manager) = libp2p_connmgr::new(config);
         let mut swarm = SwarmBuilder::with_existing_identity(key)
             .with_tokio()
