@@ -68,7 +68,7 @@ impl Node {
         };
 
         let mut registry = Registry::default();
-        let gate = Gate::new(rules.clone()).with_metrics(&mut registry);
+        let gate = Gate::new(rules.clone()).with_metrics(&mut registry)?;
         let config = libp2p_connmgr::Config::new(args.low, args.high)?
             .with_hard_limit(args.hard)?
             .with_grace_period(Duration::from_millis(args.grace))
