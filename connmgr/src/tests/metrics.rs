@@ -1,6 +1,7 @@
 //! What a scrape shows, and what the dashboard asks for.
 
 use super::*;
+use crate::{PersistentPeers, persistent};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
@@ -79,11 +80,13 @@ fn the_dashboard_asks_for_what_there_is() {
             .with_metrics(&mut registry)
             .unwrap(),
     );
+    let wanted = PersistentPeers::new(PeerId::random(), persistent::Config::new());
+    let _wanted = wanted.with_metrics(&mut registry).unwrap();
     node.connect_many(2);
     node.trim();
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
-    let dashboard = include_str!("../../dashboard.json");
+    let dashboard = include_str!("../../monitoring/dashboard.json");
     let names = dashboard.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let names: std::collections::BTreeSet<_> = names.filter(|name| name.starts_with("libp2p_connmgr_")).collect();
     assert!(names.len() >= 9, "{names:?}");

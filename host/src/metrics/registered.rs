@@ -120,11 +120,11 @@ mod tests {
         assert_eq!(one(below), Ok(()));
         assert_eq!(one(below).expect_err("twice").name(), "one_ours_things");
         assert_eq!(one(&mut registry), Ok(()));
-        // One that only begins alike is none of ours.
+        // One that only begins alike is another metric.
         let mut alike = Registry::default();
         alike.register("ours_things_more", "More", Counter::<u64>::default());
         assert_eq!(one(&mut alike), Ok(()));
-        // Whoever has registered it.
+        // Also one that another part of the program has registered.
         let mut foreign = Registry::default();
         foreign.register("ours_things", "Theirs", Counter::<u64>::default());
         assert_eq!(one(&mut foreign).expect_err("twice").name(), "ours_things");
