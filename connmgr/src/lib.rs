@@ -17,6 +17,8 @@ mod decay;
 mod event;
 mod info;
 mod metrics;
+#[cfg(feature = "metrics")]
+mod registered;
 mod shared;
 mod user_code;
 
@@ -39,6 +41,9 @@ pub use handle::{HardLimitReached, InUse, Manager, Trimming};
 pub use handler::{Handler, SetKeepAlive};
 pub use info::{Candidate, Class, ConnectionInfo, Count, Counts, Explanation, Info, TagInfo};
 pub use persistent::Behaviour as PersistentPeers;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use registered::AlreadyRegistered;
 
 #[cfg(test)]
 mod tests;

@@ -69,6 +69,7 @@ mod config;
 mod error;
 mod event;
 mod handler;
+mod metrics;
 
 // Pure: time and what the Swarm reports come in, dials and closes go out.
 mod choice;

@@ -84,6 +84,7 @@ impl Behaviour {
         Self {
             seat: gate.0.behaviours_wait.seat(),
             judged: gate.0.version(),
+            goodbye: goodbye::Behaviour::counted(goodbye::Config::default(), gate.0.metrics.goodbye()),
             gate,
             pending: BTreeMap::new(),
             live: BTreeMap::new(),
@@ -92,14 +93,13 @@ impl Behaviour {
             sweep: None,
             alarm: Alarm::default(),
             actions: VecDeque::new(),
-            goodbye: goodbye::Behaviour::default(),
         }
     }
 
     /// Says goodbye, and heeds it, as `config` says. By default a peer that has said goodbye is not dialled for as long as it
     /// asked, at most an hour.
     pub fn with_goodbye(mut self, config: goodbye::Config) -> Self {
-        self.goodbye = goodbye::Behaviour::new(config);
+        self.goodbye = goodbye::Behaviour::counted(config, self.gate.0.metrics.goodbye());
         self
     }
 

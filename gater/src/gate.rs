@@ -50,7 +50,7 @@ struct Wish {
 pub(crate) struct Shared {
     /// Asked through [`Self::ask`] and [`Self::tell`].
     policy: Box<dyn ConnectionGater>,
-    metrics: Metrics,
+    pub(crate) metrics: Metrics,
     panics: HookPanics,
     /// How often the policy, or somebody for it, has said that it was tightened.
     tightened: AtomicU64,
@@ -133,13 +133,27 @@ impl Gate {
         self
     }
 
-    /// Counts every decision in `registry`: `libp2p_gater_decisions_total`, by stage, verdict and rule. Only the first
-    /// registry counts.
+    /// Counts every decision in `registry`, `libp2p_gater_decisions_total` by stage, verdict and
+    /// rule; and the goodbyes of all behaviours of this gate, under `libp2p_gater_goodbye`.
+    ///
+    /// Each label that there can be is there from here on, at zero, with the rules that the policy
+    /// lists ([`ConnectionGater::denial_rules`]). What is counted goes on being counted into every
+    /// registry that it was in before. A registry takes one gate: two in one process have a
+    /// registry each, or a sub-registry with a prefix of its own each.
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyRegistered`](crate::AlreadyRegistered) if the registry has one of the names. To
+    /// find that out it is rendered once, which calls its collectors.
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
-    pub fn with_metrics(self, registry: &mut prometheus_client::registry::Registry) -> Self {
-        self.0.metrics.register(registry);
-        self
+    pub fn with_metrics(
+        self,
+        registry: &mut prometheus_client::registry::Registry,
+    ) -> Result<Self, crate::AlreadyRegistered> {
+        let denials = Stage::ALL.map(|stage| self.0.policy.denial_rules(stage));
+        self.0.metrics.register(registry, denials)?;
+        Ok(self)
     }
 
     /// The policy.

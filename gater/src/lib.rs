@@ -14,6 +14,8 @@ mod upgrade;
 mod error;
 mod joins;
 mod metrics;
+#[cfg(feature = "metrics")]
+mod registered;
 mod user_code;
 mod wakers;
 
@@ -44,6 +46,9 @@ pub use error::Error;
 pub use event::Event;
 pub use gate::Gate;
 pub use gater::{ConnectionGater, Explanation, Observation};
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use registered::AlreadyRegistered;
 pub use rules::{
     Admission, Caps, Change, Cidr, CidrError, Edits, FileError, LineError, Member, Prefixes, Rate, Rule, RuleError,
     Rules, SaveError, Standing, Subject, Warning,

@@ -10,6 +10,7 @@ mod facts;
 mod file;
 mod key;
 mod limits;
+mod names;
 mod networks;
 mod peers;
 mod policy;

@@ -1,12 +1,15 @@
 //! The Swarm's side of it.
 
+mod failures;
+
 use super::choice::Held;
 use super::config::{Config, DeniedFor};
-use super::error::{AddError, DialFailure, NotByKnock};
+use super::error::{AddError, NotByKnock};
 use super::event::Event;
 use super::handler::{Command, Handler, Reply};
 use super::knock::is_knock;
-use super::peers::{Action, Arrival, Failure, Peers, Plan};
+use super::metrics::{Dialled, Metrics};
+use super::peers::{Action, Arrival, Peers, Plan};
 use crate::conn_manager::ConnManager;
 use crate::user_code::{Hook, HookPanics};
 use futures::future::FutureExt as _;
@@ -15,10 +18,10 @@ use libp2p_core::multiaddr::Protocol;
 use libp2p_core::transport::PortUse;
 use libp2p_core::{ConnectedPoint, Endpoint, Multiaddr};
 use libp2p_identity::PeerId;
-use libp2p_swarm::behaviour::{self, ConnectionClosed, ConnectionEstablished};
+use libp2p_swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
 use libp2p_swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p_swarm::{
-    CloseConnection, ConnectionDenied, ConnectionId, DialError, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
+    CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
     THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use std::collections::HashSet;
@@ -42,6 +45,7 @@ pub struct Behaviour {
     /// Connections that were given a handler that keeps them, and are not established yet.
     keeping: HashSet<ConnectionId>,
     panics: HookPanics,
+    metrics: Metrics,
 }
 
 /// Called with `true` when a peer becomes wanted, with `false` when it is no longer.
@@ -51,7 +55,9 @@ impl fmt::Debug for Behaviour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Behaviour")
             .field("connected", &self.peers.connected())
-            .field("wanted", &self.peers.wanted().count())
+            .field("wanted_connected", &self.peers.wanted_connected())
+            .field("wanted_dialling", &self.peers.wanted_dialling())
+            .field("wanted_waiting", &self.peers.waiting())
             .finish_non_exhaustive()
     }
 }
@@ -71,7 +77,26 @@ impl Behaviour {
             early: HashSet::new(),
             keeping: HashSet::new(),
             panics: HookPanics::default(),
+            metrics: Metrics::none(),
         }
+    }
+
+    /// Counts into `registry`, under `libp2p_connmgr_persistent`. Each label that there can be is
+    /// there from here on, at zero. A registry takes one behaviour: two in one process have a
+    /// registry each, or a sub-registry with a prefix of its own each.
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyRegistered`](crate::AlreadyRegistered) if the registry has one of the names. To
+    /// find that out it is rendered once, which calls its collectors.
+    #[cfg(feature = "metrics")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+    pub fn with_metrics(
+        mut self,
+        registry: &mut prometheus_client::registry::Registry,
+    ) -> Result<Self, crate::AlreadyRegistered> {
+        self.metrics = Metrics::register(registry, &self.peers)?;
+        Ok(self)
     }
 
     /// `hook(peer, true)` is called when a peer becomes wanted and `hook(peer, false)` when it is
@@ -157,6 +182,7 @@ impl Behaviour {
             hook(peer, false);
         }
         let was = self.peers.remove(Instant::now(), peer);
+        self.metrics.removed(peer);
         self.wake();
         was
     }
@@ -271,6 +297,9 @@ impl Behaviour {
                 send_back_addr,
             } => (false, None, is_knock(local_addr) || is_knock(send_back_addr)),
         };
+        if self.peers.is_ours(connection_id) {
+            self.metrics.dialled(Dialled::Connected);
+        }
         let now = Instant::now();
         let held = Held {
             id: connection_id,
@@ -287,32 +316,14 @@ impl Behaviour {
         self.peers.established(now, peer_id, arrival);
     }
 
-    fn on_dial_failure(&mut self, failure: behaviour::DialFailure<'_>) {
-        let (id, error) = (failure.connection_id, failure.error);
-        self.keeping.remove(&id);
-        if let (Some(peer), DialError::WrongPeerId { address, .. }) = (failure.peer_id, error) {
-            self.peers.wrong(Instant::now(), &peer, address);
-        }
-        if !self.peers.is_ours(id) {
-            return;
-        }
-        let failure = match error {
-            DialError::DialPeerConditionFalse(_) | DialError::Aborted => Failure::NotNeeded,
-            DialError::Denied { cause } => Failure::Denied {
-                early: self.early.contains(&id),
-                wait: self.denied_for(cause),
-            },
-            DialError::WrongPeerId { .. } => Failure::Misled,
-            _ => Failure::Failed,
-        };
-        let error = DialFailure::new(error);
-        self.peers.dial_failed(Instant::now(), id, failure, error);
-    }
-
     /// What the application knows of a denial.
     fn denied_for(&self, cause: &ConnectionDenied) -> Option<Duration> {
         let DeniedFor(wait) = self.peers.config().denied_for.as_ref()?;
-        self.panics.call(Hook::DeniedFor, || wait(cause)).flatten()
+        let told = self.panics.call(Hook::DeniedFor, || wait(cause));
+        if told.is_none() {
+            self.metrics.panicked();
+        }
+        told.flatten()
     }
 
     fn next_action(&mut self) -> Option<ToSwarm<Event, Command>> {
@@ -348,7 +359,10 @@ impl Behaviour {
                 handler: NotifyHandler::One(connection),
                 event: command,
             },
-            Action::Tell(event) => ToSwarm::GenerateEvent(event),
+            Action::Tell(event) => {
+                self.metrics.event(&event, &self.peers);
+                ToSwarm::GenerateEvent(event)
+            }
         })
     }
 
@@ -451,6 +465,7 @@ impl NetworkBehaviour for Behaviour {
             }
             self.peers.timeout(Instant::now());
         }
+        self.metrics.show(&self.peers);
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             self.waker = Some(cx.waker().clone());
         }

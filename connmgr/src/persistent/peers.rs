@@ -67,6 +67,9 @@ pub(crate) struct Peers {
     /// The wanted, the connected and the known.
     peers: HashMap<PeerId, Peer>,
     connected: usize,
+    /// Of the peers, those that are wanted; and of these, those that have a connection.
+    wanted: usize,
+    wanted_connected: usize,
     /// Wanted peers without a connection or a dial, by when to dial them.
     queue: BTreeSet<(Instant, PeerId)>,
     /// Peers that are not wanted, known for the target and without a connection, the longest so first.
@@ -148,6 +151,8 @@ impl Peers {
             own: Vec::new(),
             peers: HashMap::new(),
             connected: 0,
+            wanted: 0,
+            wanted_connected: 0,
             queue: BTreeSet::new(),
             known: BTreeMap::new(),
             next_known: 0,
@@ -171,6 +176,20 @@ impl Peers {
 
     pub(crate) fn connected(&self) -> usize {
         self.connected
+    }
+
+    pub(crate) fn wanted_connected(&self) -> usize {
+        self.wanted_connected
+    }
+
+    /// Wanted peers whose next dial is to come: its time, or its turn.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Wanted peers that have no connection and are being dialled.
+    pub(crate) fn wanted_dialling(&self) -> usize {
+        self.wanted.saturating_sub(self.wanted_connected + self.queue.len())
     }
 
     pub(crate) fn is_wanted(&self, peer: &PeerId) -> bool {
@@ -206,6 +225,10 @@ impl Peers {
         entry.addresses.give(peer, addresses);
         entry.knock_only = knock_only;
         let was = std::mem::replace(&mut entry.wanted, true);
+        if !was {
+            self.wanted += 1;
+            self.wanted_connected += usize::from(!entry.connections.is_empty());
+        }
         if let Some(place) = entry.known.take() {
             self.known.remove(&place);
             entry.due = None;
@@ -233,6 +256,8 @@ impl Peers {
         if !std::mem::replace(&mut entry.wanted, false) {
             return false;
         }
+        self.wanted -= 1;
+        self.wanted_connected -= usize::from(!entry.connections.is_empty());
         entry.knock_only = false;
         self.dequeue(peer);
         self.judge(peer);

@@ -13,12 +13,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 /// Generous: what is awaited mostly comes within a second.
-const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// What the Swarm gives a dial here.
 const DIAL: Duration = Duration::from_secs(2);
 
-fn swarm<B: NetworkBehaviour>(behaviour: impl FnOnce(&Keypair) -> B) -> Swarm<B> {
+pub(crate) fn swarm<B: NetworkBehaviour>(behaviour: impl FnOnce(&Keypair) -> B) -> Swarm<B> {
     SwarmBuilder::with_existing_identity(Keypair::generate_ed25519())
         .with_tokio()
         .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
@@ -36,7 +36,7 @@ fn wanting() -> Swarm<PersistentPeers> {
 }
 
 /// Listens, and runs by itself from then on.
-async fn run<B>(mut swarm: Swarm<B>) -> (PeerId, Multiaddr, JoinHandle<()>)
+pub(crate) async fn run<B>(mut swarm: Swarm<B>) -> (PeerId, Multiaddr, JoinHandle<()>)
 where
     B: NetworkBehaviour + Send,
     B::ToSwarm: Send,
@@ -61,7 +61,7 @@ fn port(address: &Multiaddr) -> u16 {
     text.rsplit('/').next().unwrap().parse().unwrap()
 }
 
-fn at(port: u16) -> Multiaddr {
+pub(crate) fn at(port: u16) -> Multiaddr {
     format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()
 }
 

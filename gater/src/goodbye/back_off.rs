@@ -58,6 +58,12 @@ impl BackOffs {
         })
     }
 
+    /// How many are not over. Looks at all of them.
+    #[cfg(feature = "metrics")]
+    pub(super) fn active(&self, now: Duration) -> usize {
+        self.peers.iter().filter(|(_, (until, _))| *until > now).count()
+    }
+
     pub(super) fn forgive(&mut self, peer: &PeerId) {
         self.peers.pop(peer);
     }

@@ -89,7 +89,7 @@ fn every_panic_is_counted_by_its_hook_and_every_hook_has_a_line_from_the_start()
     let faulty = Faulty::default();
     for gate in gates(&faulty) {
         let mut registry = Registry::default();
-        let gate = gate.with_metrics(&mut registry);
+        let gate = gate.with_metrics(&mut registry).unwrap();
         let counts = || {
             let mut text = String::new();
             encode(&mut text, &registry).unwrap();

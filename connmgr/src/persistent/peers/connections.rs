@@ -63,6 +63,7 @@ impl Peers {
             entry.connected_since = Some(now);
             self.connected += 1;
             if entry.wanted {
+                self.wanted_connected += 1;
                 self.tell(Event::Connected { peer });
             }
         }
@@ -95,6 +96,7 @@ impl Peers {
                 entry.failures = entry.failures.saturating_add(1);
             }
             if entry.wanted {
+                self.wanted_connected -= 1;
                 let retry_in = self.again(now, *peer);
                 self.tell(Event::Disconnected { peer: *peer, retry_in });
             } else {

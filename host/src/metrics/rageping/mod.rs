@@ -1,14 +1,16 @@
 //! rageping: how long a message takes to a peer and back, measured through a stream of its own. Speaks with the Go original.
 //!
 //! ```no_run
-//! # fn example(host: &knock_host::Host, registry: &mut prometheus_client::registry::Registry, peer: libp2p_identity::PeerId) {
+//! # use knock_host::metrics::AlreadyRegistered;
+//! # use prometheus_client::registry::Registry;
+//! # fn example(host: &knock_host::Host, registry: &mut Registry, peer: libp2p_identity::PeerId) -> Result<(), AlreadyRegistered> {
 //! use knock_host::metrics::rageping::{Config, Rageping};
 //!
 //! // Both ends must have the same configurations. These are the original's: 20 bytes and 200 KiB.
 //! let pings = Rageping::new(host, Config::defaults());
-//! pings.register(registry);
+//! pings.register(registry)?;
 //! pings.add_peers([peer]);
-//! # }
+//! # Ok(()) }
 //! ```
 //!
 //! | name | kind | counts |
@@ -18,11 +20,13 @@
 //! | `rageping_received_requests_total` | counter | pings received |
 //! | `rageping_timed_out_requests_total` | counter | pings whose pong did not come in time |
 //! | `rageping_invalid_messages_received_total` | counter | everything else that came: pongs too late, other sizes |
+//! | `knock_host_rageping_streams` | gauge | streams that pings run over, by `peer_id` alone; from registration on, not in the original |
 //!
-//! Labels: `peer_id`, `remote_peer_id`, `ping_size`, `min_period`, `max_period`, `timeout`.
+//! Labels of the others: `peer_id`, `remote_peer_id`, `ping_size`, `min_period`, `max_period`, `timeout`.
 
 mod pinger;
 
+use super::registered::{self, AlreadyRegistered};
 use crate::peers::chance;
 use crate::{Handle, Limits, Priority, Stream};
 use libp2p_identity::PeerId;
@@ -31,6 +35,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use rand::rngs::StdRng;
@@ -234,8 +239,15 @@ impl Rageping {
     }
 
     /// Renders what is measured. Once for each registry.
-    pub fn register(&self, registry: &mut Registry) {
-        registry.register_collector(Box::new(RagepingCollector(Arc::downgrade(&self.0))));
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyRegistered`] if the registry has one of the names. To find that out it is rendered
+    /// once, which calls its collectors.
+    pub fn register(&self, registry: &mut Registry) -> Result<(), AlreadyRegistered> {
+        registered::register(registry, |registry| {
+            registry.register_collector(Box::new(RagepingCollector(Arc::downgrade(&self.0))));
+        })
     }
 }
 
@@ -338,6 +350,11 @@ impl Collector for RagepingCollector {
                 .map(|(key, entry)| (labels(key), entry.counted.clone()))
                 .collect()
         };
+        // Always there: a second registration is found by it.
+        let streams = ConstGauge::new(i64::try_from(peers.len()).unwrap_or(i64::MAX));
+        let help = "Streams that round trips are measured over";
+        let mut metric = encoder.encode_descriptor("knock_host_rageping_streams", help, None, MetricType::Gauge)?;
+        streams.encode(metric.encode_family(&[("peer_id", host.as_str())])?)?;
         // A name without a sample would be rendered otherwise.
         if peers.is_empty() {
             return Ok(());

@@ -68,7 +68,7 @@ impl Node {
         };
 
         let mut registry = Registry::default();
-        let gate = Gate::new(rules.clone()).with_metrics(&mut registry);
+        let gate = Gate::new(rules.clone()).with_metrics(&mut registry)?;
         let config = libp2p_connmgr::Config::new(args.low, args.high)?
             .with_hard_limit(args.hard)?
             .with_grace_period(Duration::from_millis(args.grace))
@@ -78,7 +78,7 @@ impl Node {
             // Only the marks decide.
             .with_keep_alive(KeepAlive::All)
             .with_closer(gate.closer())
-            .with_metrics(&mut registry);
+            .with_metrics(&mut registry)?;
         let (connmgr, manager) = libp2p_connmgr::new(config);
         let mut swarm = SwarmBuilder::with_existing_identity(key)
             .with_tokio()
