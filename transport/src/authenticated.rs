@@ -144,6 +144,7 @@ where
     /// The task of the door has ended, or was never started. Closes its listeners and reports them.
     fn mourn(&mut self) {
         tracing::error!(listeners = self.open.len(), "the task of the listening side has ended");
+        self.shared.config.metrics.listening_ended();
         for listener_id in self.end() {
             self.unsaid.push_back(TransportEvent::ListenerClosed {
                 listener_id,
@@ -282,6 +283,7 @@ where
         self.door.wake();
 
         let shared = self.shared.clone();
+        let said = (peer.peer_id(), address.clone());
         let point = ConnectedPoint::Dialer {
             address,
             role_override: opts.role,
@@ -289,9 +291,11 @@ where
         };
         let inner = self.inner.clone();
         let dial = async move {
+            let (who, address) = said;
+            tracing::debug!(peer = %who, %address, role = ?opts.role, "connecting");
             let connected = match connect.await {
                 Err(error) if shares_no_port(&error, opts) => {
-                    tracing::debug!(%error, "the port of a listener cannot be shared: dialling from another");
+                    tracing::debug!(peer = %who, %error, "the port of a listener cannot be shared: dialling from another");
                     let again = inner.ask(|inner| inner.dial(marked.inner, from_any_port(opts)));
                     match again {
                         Some(Ok(connect)) => connect.await,
@@ -300,7 +304,9 @@ where
                 }
                 connected => connected,
             };
-            let connected = connected.map_err(Error::inner);
+            let connected = connected.map_err(Error::inner).inspect(|_| {
+                tracing::debug!(peer = %who, %address, "connected");
+            });
             let result = match (connected, opts.role) {
                 (Ok(io), Endpoint::Dialer) => shared.knock_at(io, peer, &point).await,
                 // Both ends of a hole punch dial; the one in this role keeps silent and awaits the other's knock.
@@ -309,6 +315,14 @@ where
             };
             let outcome = result.as_ref().map_or_else(|e| e.error().into(), |_| Outcome::Ok);
             shared.config.metrics.dial(outcome);
+            match &result {
+                Ok(_) => tracing::debug!(peer = %who, %address, "dialled"),
+                Err(failure) if tracing::enabled!(tracing::Level::DEBUG) => {
+                    let (stage, error) = (failure.stage(), shared.whole(failure.error()));
+                    tracing::debug!(peer = %who, %address, %stage, error, "the dial failed");
+                }
+                Err(_) => {}
+            }
             result
         };
         Ok(dial.boxed())
