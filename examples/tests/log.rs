@@ -18,7 +18,6 @@ fn the_filter_that_the_help_names_shows_each_step_of_a_dial_and_what_a_listener_
         "knocking",
         "answered, TLS is done",
         "dialled",
-        "the dial failed",
         "a knock is answered",
         "a socket is not answered",
     ] {

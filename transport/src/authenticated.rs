@@ -8,6 +8,7 @@ use crate::identity::Key;
 use crate::inner::Inner;
 use crate::metrics::Outcome;
 use crate::muxed::{MuxExt, Muxed};
+use crate::steps::Steps;
 use crate::stream::TlsStream;
 use crate::upgrade::Shared;
 use crate::user_code::Hook;
@@ -283,7 +284,7 @@ where
         self.door.wake();
 
         let shared = self.shared.clone();
-        let said = (peer.peer_id(), address.clone());
+        let (who, to) = (peer.peer_id(), address.clone());
         let point = ConnectedPoint::Dialer {
             address,
             role_override: opts.role,
@@ -291,8 +292,7 @@ where
         };
         let inner = self.inner.clone();
         let dial = async move {
-            let (who, address) = said;
-            tracing::debug!(peer = %who, %address, role = ?opts.role, "connecting");
+            let steps = Steps::begin(who, to, opts.role);
             let connected = match connect.await {
                 Err(error) if shares_no_port(&error, opts) => {
                     tracing::debug!(peer = %who, %error, "the port of a listener cannot be shared: dialling from another");
@@ -304,9 +304,7 @@ where
                 }
                 connected => connected,
             };
-            let connected = connected.map_err(Error::inner).inspect(|_| {
-                tracing::debug!(peer = %who, %address, "connected");
-            });
+            let connected = connected.map_err(Error::inner).inspect(|_| steps.connected());
             let result = match (connected, opts.role) {
                 (Ok(io), Endpoint::Dialer) => shared.knock_at(io, peer, &point).await,
                 // Both ends of a hole punch dial; the one in this role keeps silent and awaits the other's knock.
@@ -315,14 +313,7 @@ where
             };
             let outcome = result.as_ref().map_or_else(|e| e.error().into(), |_| Outcome::Ok);
             shared.config.metrics.dial(outcome);
-            match &result {
-                Ok(_) => tracing::debug!(peer = %who, %address, "dialled"),
-                Err(failure) if tracing::enabled!(tracing::Level::DEBUG) => {
-                    let (stage, error) = (failure.stage(), shared.whole(failure.error()));
-                    tracing::debug!(peer = %who, %address, %stage, error, "the dial failed");
-                }
-                Err(_) => {}
-            }
+            steps.end(result.as_ref().err(), &shared);
             result
         };
         Ok(dial.boxed())

@@ -62,7 +62,8 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "knock transport failed at stage {}", self.stage)
+        // Short, as each wrapper of libp2p's repeats it. What went wrong is the source, which is said once.
+        write!(f, "knock transport, stage {}", self.stage)
     }
 }
 

@@ -305,7 +305,7 @@ impl Guard {
         let peer = peer.map(tracing::field::display);
         match told {
             Told::Refused(_) => tracing::debug!(peer, %prefix, %reason, "a socket is not answered"),
-            Told::Answered => tracing::debug!(peer, %prefix, %reason, "a knock is answered"),
+            Told::Answered => tracing::debug!(peer, %prefix, dialect = %reason, "a knock is answered"),
             Told::Failed => tracing::debug!(peer, %prefix, %reason, "a knock was answered, and the handshake failed"),
         }
     }

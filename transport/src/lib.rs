@@ -49,6 +49,7 @@ mod recent;
 #[cfg(feature = "metrics")]
 mod registered;
 mod replace;
+mod steps;
 mod timer;
 pub mod unanswered;
 mod user_code;

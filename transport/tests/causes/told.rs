@@ -36,6 +36,17 @@ fn application(seed: u8, config: impl FnOnce(Config) -> Config) -> Swarm<dummy::
         .build()
 }
 
+/// An error and its sources, as most programs print it.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
+}
+
 /// Dials, and returns what is found in the Swarm's error and what the Swarm prints.
 async fn fails(swarm: &mut Swarm<dummy::Behaviour>, address: Multiaddr) -> (Unanswered, String) {
     swarm.dial(address).unwrap();
@@ -55,11 +66,11 @@ async fn fails(swarm: &mut Swarm<dummy::Behaviour>, address: Multiaddr) -> (Unan
     };
     match Failure::find(&errors[0].1) {
         Some(Error::Unanswered(unanswered)) => {
-            assert_eq!(
-                printed.matches(&unanswered.to_string()).count(),
-                1,
-                "said once: {printed}"
-            );
+            // Also by a program that prints an error and all its sources.
+            for printed in [&printed, &whole(&errors[0].1)] {
+                let times = printed.matches(&unanswered.to_string()).count();
+                assert_eq!(times, 1, "said once: {printed}");
+            }
             (Unanswered::clone(unanswered), printed)
         }
         other => panic!("{other:?}"),
@@ -517,4 +528,21 @@ async fn a_dialer_logs_each_step_of_its_dial() {
     );
     let answered = lines.iter().find(|line| line.says("a knock is answered")).unwrap();
     assert_eq!(answered.field("peer"), Some(&*peer(33).to_string()));
+    assert_eq!(answered.field("dialect"), Some("knock version 3, yamux"));
+    // A Swarm that waits no longer drops the dial.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let mut dial = authenticated(config(33))
+        .dial(at(port, 37), crate::common::dialer())
+        .unwrap();
+    soon("the knock", async {
+        while steps(37).last().is_none_or(|step| step != "knocking") {
+            assert!(futures::poll!(&mut dial).is_pending());
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    drop(dial);
+    let given_up = ["connecting", "connected", "knocking", "the dial was given up"];
+    assert_eq!(steps(37), given_up);
 }
