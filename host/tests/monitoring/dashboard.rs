@@ -61,10 +61,15 @@ fn is_rendered(name: &str) -> bool {
     .into_iter()
     .find(|(prefix, _)| name.starts_with(prefix))
     .unwrap();
-    let sources: String = ["src/metrics.rs", "src/metrics/mod.rs", "src/metrics/rageping/mod.rs"]
-        .iter()
-        .filter_map(|file| std::fs::read_to_string(format!("{}/{crates}/{file}", env!("CARGO_MANIFEST_DIR"))).ok())
-        .collect();
+    let sources: String = [
+        "src/metrics.rs",
+        "src/metrics/present.rs",
+        "src/metrics/mod.rs",
+        "src/metrics/rageping/mod.rs",
+    ]
+    .iter()
+    .filter_map(|file| std::fs::read_to_string(format!("{}/{crates}/{file}", env!("CARGO_MANIFEST_DIR"))).ok())
+    .collect();
     // As it is registered: without the prefix of the registry, and without what is added when it is rendered.
     let mut short = name.strip_prefix(prefix).unwrap();
     let mut names = vec![short];

@@ -231,12 +231,13 @@ async fn clock_off_one_that_was_set_is_named_with_the_seconds() {
     clock.set_ahead(400);
     let (off, printed) = fails(&mut dialer, at(port, 14)).await;
     if cfg!(any(target_os = "linux", target_os = "android")) {
-        let OwnClock::Set { seconds: 399..=401, .. } = off.own_clock() else {
+        let OwnClock::Set { seconds, .. } = off.own_clock() else {
             panic!("{off:?}")
         };
+        assert!((390..=410).contains(&seconds), "{off:?}");
         assert_eq!(off.causes()[0], Cause::Clock);
-        let text = "; perhaps our clock is wrong: it was set by +400 s";
-        assert!(printed.contains(text), "{printed}");
+        let text = format!("; perhaps our clock is wrong: it was set by +{seconds} s");
+        assert!(printed.contains(&text), "{printed}");
     }
     is_own_text_of(Cause::Clock, &off);
     let line = &refused(&log, Some(peer(3))).await[0];
@@ -249,7 +250,7 @@ async fn clock_off_one_that_was_set_is_named_with_the_seconds() {
         .unwrap();
     assert_eq!(warned.level, tracing::Level::WARN);
     let seconds: i64 = warned.field("seconds_ahead").unwrap().parse().unwrap();
-    assert!((398..=401).contains(&seconds), "{warned:?}");
+    assert!((390..=410).contains(&seconds), "{warned:?}");
 }
 
 #[tokio::test]
@@ -287,7 +288,7 @@ async fn clock_off_the_peer_that_knocks_here_shows_by_how_much() {
     let (_listener, port) = listener(clock.on(config(9))).await;
     let unanswered = fails_of(ours, at(port, 9)).await;
     assert_eq!(unanswered.causes()[0], Cause::Clock);
-    let Some(299..=300) = unanswered.its_seconds_ahead() else {
+    let Some(290..=310) = unanswered.its_seconds_ahead() else {
         panic!("{unanswered:?}")
     };
     let text = unanswered.to_string();
