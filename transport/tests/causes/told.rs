@@ -547,3 +547,20 @@ async fn a_dialer_logs_each_step_of_its_dial() {
     let given_up = ["connecting", "connected", "knocking", "the dial was given up"];
     assert_eq!(steps(37), given_up);
 }
+
+#[tokio::test]
+async fn a_listener_logs_one_line_about_the_same_however_often_it_happens() {
+    let log = logged::mark().await;
+    let (_listener, port) = listener(admits_nobody(config(38))).await;
+    let mut dialers = [39, 40].map(|seed| application(seed, |config| config));
+    for _ in 0..3 {
+        for dialer in &mut dialers {
+            // Another peer, and one that the listener refuses.
+            fails(dialer, at(port, 41)).await;
+            fails(dialer, at(port, 38)).await;
+        }
+    }
+    for of in [None, Some(peer(39)), Some(peer(40))] {
+        assert_eq!(refused(&log, of).await.len(), 1, "{of:?}");
+    }
+}
