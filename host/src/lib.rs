@@ -31,6 +31,7 @@ mod error;
 mod limits;
 mod message;
 mod separation;
+mod unreached;
 mod user_code;
 
 // Pure: frames, buckets, buffers, who is dialled when, which connection is kept.

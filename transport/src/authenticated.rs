@@ -8,6 +8,7 @@ use crate::identity::Key;
 use crate::inner::Inner;
 use crate::metrics::Outcome;
 use crate::muxed::{MuxExt, Muxed};
+use crate::steps::Steps;
 use crate::stream::TlsStream;
 use crate::upgrade::Shared;
 use crate::user_code::Hook;
@@ -146,6 +147,7 @@ where
     /// The task of the door has ended, or was never started. Closes its listeners and reports them.
     fn mourn(&mut self) {
         tracing::error!(listeners = self.open.len(), "the task of the listening side has ended");
+        self.shared.config.metrics.listening_ended();
         for listener_id in self.end() {
             self.unsaid.push_back(TransportEvent::ListenerClosed {
                 listener_id,
@@ -284,6 +286,7 @@ where
         self.door.wake();
 
         let shared = self.shared.clone();
+        let (who, to) = (peer.peer_id(), address.clone());
         let point = ConnectedPoint::Dialer {
             address,
             role_override: opts.role,
@@ -291,9 +294,10 @@ where
         };
         let inner = self.inner.clone();
         let dial = async move {
+            let steps = Steps::begin(who, to, opts.role);
             let connected = match connect.await {
                 Err(error) if shares_no_port(&error, opts) => {
-                    tracing::debug!(%error, "the port of a listener cannot be shared: dialling from another");
+                    tracing::debug!(peer = %who, %error, "the port of a listener cannot be shared: dialling from another");
                     let again = inner.ask(|inner| inner.dial(marked.inner, from_any_port(opts)));
                     match again {
                         Some(Ok(connect)) => connect.await,
@@ -302,7 +306,7 @@ where
                 }
                 connected => connected,
             };
-            let connected = connected.map_err(Error::inner);
+            let connected = connected.map_err(Error::inner).inspect(|_| steps.connected());
             let result = match (connected, opts.role) {
                 (Ok(io), Endpoint::Dialer) => shared.knock_at(io, peer, &point).await,
                 // Both ends of a hole punch dial; the one in this role keeps silent and awaits the other's knock.
@@ -311,6 +315,7 @@ where
             };
             let outcome = result.as_ref().map_or_else(|e| e.error().into(), |_| Outcome::Ok);
             shared.config.metrics.dial(outcome);
+            steps.end(result.as_ref().err(), &shared);
             result
         };
         Ok(dial.boxed())

@@ -18,6 +18,7 @@ pub mod yamux;
 mod announce;
 mod door;
 mod inner;
+mod judge;
 mod lent;
 mod listener;
 mod socket;
@@ -46,13 +47,18 @@ mod network_file;
 )]
 mod random;
 mod recent;
+#[cfg(feature = "metrics")]
+mod registered;
 mod replace;
+mod steps;
 mod timer;
+pub mod unanswered;
 mod user_code;
 
-// Pure: the `/tls` marker, the 178-byte certificate, knock messages, TLS records, who may wait and until when,
-// Diffie-Hellman.
+// Pure: the `/tls` marker, what tells of our own clock, the 178-byte certificate, knock messages,
+// TLS records, who may wait and until when, Diffie-Hellman.
 mod address;
+mod bearings;
 mod certificate;
 pub mod knock;
 mod records;
@@ -68,9 +74,13 @@ pub use knock::v3::{Network, NetworkError};
 pub use knock::{Mode, Refusal, Version};
 pub use muxed::{MuxExt, Muxed, Muxer, Muxing};
 pub use network_file::NetworkFileError;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use registered::AlreadyRegistered;
 pub use stream::{Role, TlsStream};
 pub use tls::CertificateRefusal;
 pub use transport::Transport;
+pub use unanswered::Unanswered;
 pub use user_code::HookPanicked;
 
 /// For this workspace's benchmarks and fuzzers. Unstable.

@@ -3,6 +3,7 @@
 //! A socket comes in from the inner transport, waits for its knock, and leaves as a [`Knocked`] or not at all. Who fails,
 //! at whatever step, stays until its deadline and is read from. No byte is written here.
 
+use crate::judge::{Invited, Judged, Turned, Why};
 use crate::knock::Refusal;
 use crate::knock::reader::Reader;
 use crate::knock::v3::Opened;
@@ -14,7 +15,7 @@ use crate::silence::prefix::Prefix;
 use crate::silence::summary::Cause;
 use crate::socket::{Signal, Socket, Step};
 use crate::timer::Deadline;
-use crate::upgrade::{Invited, Judged, Shared, Turned};
+use crate::upgrade::Shared;
 use crate::user_code::Hook;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use futures::channel::mpsc;
@@ -273,9 +274,9 @@ where
 
     fn judge_head(&mut self, slot: Slot, reader: &Reader) -> Result<Judged, Turned> {
         let (Action::Open, Some(gathered)) = (self.pool.on_event(slot, Event::Head), reader.gathered()) else {
-            return Err(Turned::Gone);
+            return Err(Turned::GONE);
         };
-        let place = self.pool.get_mut(slot).ok_or(Turned::Gone)?;
+        let place = self.pool.get_mut(slot).ok_or(Turned::GONE)?;
         self.shared.judge_head(gathered, place.prefix, &place.point())
     }
 
@@ -292,7 +293,7 @@ where
     }
 
     fn judge_flight(&mut self, slot: Slot, opened: &Opened, sealed: &[u8]) -> Result<Invited, Turned> {
-        let place = self.pool.get_mut(slot).ok_or(Turned::Gone)?;
+        let place = self.pool.get_mut(slot).ok_or(Turned::GONE)?;
         self.shared.judge_flight(opened, sealed, place.prefix)
     }
 
@@ -303,10 +304,11 @@ where
         if let Some(displaced) = displaced
             && let Some(place) = self.pool.get_mut(displaced)
         {
-            place.counted = true;
             place.signal.drain();
-            self.shared.config.metrics.knock(KnockOutcome::Displaced);
-            self.shared.config.guard.count(Cause::Displaced);
+            let prefix = place.prefix;
+            if !std::mem::replace(&mut place.counted, true) {
+                self.shared.left(prefix, KnockOutcome::Displaced, Cause::Displaced);
+            }
         }
         if let Some(place) = self.pool.get_mut(slot) {
             let signal = place.signal.clone();
@@ -323,8 +325,8 @@ where
         let Action::Answer = self.pool.on_event(slot, Event::Knocked) else {
             return None;
         };
-        self.shared.count(Ok(()));
         let place = self.pool.get_mut(slot)?;
+        self.shared.count(Ok(&invited), place.prefix);
         place.counted = true;
         place.answering = Some(slot);
         self.outstanding += 1;
@@ -351,13 +353,14 @@ where
 
     /// Reads from then on what it goes on sending, and does not listen.
     fn turn_away(&mut self, slot: Slot, io: S, turned: Turned) {
-        if let Turned::Gone = turned {
+        if let Why::Gone = turned.why {
             return;
         }
-        if let Some(place) = self.pool.get_mut(slot) {
+        let prefix = self.pool.get_mut(slot).map_or(Prefix::Unknown, |place| {
             place.counted = true;
-        }
-        self.shared.count(Err(&turned));
+            place.prefix
+        });
+        self.shared.count(Err(&turned), prefix);
         // The denial is the user's.
         let _ = self.shared.config.user_code.run(Hook::Admission, || drop(turned));
         self.drain(slot, io);
@@ -429,8 +432,7 @@ where
     /// Counts, unless that was done before, why a socket left.
     fn left(&self, place: &Place, outcome: KnockOutcome, cause: Cause) {
         if !place.counted {
-            self.shared.config.metrics.knock(outcome);
-            self.shared.config.guard.count(cause);
+            self.shared.left(place.prefix, outcome, cause);
         }
     }
 

@@ -58,7 +58,8 @@ mod held {
             .with_max_waiting(4096.try_into().unwrap())
             .dangerous()
             .with_close_time(Duration::from_secs(300))
-            .with_metrics(&mut registry);
+            .with_metrics(&mut registry)
+            .unwrap();
         (victim(config).await, registry)
     }
 
@@ -254,6 +255,7 @@ mod held {
             .with_max_waiting(PLACES.try_into().unwrap())
             .with_handshake_timeout(Duration::from_secs(300))
             .with_metrics(&mut registry)
+            .unwrap()
             .dangerous()
             .with_close_time(Duration::from_secs(300));
         let mut transport = authenticated(config).with_executor(|task| drop(tokio::spawn(task)));
@@ -337,6 +339,7 @@ mod held {
             let mut registry = Registry::default();
             let config = config(2)
                 .with_metrics(&mut registry)
+                .unwrap()
                 .dangerous()
                 .with_close_time(Duration::from_millis(300));
             let mut transport = authenticated(config).with_executor(|task| drop(tokio::spawn(task)));
@@ -467,6 +470,7 @@ mod held {
                 .with_max_waiting(4096.try_into().unwrap())
                 .with_handshake_timeout(Duration::from_secs(300))
                 .with_metrics(&mut registry)
+                .unwrap()
                 .dangerous()
                 .with_close_time(Duration::from_secs(300));
             let mut transport = authenticated(config).with_executor(|task| drop(tokio::spawn(task)));
@@ -556,7 +560,7 @@ mod held {
     fn without_descriptors_strangers_go_and_with_them_back_it_accepts_within_a_second() {
         alone(async {
             let mut registry = Registry::default();
-            let config_of_two = config(2).with_metrics(&mut registry);
+            let config_of_two = config(2).with_metrics(&mut registry).unwrap();
             let mut transport = authenticated(config_of_two);
             transport
                 .listen_on(ListenerId::next(), "/ip4/127.0.0.1/tcp/0/tls".parse().unwrap())

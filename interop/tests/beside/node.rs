@@ -60,7 +60,7 @@ impl Node {
                 let config = libp2p_knock::Config::new(key)?
                     .with_admission(gate.knock())
                     .with_secured_hook(gate.secured())
-                    .with_metrics(&mut registry);
+                    .with_metrics(&mut registry)?;
                 Ok(manager.count(gate.transport(libp2p_knock::tokio::Transport::new(config))))
             })
             .unwrap()

@@ -335,7 +335,8 @@ async fn one_turn_accepts_at_most_64_sockets_and_opens_at_most_8_knocks_and_asks
     let config = config(2)
         .with_max_openings(100_000.try_into().unwrap())
         .unwrap()
-        .with_metrics(&mut registry);
+        .with_metrics(&mut registry)
+        .unwrap();
     let mut transport = libp2p_knock::Authenticated::new(flood, config);
     let opened = |registry: &_| crate::metrics::value(registry, "libp2p_knock_knocks_total{outcome=\"refused_noise\"}");
     for turn in 0..100 {

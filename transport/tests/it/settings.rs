@@ -3,6 +3,7 @@
 use crate::common::*;
 use libp2p_core::Transport as _;
 use libp2p_core::transport::{ListenerId, TransportError};
+use libp2p_knock::unanswered::Heard;
 use libp2p_knock::{ConfigError, Error, Failure, Mode, Network, Stage, Version};
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ async fn a_knock_for_frames_meets_silence_where_a_muxer_follows() {
             .dial(listener.address.clone(), dialer())
             .unwrap();
         let failure = soon("the dial", dial).await.unwrap_err();
-        assert!(matches!(failure.error(), Error::Closed), "{failure:?}");
+        assert_eq!(*unanswered(&failure).heard(), Heard::Closed);
         listener.nothing_for(Duration::from_millis(50)).await;
 
         // The same configuration without a muxer.

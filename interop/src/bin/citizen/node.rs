@@ -88,7 +88,7 @@ impl Node {
                     .with_known_prefixes_file(args.state.join("known"))
                     .with_admission(gate.knock())
                     .with_secured_hook(gate.secured())
-                    .with_metrics(&mut registry);
+                    .with_metrics(&mut registry)?;
                 Ok(manager.count(gate.transport(libp2p_knock::tokio::Transport::new(config))))
             })?
             .with_behaviour(|key| Ok(Behaviour::new(key, args.still, &gate, connmgr, &manager)?))?
