@@ -315,6 +315,7 @@ impl Shared {
         tracing::debug!(
             %stage,
             rule = reason.rule(),
+            detail = reason.detail(),
             peer = peer.map(tracing::field::display),
             remote = link.remote.map(tracing::field::display),
             "denied"

@@ -50,9 +50,17 @@ pub use gater::{ConnectionGater, Explanation, Observation};
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub use registered::AlreadyRegistered;
 pub use rules::{
-    Admission, Caps, Change, Cidr, CidrError, Edits, FileError, LineError, Member, Prefixes, Rate, Rule, RuleError,
-    Rules, SaveError, Standing, Subject, Warning,
+    Admission, Caps, Change, Cidr, CidrError, Edits, FileError, LineError, ListError, ListFormat, Member, NetworkList,
+    Prefixes, Rate, Rule, RuleError, Rules, SaveError, Standing, Subject, Warning,
 };
 pub use transport::{Gated, Transport};
 pub use upgrade::{Asking, Upgrade};
 pub use verdict::{Denied, Reason, Stage, Verdict};
+
+// What this crate's own types are made of, in the versions that they are.
+pub use libp2p_core::{self, Endpoint, Multiaddr};
+pub use libp2p_identity::{self, PeerId};
+pub use libp2p_swarm::{self, ConnectionId};
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use prometheus_client;

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The stages of a connection's life, in their order.
@@ -106,6 +106,17 @@ enum Repr {
     /// Said so often, on so many threads, that counting who has it would be felt.
     Fixed(&'static Said),
     Own(Arc<Said>),
+    /// Said as often, and of many rules each.
+    Line(Arc<Line<dyn fmt::Display + Send + Sync>>),
+}
+
+/// A line of rules that said no. It becomes text when it is read: of what is refused in a flood,
+/// hardly anything is.
+struct Line<D: ?Sized> {
+    rule: &'static str,
+    retry_after: Option<Duration>,
+    text: OnceLock<String>,
+    line: D,
 }
 
 #[derive(Clone)]
@@ -152,6 +163,19 @@ impl Reason {
         Self(Repr::Fixed(said))
     }
 
+    /// One whose detail is `line`, which is displayed when the detail is asked for.
+    pub(crate) fn of_line<D>(rule: &'static str, retry_after: Option<Duration>, line: D) -> Self
+    where
+        D: fmt::Display + Send + Sync + 'static,
+    {
+        Self(Repr::Line(Arc::new(Line {
+            rule,
+            retry_after,
+            text: OnceLock::new(),
+            line,
+        })))
+    }
+
     /// A reason that carries `error`, for [`Reason::downcast_ref`].
     pub fn with_error<E>(rule: impl Into<Cow<'static, str>>, error: E) -> Self
     where
@@ -177,28 +201,41 @@ impl Reason {
 
     /// The rule that said no.
     pub fn rule(&self) -> &str {
-        &self.said().rule
+        match &self.0 {
+            Repr::Fixed(said) => &said.rule,
+            Repr::Own(said) => &said.rule,
+            Repr::Line(line) => line.rule,
+        }
     }
 
-    /// The sentence, if there is one.
+    /// The sentence, if there is one. That of [`Rules`](crate::Rules) is, or ends with, the line of
+    /// the rules' file that said no, its note included.
     pub fn detail(&self) -> Option<&str> {
-        self.said().detail.as_deref()
+        match &self.0 {
+            Repr::Fixed(said) => said.detail.as_deref(),
+            Repr::Own(said) => said.detail.as_deref(),
+            Repr::Line(line) => Some(line.text.get_or_init(|| line.line.to_string())),
+        }
     }
 
     /// For how long it is no use to try again, if the rule knows.
     pub fn retry_after(&self) -> Option<Duration> {
-        self.said().retry_after
+        match &self.0 {
+            Repr::Fixed(said) => said.retry_after,
+            Repr::Own(said) => said.retry_after,
+            Repr::Line(line) => line.retry_after,
+        }
     }
 
     /// The policy's own error, if it gave one and it is an `E`.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
-        self.said().payload.as_ref()?.any.downcast_ref()
+        self.payload()?.any.downcast_ref()
     }
 
-    fn said(&self) -> &Said {
+    fn payload(&self) -> Option<&Payload> {
         match &self.0 {
-            Repr::Fixed(said) => said,
-            Repr::Own(said) => said,
+            Repr::Own(said) => said.payload.as_ref(),
+            Repr::Fixed(_) | Repr::Line(_) => None,
         }
     }
 
@@ -206,6 +243,12 @@ impl Reason {
         let mut own = match self.0 {
             Repr::Fixed(said) => Arc::new(said.clone()),
             Repr::Own(said) => said,
+            Repr::Line(line) => Arc::new(Said {
+                rule: Cow::Borrowed(line.rule),
+                detail: Some(Cow::Owned(line.line.to_string())),
+                retry_after: line.retry_after,
+                payload: None,
+            }),
         };
         change(Arc::make_mut(&mut own));
         Self(Repr::Own(own))
@@ -220,11 +263,11 @@ impl fmt::Debug for Reason {
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.said().rule)?;
-        if let Some(detail) = &self.said().detail {
+        f.write_str(self.rule())?;
+        if let Some(detail) = self.detail() {
             write!(f, ": {detail}")?;
         }
-        if let Some(payload) = &self.said().payload {
+        if let Some(payload) = self.payload() {
             write!(f, ": {}", payload.error)?;
         }
         Ok(())
@@ -310,7 +353,6 @@ impl fmt::Display for Denied {
 
 impl Error for Denied {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        let payload = self.reason.said().payload.as_ref()?;
-        Some(&*payload.error)
+        Some(&*self.reason.payload()?.error)
     }
 }

@@ -256,7 +256,7 @@ fn a_swarm_that_goes_while_its_policy_panics_gives_its_places_back() {
     let (faulty, rules) = (Faulty::default(), Rules::new());
     let changed = rules.change(|change| {
         change.caps(Caps::new().with_total(1));
-        Ok::<_, libp2p_gater::RuleError>(())
+        Ok(())
     });
     changed.unwrap();
     let gate = Gate::new(FirstWins::new().with(faulty.clone()).with(rules));
