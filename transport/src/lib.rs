@@ -51,8 +51,8 @@ mod recent;
 #[cfg(feature = "metrics")]
 mod registered;
 mod replace;
-mod steps;
 mod secret_file;
+mod steps;
 mod timer;
 pub mod unanswered;
 mod user_code;

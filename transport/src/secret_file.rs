@@ -21,8 +21,8 @@ pub enum SecretFileError {
     },
     /// Other users than its owner can read or write it, so the secret may be known.
     #[error(
-        "{}: mode {mode:04o} of group {group} lets others in: expected 0600, or 0640 or 0440 of a group of this process \
-         (chmod 600 {}, and a new secret if others could read it)",
+        "{}: mode {mode:04o} of group {group} lets others in: expected 0600, or 0640 or 0440 of a group of this process, \
+         and a new secret if others could read it. To mend the mode: chmod 600 {}",
         path.display(),
         for_a_shell(path)
     )]

@@ -46,7 +46,7 @@ fn what_mends_a_key_file_can_be_pasted() {
     let refused = output(dir.path(), &["run", "--key", &key]);
     assert!(!refused.status.success());
     let said = stderr(&refused);
-    let (_, line) = said.trim().split_once("To mend that: ").unwrap();
+    let (_, line) = said.trim().split_once("To mend the mode: ").unwrap();
     assert!(pasted(dir.path(), line).status().unwrap().success(), "{line}");
     Running::start(dir.path(), &[&ANY_PORT[..], &["--key", &key]].concat());
 }

@@ -44,7 +44,10 @@ pub(crate) async fn first() -> Scrape {
     let mut registry = Registry::default();
     let keypair = Keypair::ed25519_from_bytes([7; 32]).unwrap();
     // What is registered stays in the registry, whatever becomes of the configuration.
-    let _knock = libp2p_knock::Config::new(&keypair).unwrap().with_metrics(&mut registry).unwrap();
+    let _knock = libp2p_knock::Config::new(&keypair)
+        .unwrap()
+        .with_metrics(&mut registry)
+        .unwrap();
     let gate = Gate::new(Rules::new()).with_metrics(&mut registry).unwrap();
     let config = libp2p_connmgr::Config::new(160, 192).unwrap();
     let manager = libp2p_connmgr::new(config.with_metrics(&mut registry).unwrap());
