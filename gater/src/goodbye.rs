@@ -24,7 +24,7 @@ mod behaviour;
 mod handler;
 mod message;
 
-pub use back_off::BackedOff;
+pub use back_off::{BackedOff, denied_for};
 pub use behaviour::{Behaviour, Config, Event};
 pub use handler::{FromHandler, Handler, Said};
 pub use message::{Code, Goodbye};

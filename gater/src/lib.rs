@@ -11,6 +11,7 @@ mod transport;
 mod upgrade;
 
 // What serves all of them.
+mod admission;
 mod error;
 mod joins;
 mod metrics;
@@ -51,3 +52,11 @@ pub use rules::{
 pub use transport::{Gated, Transport};
 pub use upgrade::{Asking, Upgrade};
 pub use verdict::{Denied, Reason, Stage, Verdict};
+
+// Types of other crates in public signatures.
+pub use libp2p_core::transport::ListenerId;
+pub use libp2p_core::{ConnectedPoint, Endpoint, Multiaddr};
+pub use libp2p_identity::{Keypair, PeerId};
+pub use libp2p_swarm::{ConnectionDenied, ConnectionId, DialError, ListenError};
+#[cfg(feature = "metrics")]
+pub use prometheus_client;

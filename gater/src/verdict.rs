@@ -3,7 +3,6 @@
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
 use libp2p_swarm::{ConnectionDenied, ConnectionId, DialError, ListenError};
-use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
@@ -113,7 +112,7 @@ pub(crate) struct Said {
     rule: Cow<'static, str>,
     detail: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
-    payload: Option<Payload>,
+    payload: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl Said {
@@ -126,13 +125,6 @@ impl Said {
             payload: None,
         }
     }
-}
-
-/// A reason of the policy's own, as itself and as an error.
-#[derive(Clone)]
-struct Payload {
-    any: Arc<dyn Any + Send + Sync>,
-    error: Arc<dyn Error + Send + Sync>,
 }
 
 impl Reason {
@@ -157,12 +149,11 @@ impl Reason {
     where
         E: Error + Send + Sync + 'static,
     {
-        let error = Arc::new(error);
-        let payload = Payload {
-            any: error.clone(),
-            error,
-        };
-        Self::new(rule).changed(|said| said.payload = Some(payload))
+        Self::with_boxed(rule, Box::new(error))
+    }
+
+    pub(crate) fn with_boxed(rule: impl Into<Cow<'static, str>>, error: Box<dyn Error + Send + Sync>) -> Self {
+        Self::new(rule).changed(|said| said.payload = Some(error.into()))
     }
 
     /// Adds a sentence for people: which entry of the rule, which figure.
@@ -192,7 +183,7 @@ impl Reason {
 
     /// The policy's own error, if it gave one and it is an `E`.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
-        self.said().payload.as_ref()?.any.downcast_ref()
+        self.said().payload.as_ref()?.downcast_ref()
     }
 
     fn said(&self) -> &Said {
@@ -225,7 +216,7 @@ impl fmt::Display for Reason {
             write!(f, ": {detail}")?;
         }
         if let Some(payload) = &self.said().payload {
-            write!(f, ": {}", payload.error)?;
+            write!(f, ": {payload}")?;
         }
         Ok(())
     }
@@ -311,6 +302,6 @@ impl fmt::Display for Denied {
 impl Error for Denied {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         let payload = self.reason.said().payload.as_ref()?;
-        Some(&*payload.error)
+        Some(&**payload)
     }
 }

@@ -72,6 +72,16 @@ pub use tls::CertificateRefusal;
 pub use transport::Transport;
 pub use user_code::HookPanicked;
 
+// Types of other crates in public signatures.
+pub use futures::future::BoxFuture;
+pub use libp2p_core::{ConnectedPoint, Endpoint, Multiaddr};
+pub use libp2p_identity::{Keypair, PeerId};
+#[cfg(feature = "tokio")]
+pub use libp2p_tcp;
+#[cfg(feature = "metrics")]
+pub use prometheus_client;
+pub use rustls::KeyLog;
+
 /// For this workspace's benchmarks and fuzzers. Unstable.
 #[cfg(feature = "internals")]
 #[doc(hidden)]

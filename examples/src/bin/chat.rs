@@ -94,7 +94,7 @@ async fn main() -> Result<()> {
                 None => break,
             },
             line = lines.recv() => match line {
-                Some(line) => stream.send(line),
+                Some(line) => _ = stream.send(line),
                 None => break,
             },
             _ = watch.tick() => {
