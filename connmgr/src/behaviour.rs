@@ -366,6 +366,7 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
+        self.shared.polled();
         self.poll_pressure(cx);
         // Once in a poll: handles that are called all the time wake the Swarm again, and it has its
         // turn between.

@@ -217,15 +217,13 @@ impl Behaviour {
             link.parts.knocks = false;
         }
         if asked.is_none() {
-            let verdict = shared.ask(Hook::Secured, |policy| {
+            shared.ask_about(Stage::Secured, Hook::Secured, peer, &link, |policy| {
                 policy.intercept_secured(&Secured::new(peer, link))
-            });
-            shared.settle(Stage::Secured, Some(peer), &link, verdict)?;
+            })?;
         }
-        let verdict = shared.ask(Hook::Upgraded, |policy| {
+        shared.ask_about(Stage::Upgraded, Hook::Upgraded, peer, &link, |policy| {
             policy.intercept_upgraded(&Upgraded::new(peer, link))
-        });
-        shared.settle(Stage::Upgraded, Some(peer), &link, verdict)?;
+        })?;
         if let Some(pending) = self.pending.get_mut(&id) {
             pending.parts = Some(link.parts);
         }

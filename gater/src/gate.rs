@@ -1,6 +1,7 @@
 //! The shared object, and the parts that it hands out.
 
 use crate::TransportKind;
+use crate::admission::Admission;
 use crate::behaviour::Behaviour;
 use crate::changes::Changes;
 use crate::context::{Knock, Link, Secured};
@@ -50,6 +51,8 @@ struct Wish {
 pub(crate) struct Shared {
     /// Asked through [`Self::ask`] and [`Self::tell`].
     policy: Box<dyn ConnectionGater>,
+    /// Asked through [`Self::ask_about`], behind the policy.
+    admission: Admission,
     pub(crate) metrics: Metrics,
     panics: HookPanics,
     /// How often the policy, or somebody for it, has said that it was tightened.
@@ -85,6 +88,7 @@ impl Gate {
         let bells: Vec<Changes> = policy.changes();
         let shared = Arc::new(Shared {
             policy: Box::new(policy),
+            admission: Admission::default(),
             metrics: Metrics::none(),
             panics: HookPanics::default(),
             tightened: AtomicU64::new(0),
@@ -133,6 +137,26 @@ impl Gate {
         self
     }
 
+    /// Asks `hook` as well, behind the policy and whatever that says: what
+    /// `libp2p_connmgr::Manager::hard_cap` gives, over every transport under this gate. Several are
+    /// asked in the order in which they were added, and all of them have to allow.
+    ///
+    /// It is asked at [`Stage::Knock`], and about inbound connections at [`Stage::Secured`] and
+    /// [`Stage::Upgraded`] where both ends are known: up to three times about one connection, so it
+    /// must count nothing and change nothing. If it denies, the rule is `admission`, and
+    /// [`Reason::downcast_ref`](crate::Reason::downcast_ref) finds its error. It runs where the
+    /// policy does at that stage, and a panic is a denial.
+    ///
+    /// All clones of the gate and the parts that they have handed out ask it from now on. So a gate
+    /// can be made first, then a manager with [`Self::closer`], and then the manager's cap added.
+    pub fn with_admission(
+        self,
+        hook: impl Fn(&PeerId, &ConnectedPoint) -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync + 'static,
+    ) -> Self {
+        self.0.admission.add(hook);
+        self
+    }
+
     /// Counts every decision in `registry`, `libp2p_gater_decisions_total` by stage, verdict and
     /// rule; and the goodbyes of all behaviours of this gate, under `libp2p_gater_goodbye`.
     ///
@@ -177,8 +201,8 @@ impl Gate {
         move |peer, point| {
             let link = Link::of(point);
             shared.part_asks();
-            let verdict = shared.ask(Hook::Knock, |policy| policy.intercept_knock(&Knock::new(peer, link)));
-            Ok(shared.settle(Stage::Knock, Some(peer), &link, verdict)?)
+            let question = |policy: &dyn ConnectionGater| policy.intercept_knock(&Knock::new(peer, link));
+            Ok(shared.ask_about(Stage::Knock, Hook::Knock, peer, &link, question)?)
         }
     }
 
@@ -272,6 +296,26 @@ impl Shared {
             .unwrap_or_else(Verdict::panicked)
     }
 
+    /// Asks the policy, and then the admission hooks, about a peer that is known.
+    pub(crate) fn ask_about(
+        &self,
+        stage: Stage,
+        hook: Hook,
+        peer: &PeerId,
+        link: &Link<'_>,
+        question: impl FnOnce(&dyn ConnectionGater) -> Verdict,
+    ) -> Result<(), Denied> {
+        let mut verdict = self.ask(hook, question);
+        if !verdict.is_deny() {
+            match self.call(hook, || self.admission.ask(stage, peer, link)) {
+                Some(Ok(())) => {}
+                Some(Err(reason)) => verdict = Verdict::Deny(reason),
+                None => verdict = Verdict::panicked(),
+            }
+        }
+        self.settle(stage, Some(peer), link, verdict)
+    }
+
     /// Tells the policy what has happened.
     pub(crate) fn tell(&self, observation: &Observation<'_>) {
         self.call(Hook::Observe, || self.policy.observe(observation));
@@ -332,10 +376,9 @@ impl Shared {
     pub(crate) fn ask_secured(&self, peer: &PeerId, link: &Link<'_>) -> Result<(), Denied> {
         self.part_asks();
         let version = self.version();
-        let verdict = self.ask(Hook::Secured, |policy| {
+        self.ask_about(Stage::Secured, Hook::Secured, peer, link, |policy| {
             policy.intercept_secured(&Secured::new(peer, *link))
-        });
-        self.settle(Stage::Secured, Some(peer), link, verdict)?;
+        })?;
         self.note(|joins| joins.proven(version, peer, link));
         Ok(())
     }

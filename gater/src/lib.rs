@@ -11,6 +11,7 @@ mod transport;
 mod upgrade;
 
 // What serves all of them.
+mod admission;
 mod error;
 mod joins;
 mod metrics;
@@ -58,9 +59,10 @@ pub use upgrade::{Asking, Upgrade};
 pub use verdict::{Denied, Reason, Stage, Verdict};
 
 // What this crate's own types are made of, in the versions that they are.
-pub use libp2p_core::{self, Endpoint, Multiaddr};
-pub use libp2p_identity::{self, PeerId};
-pub use libp2p_swarm::{self, ConnectionId};
+pub use libp2p_core::transport::ListenerId;
+pub use libp2p_core::{self, ConnectedPoint, Endpoint, Multiaddr};
+pub use libp2p_identity::{self, Keypair, PeerId};
+pub use libp2p_swarm::{self, ConnectionDenied, ConnectionId, DialError, ListenError};
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub use prometheus_client;

@@ -3,7 +3,6 @@
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
 use libp2p_swarm::{ConnectionDenied, ConnectionId, DialError, ListenError};
-use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
@@ -124,7 +123,7 @@ pub(crate) struct Said {
     rule: Cow<'static, str>,
     detail: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
-    payload: Option<Payload>,
+    payload: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl Said {
@@ -137,13 +136,6 @@ impl Said {
             payload: None,
         }
     }
-}
-
-/// A reason of the policy's own, as itself and as an error.
-#[derive(Clone)]
-struct Payload {
-    any: Arc<dyn Any + Send + Sync>,
-    error: Arc<dyn Error + Send + Sync>,
 }
 
 impl Reason {
@@ -181,12 +173,11 @@ impl Reason {
     where
         E: Error + Send + Sync + 'static,
     {
-        let error = Arc::new(error);
-        let payload = Payload {
-            any: error.clone(),
-            error,
-        };
-        Self::new(rule).changed(|said| said.payload = Some(payload))
+        Self::with_boxed(rule, Box::new(error))
+    }
+
+    pub(crate) fn with_boxed(rule: impl Into<Cow<'static, str>>, error: Box<dyn Error + Send + Sync>) -> Self {
+        Self::new(rule).changed(|said| said.payload = Some(error.into()))
     }
 
     /// Adds a sentence for people: which entry of the rule, which figure.

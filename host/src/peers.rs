@@ -11,7 +11,7 @@ use crate::engine::peer::{Outbound, Peer, Ticket};
 use crate::engine::slots::Slots;
 use crate::error::{OpenError, SignError, UpdateError};
 use crate::limits::{Limits, MAX_PEERS_PER_HOST, MAX_STREAM_NAME_LENGTH, Priority};
-use crate::message::Inbound;
+use crate::message::{Inbound, Sent};
 use crate::user_code::Hook;
 use bytes::Bytes;
 pub(crate) use lease::Lease;
@@ -412,10 +412,11 @@ impl Shared {
         self.counters.rawconn_rate_limit_capacity.set(capacity);
     }
 
-    pub(crate) fn send(&self, ticket: Ticket, outbound: Outbound, payload: Bytes) {
+    pub(crate) fn send(&self, ticket: Ticket, outbound: Outbound, payload: Bytes) -> Sent {
         let mut state = self.lock();
-        state.peer.send(ticket, outbound, payload);
+        let sent = state.peer.send(ticket, outbound, payload);
         state.nudge();
+        sent
     }
 
     pub(crate) fn poll_recv(&self, ticket: Ticket, cx: &Context<'_>) -> Poll<Option<Inbound>> {

@@ -87,6 +87,48 @@ pub use transport::Transport;
 pub use unanswered::Unanswered;
 pub use user_code::HookPanicked;
 
+// Types of other crates in public signatures.
+pub use futures::future::BoxFuture;
+pub use libp2p_core::{ConnectedPoint, Endpoint, Multiaddr};
+pub use libp2p_identity::{Keypair, PeerId};
+#[cfg(feature = "tokio")]
+pub use libp2p_tcp;
+#[cfg(feature = "metrics")]
+pub use prometheus_client;
+pub use rustls::KeyLog;
+
+/// Behind another transport the builder has no `with_quic`, and behind DNS no other transport, as
+/// the README says:
+///
+/// ```compile_fail
+/// let _ = libp2p::SwarmBuilder::with_new_identity()
+///     .with_tokio()
+///     .with_other_transport(|key| Ok(libp2p_knock::tokio::Transport::new(libp2p_knock::Config::new(key)?)))
+///     .unwrap()
+///     .with_quic();
+/// ```
+///
+/// ```compile_fail
+/// let _ = libp2p::SwarmBuilder::with_new_identity()
+///     .with_tokio()
+///     .with_quic()
+///     .with_dns()
+///     .unwrap()
+///     .with_other_transport(|key| Ok(libp2p_knock::tokio::Transport::new(libp2p_knock::Config::new(key)?)));
+/// ```
+///
+/// ```
+/// let _ = libp2p::SwarmBuilder::with_new_identity()
+///     .with_tokio()
+///     .with_quic()
+///     .with_other_transport(|key| Ok(libp2p_knock::tokio::Transport::new(libp2p_knock::Config::new(key)?)))
+///     .unwrap()
+///     .with_dns()
+///     .unwrap();
+/// ```
+#[cfg(all(doctest, feature = "tokio"))]
+struct OrderOfTheBuilder;
+
 /// For this workspace's benchmarks and fuzzers. Unstable.
 #[cfg(feature = "internals")]
 #[doc(hidden)]

@@ -26,7 +26,6 @@ use libp2p_swarm::{
 };
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use web_time::Instant;
@@ -112,7 +111,7 @@ impl Behaviour {
     }
 
     /// Protects wanted peers with `manager`, under the tag `"persistent"`, for as long as they are wanted.
-    pub fn with_manager(self, manager: Arc<dyn ConnManager>) -> Self {
+    pub fn with_manager(self, manager: impl ConnManager + 'static) -> Self {
         const TAG: &str = "persistent";
         self.with_protection(move |peer, wanted| {
             if wanted {

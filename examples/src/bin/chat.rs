@@ -10,7 +10,7 @@
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use knock_host::discovery::StaticList;
-use knock_host::{Host, HostConfig, Limits};
+use knock_host::{Host, HostConfig, Limits, Sent};
 use libp2p::identity::Keypair;
 use sha2::{Digest as _, Sha256};
 use std::net::SocketAddr;
@@ -129,7 +129,9 @@ async fn main() -> Result<()> {
                     println!("! not sent: {} bytes, expected at most {LONGEST}", line.len());
                 }
                 Some(line) => {
-                    stream.send(line.to_owned());
+                    if stream.send(line) == Sent::Displaced {
+                        println!("! not sent: an older line, as {WAITING} wait already");
+                    }
                 }
             },
             _ = watch.tick() => {

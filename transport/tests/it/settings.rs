@@ -82,3 +82,46 @@ async fn a_knock_for_frames_meets_silence_where_a_muxer_follows() {
         listener.upgraded().await.unwrap();
     }
 }
+
+/// A program that depends on this crate alone can name what its signatures name.
+mod foreign {
+    #[cfg(feature = "tokio")]
+    use libp2p_knock::libp2p_tcp::Config as Tcp;
+    #[cfg(feature = "metrics")]
+    use libp2p_knock::prometheus_client::registry::Registry;
+    use libp2p_knock::{BoxFuture, Config, ConnectedPoint, Denial, Endpoint, KeyLog, Keypair, Multiaddr, PeerId};
+    use std::sync::Arc;
+
+    #[derive(Debug)]
+    struct Log;
+
+    impl KeyLog for Log {
+        fn log(&self, _: &str, _: &[u8], _: &[u8]) {}
+    }
+
+    fn admit(_: &PeerId, point: &ConnectedPoint) -> Result<(), Denial> {
+        match point.to_endpoint() {
+            Endpoint::Listener => Ok(()),
+            Endpoint::Dialer => Err("only callers are asked about".into()),
+        }
+    }
+
+    fn spawn(task: BoxFuture<'static, ()>) {
+        drop(task);
+    }
+
+    #[tokio::test]
+    async fn types_of_other_crates_in_public_signatures_have_names_here() {
+        let key = Keypair::generate_ed25519();
+        let config = Config::new(&key).unwrap().with_admission(admit);
+        #[cfg(feature = "metrics")]
+        let config = config.with_metrics(&mut Registry::default());
+        let config = config.dangerous().with_key_log(Arc::new(Log));
+        let memory = libp2p_core::transport::MemoryTransport::default();
+        drop(libp2p_knock::Transport::new(memory, config.clone()).with_executor(spawn));
+        #[cfg(feature = "tokio")]
+        drop(libp2p_knock::tokio::Transport::with_tcp(Tcp::default(), config));
+        let address: Multiaddr = "/ip4/127.0.0.1/tcp/1/tls".parse().unwrap();
+        assert!(libp2p_knock::is_knock_address(&address));
+    }
+}
