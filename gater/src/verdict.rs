@@ -220,12 +220,12 @@ impl Reason {
 
     /// The policy's own error, if it gave one and it is an `E`.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
-        self.payload()?.any.downcast_ref()
+        self.payload()?.downcast_ref()
     }
 
-    fn payload(&self) -> Option<&Payload> {
+    fn payload(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         match &self.0 {
-            Repr::Own(said) => said.payload.as_ref(),
+            Repr::Own(said) => said.payload.as_deref(),
             Repr::Fixed(_) | Repr::Line(_) => None,
         }
     }
@@ -259,7 +259,7 @@ impl fmt::Display for Reason {
             write!(f, ": {detail}")?;
         }
         if let Some(payload) = self.payload() {
-            write!(f, ": {}", payload.error)?;
+            write!(f, ": {payload}")?;
         }
         Ok(())
     }
@@ -344,6 +344,6 @@ impl fmt::Display for Denied {
 
 impl Error for Denied {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&*self.reason.payload()?.error)
+        Some(self.reason.payload()?)
     }
 }

@@ -115,7 +115,7 @@ mod foreign {
         let key = Keypair::generate_ed25519();
         let config = Config::new(&key).unwrap().with_admission(admit);
         #[cfg(feature = "metrics")]
-        let config = config.with_metrics(&mut Registry::default());
+        let config = config.with_metrics(&mut Registry::default()).unwrap();
         let config = config.dangerous().with_key_log(Arc::new(Log));
         let memory = libp2p_core::transport::MemoryTransport::default();
         drop(libp2p_knock::Transport::new(memory, config.clone()).with_executor(spawn));
