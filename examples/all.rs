@@ -1,5 +1,5 @@
-//! A room: every line of stdin goes to all members, over gossipsub. All plugins of this workspace in one program: which
-//! goes where, and why there.
+//! A room: every line of stdin goes to all members, over gossipsub. All plugins of this workspace in
+//! one program: which goes where, and why there.
 //!
 //! `all/stock.rs` is the same program without them, and `all/stock-to-all.diff` is what it takes.
 
@@ -207,7 +207,8 @@ fn room() -> gossipsub::IdentTopic {
 }
 
 fn swarm(key: Keypair, rules: &Rules, most: usize, registry: &mut Registry) -> Result<(Swarm<Behaviour>, Manager)> {
-    // Each needs the other: what the manager trims is told why by the gate, and the gate asks the manager for room.
+    // Each needs the other: the gate tells the peers that the manager trims why, and the manager
+    // tells the gate whether there is room.
     let gate = Gate::new(rules.clone()).with_metrics(registry);
     let config = libp2p_connmgr::Config::new(most / 2, most * 3 / 4)?
         .with_hard_limit(most)?
@@ -218,7 +219,7 @@ fn swarm(key: Keypair, rules: &Rules, most: usize, registry: &mut Registry) -> R
 
     let swarm = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        // Round each transport the gate's wrapper, and round that the one that counts for the manager.
+        // The gate's wrapper goes round each transport, and the manager's, which counts, round that.
         .with_other_transport(|key| {
             let stock = tcp::tokio::Transport::new(tcp::Config::default())
                 .upgrade(Version::V1Lazy)

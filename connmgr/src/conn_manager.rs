@@ -7,8 +7,8 @@ use futures::future::{BoxFuture, FutureExt as _, ready};
 use libp2p_identity::PeerId;
 use std::sync::Arc;
 
-/// A connection manager, as libraries see it that tag and protect peers. [`Manager`](crate::Manager) is one, and so is an `Arc` or
-/// a `Box` of one.
+/// A connection manager, as libraries see it that tag and protect peers.
+/// [`Manager`](crate::Manager) is one, and so is an `Arc` or a `Box` of one.
 ///
 /// All methods are quick and take effect before they return; none waits for the Swarm.
 pub trait ConnManager: Send + Sync {
@@ -18,8 +18,9 @@ pub trait ConnManager: Send + Sync {
     /// Removes the tag. Without it nothing happens.
     fn untag_peer(&self, peer: &PeerId, tag: &str);
 
-    /// Gives the peer under `tag` what `upsert` makes of its value there, 0 if it has none. `upsert` may be called again if another
-    /// thread changes the tag meanwhile, and may call the manager. [`Manager`](crate::Manager)'s own takes the closure itself.
+    /// Gives the peer under `tag` what `upsert` makes of its value there, 0 if it has none. `upsert`
+    /// may be called again if another thread changes the tag meanwhile, and may call the manager.
+    /// [`Manager`](crate::Manager)'s own takes the closure itself.
     fn upsert_tag(&self, peer: &PeerId, tag: &str, upsert: &mut dyn FnMut(i64) -> i64);
 
     /// What is known of the peer, if anything.

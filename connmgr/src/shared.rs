@@ -84,7 +84,7 @@ impl Shared {
     /// A sender that is dropped answers with nothing closed.
     pub(crate) fn request(&self, request: Request, answer: oneshot::Sender<Trimmed>) {
         if self.polls() == 0 && self.book.open() + self.book.closing() == 0 {
-            // No Swarm runs yet. Whoever asks may well be who starts it, and waits here.
+            // No Swarm runs yet. The caller may be about to start it, and waits here.
             return drop(answer);
         }
         let mut requests = self.requests();

@@ -1,7 +1,6 @@
-//! A room: every line of stdin goes to all members, over gossipsub. Stock libp2p over TCP, QUIC and relays, with metrics.
-//!
-//! `all.rs`, in the directory above, is the same program with all plugins of this workspace, and `stock-to-all.diff` is
-//! what it takes.
+//! A room: every line of stdin goes to all members, over gossipsub. Stock libp2p over TCP, QUIC and
+//! relays, with metrics. `../all.rs` is the same program with all plugins of this workspace, and
+//! `stock-to-all.diff` is what it takes.
 
 #[path = "../src/bin/node/key.rs"]
 mod key;

@@ -43,8 +43,8 @@ impl Admission {
     }
 }
 
-/// Between which ends, if the hooks are asked at this stage: whoever knocks, and whoever comes in, as soon as both ends
-/// are known.
+/// Between which ends, if the hooks are asked at this stage: about every knock, and about inbound
+/// connections as soon as both ends are known.
 fn point(stage: Stage, link: &Link<'_>) -> Option<ConnectedPoint> {
     match stage {
         Stage::Knock => link.point(),

@@ -124,13 +124,13 @@ impl Behaviour {
         }
     }
 
-    /// Asks `discoverer` for addresses as well, whenever the Swarm dials a peer that there is a stream to. It has to be started
-    /// and closed by whoever made it.
+    /// Asks `discoverer`, or one behind an `Arc`, for addresses as well, whenever the Swarm dials a
+    /// peer that there is a stream to. Its maker has to start and to close it.
     ///
     /// [`Discoverer::find_peer`] is called in the Swarm's own poll: while it runs the whole Swarm
     /// waits. A panic in it finds no address, and is counted ([`Hook::FindPeer`]).
-    pub fn with_discoverer(mut self, discoverer: Arc<dyn Discoverer>) -> Self {
-        self.discoverer = Some(discoverer);
+    pub fn with_discoverer(mut self, discoverer: impl Discoverer) -> Self {
+        self.discoverer = Some(Arc::new(discoverer));
         self
     }
 

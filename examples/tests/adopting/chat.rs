@@ -50,7 +50,7 @@ async fn neighbours_find_each_other_and_chat() {
                 event = one.select_next_some() => (0, event),
                 event = two.select_next_some() => (1, event),
                 _ = again.tick() => {
-                    // Until there is somebody who listens.
+                    // Until the other one listens.
                     let _ = one.behaviour_mut().gossipsub.publish(gossipsub::IdentTopic::new("test-net"), "hello");
                     continue;
                 }

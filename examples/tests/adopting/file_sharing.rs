@@ -43,7 +43,7 @@ fn dial(swarm: &mut Swarm<Behaviour>, peer: PeerId, address: &Multiaddr) {
     swarm.dial(address.clone().with(Protocol::P2p(peer))).unwrap();
 }
 
-/// Answers who asks for the file, for ever.
+/// Answers every request for the file, for ever.
 async fn run(mut swarm: Swarm<Behaviour>) {
     loop {
         if let SwarmEvent::Behaviour(BehaviourEvent::RequestResponse(request_response::Event::Message {

@@ -1,5 +1,6 @@
-//! What "Adopting it in an existing program" says, line by line, on programs as rust-libp2p's examples are: each is that
-//! example with the one line that the knock takes, and what else it then needs.
+//! What "Adopting it in an existing program" says, line by line, on programs as rust-libp2p's
+//! examples are: each is that example with the one line that the knock takes, and what else it
+//! then needs.
 
 #[cfg(test)]
 mod chat;

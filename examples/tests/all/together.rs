@@ -74,7 +74,7 @@ fn one_program_meets_its_own_kind_by_knock_and_quic_and_stock_ones_by_stock() {
 }
 
 #[test]
-fn a_signal_reloads_the_rules_and_whoever_is_blocked_is_told() {
+fn a_signal_reloads_the_rules_and_the_blocked_peer_is_told() {
     let dir = Node::dir();
     std::fs::write(dir.join("rules"), format!("{HEAD}end\n")).unwrap();
     let mut hub = Node::start_in(dir, ALL, &["--listen", KNOCK, "--rules", "rules"]);
