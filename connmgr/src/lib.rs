@@ -32,6 +32,10 @@ pub mod pressure;
 // Pure.
 mod core;
 
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use registered::AlreadyRegistered;
+
 pub use behaviour::{Behaviour, new};
 pub use config::{Config, ConfigError, KeepAlive, LimitError, TrimTarget};
 pub use conn_manager::{ConnManager, NullConnMgr};
@@ -41,9 +45,6 @@ pub use handle::{HardLimitReached, InUse, Manager, Trimming};
 pub use handler::{Handler, SetKeepAlive};
 pub use info::{Candidate, Class, ConnectionInfo, Count, Counts, Explanation, Info, TagInfo};
 pub use persistent::Behaviour as PersistentPeers;
-#[cfg(feature = "metrics")]
-#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
-pub use registered::AlreadyRegistered;
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use crate::behaviour::Behaviour;
 use crate::changes::Changes;
 use crate::context::{Knock, Link, Secured};
 use crate::gater::{ConnectionGater, Explanation, Observation};
-use crate::goodbye::{Code, Goodbye};
+use crate::goodbye::{self, Code, Goodbye};
 use crate::joins::Joins;
 use crate::metrics::Metrics;
 use crate::transport::Transport;
@@ -50,7 +50,7 @@ struct Wish {
 pub(crate) struct Shared {
     /// Asked through [`Self::ask`] and [`Self::tell`].
     policy: Box<dyn ConnectionGater>,
-    pub(crate) metrics: Metrics,
+    metrics: Metrics,
     panics: HookPanics,
     /// How often the policy, or somebody for it, has said that it was tightened.
     tightened: AtomicU64,
@@ -415,6 +415,11 @@ impl Shared {
             self.joins().clear();
             lock(&self.wanted_closed).clear();
         }
+    }
+
+    /// What the goodbyes of the behaviours are counted in.
+    pub(crate) fn goodbyes(&self) -> goodbye::Metrics {
+        self.metrics.goodbye()
     }
 
     /// Which state of the policy the next answer is of, or of a later one.
