@@ -209,11 +209,11 @@ fn room() -> gossipsub::IdentTopic {
 fn swarm(key: Keypair, rules: &Rules, most: usize, registry: &mut Registry) -> Result<(Swarm<Behaviour>, Manager)> {
     // Each needs the other: the gate tells the peers that the manager trims why, and the manager
     // tells the gate whether there is room.
-    let gate = Gate::new(rules.clone()).with_metrics(registry);
+    let gate = Gate::new(rules.clone()).with_metrics(registry)?;
     let config = libp2p_connmgr::Config::new(most / 2, most * 3 / 4)?
         .with_hard_limit(most)?
         .with_closer(gate.closer())
-        .with_metrics(registry);
+        .with_metrics(registry)?;
     let (connmgr, manager) = libp2p_connmgr::new(config);
     let gate = gate.with_admission(manager.hard_cap());
 
@@ -231,7 +231,7 @@ fn swarm(key: Keypair, rules: &Rules, most: usize, registry: &mut Registry) -> R
             let config = libp2p_knock::Config::new(key)?
                 .with_admission(gate.knock())
                 .with_secured_hook(gate.secured())
-                .with_metrics(registry);
+                .with_metrics(registry)?;
             Ok(manager.count(gate.transport(libp2p_knock::tokio::Transport::new(config))))
         })?
         .with_other_transport(|key| {

@@ -33,6 +33,10 @@ pub mod pressure;
 // Pure.
 mod core;
 
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use registered::AlreadyRegistered;
+
 pub use behaviour::{Behaviour, new};
 pub use config::{Config, ConfigError, KeepAlive, LimitError, TrimTarget};
 pub use conn_manager::{ConnManager, NullConnMgr};
@@ -42,9 +46,6 @@ pub use handle::{HardLimitReached, InUse, Manager};
 pub use handler::{Handler, SetKeepAlive};
 pub use info::{Candidate, Class, ConnectionInfo, Count, Counts, Explanation, Info, TagInfo};
 pub use persistent::Behaviour as PersistentPeers;
-#[cfg(feature = "metrics")]
-#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
-pub use registered::AlreadyRegistered;
 pub use trimming::{TrimError, Trimming};
 
 // Types of other crates in public signatures.

@@ -84,7 +84,7 @@ impl Behaviour {
         Self {
             seat: gate.0.behaviours_wait.seat(),
             judged: gate.0.version(),
-            goodbye: goodbye::Behaviour::counted(goodbye::Config::default(), gate.0.metrics.goodbye()),
+            goodbye: goodbye::Behaviour::counted(goodbye::Config::default(), gate.0.goodbyes()),
             gate,
             pending: BTreeMap::new(),
             live: BTreeMap::new(),
@@ -99,7 +99,7 @@ impl Behaviour {
     /// Says goodbye, and heeds it, as `config` says. By default a peer that has said goodbye is not dialled for as long as it
     /// asked, at most an hour.
     pub fn with_goodbye(mut self, config: goodbye::Config) -> Self {
-        self.goodbye = goodbye::Behaviour::counted(config, self.gate.0.metrics.goodbye());
+        self.goodbye = goodbye::Behaviour::counted(config, self.gate.0.goodbyes());
         self
     }
 

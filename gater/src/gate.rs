@@ -6,7 +6,7 @@ use crate::behaviour::Behaviour;
 use crate::changes::Changes;
 use crate::context::{Knock, Link, Secured};
 use crate::gater::{ConnectionGater, Explanation, Observation};
-use crate::goodbye::{Code, Goodbye};
+use crate::goodbye::{self, Code, Goodbye};
 use crate::joins::Joins;
 use crate::metrics::Metrics;
 use crate::transport::Transport;
@@ -53,7 +53,7 @@ pub(crate) struct Shared {
     policy: Box<dyn ConnectionGater>,
     /// Asked through [`Self::ask_about`], behind the policy.
     admission: Admission,
-    pub(crate) metrics: Metrics,
+    metrics: Metrics,
     panics: HookPanics,
     /// How often the policy, or somebody for it, has said that it was tightened.
     tightened: AtomicU64,
@@ -459,6 +459,11 @@ impl Shared {
             self.joins().clear();
             lock(&self.wanted_closed).clear();
         }
+    }
+
+    /// What the goodbyes of the behaviours are counted in.
+    pub(crate) fn goodbyes(&self) -> goodbye::Metrics {
+        self.metrics.goodbye()
     }
 
     /// Which state of the policy the next answer is of, or of a later one.

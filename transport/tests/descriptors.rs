@@ -369,6 +369,7 @@ mod held {
             .with_max_waiting(PLACES.try_into().unwrap())
             .with_handshake_timeout(Duration::from_secs(300))
             .with_metrics(&mut registry)
+            .unwrap()
             .dangerous()
             .with_close_time(Duration::from_millis(if removed { 300_000 } else { 500 }));
         let mut transport = authenticated(config).with_executor(|task| drop(tokio::spawn(task)));

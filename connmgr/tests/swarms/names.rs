@@ -43,7 +43,7 @@ async fn types_of_other_crates_in_public_signatures_have_names_here() {
     let now: fn() -> Instant = Instant::now;
     let config = Config::new(1, 2).unwrap().with_clock(now);
     #[cfg(feature = "metrics")]
-    let config = config.with_metrics(&mut Registry::default());
+    let config = config.with_metrics(&mut Registry::default()).unwrap();
     let mine = Mine(libp2p_connmgr::new(config).1);
     let address: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
     let point = ConnectedPoint::Listener {

@@ -9,7 +9,7 @@ use super::rates::Buckets;
 use super::rule::Rule;
 use super::sets::{Admission, Standing};
 use super::snapshot::{Because, Found, Outright, Snapshot};
-use super::{Rules, Shared, lock, names};
+use super::{Rules, Shared, denials, lock};
 use crate::changes::Changes;
 use crate::context::{
     Accept, AddrDial, Direction, Knock, Link, LiveConnection, PeerDial, PendingConnection, Secured, Upgraded,
@@ -18,7 +18,6 @@ use crate::gater::{ConnectionGater, Explanation, Observation};
 use crate::verdict::{Reason, Said, Stage, Verdict};
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,8 +86,8 @@ impl ConnectionGater for Rules {
         self.0.tick()
     }
 
-    fn denial_rules(&self, stage: Stage) -> Vec<Cow<'static, str>> {
-        names::at(stage).map(Cow::Borrowed).collect()
+    fn denial_rules(&self, stage: Stage) -> Vec<std::borrow::Cow<'static, str>> {
+        denials::at(stage).map(Into::into).collect()
     }
 
     fn explain(&self, peer: Option<&PeerId>, address: Option<&Multiaddr>) -> Vec<Explanation> {

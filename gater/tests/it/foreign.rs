@@ -28,7 +28,7 @@ fn admit(gate: &Gate, peer: &PeerId, point: &ConnectedPoint) -> Result<(), Conne
 fn types_of_other_crates_in_public_signatures_have_names_here() {
     let gate = Gate::new(Rules::new());
     #[cfg(feature = "metrics")]
-    let gate = gate.with_metrics(&mut Registry::default());
+    let gate = gate.with_metrics(&mut Registry::default()).unwrap();
     let address: Multiaddr = "/ip4/127.0.0.1/tcp/1/tls".parse().unwrap();
     let point = ConnectedPoint::Listener {
         local_addr: address.clone(),

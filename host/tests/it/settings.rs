@@ -298,7 +298,7 @@ mod foreign {
         assert_eq!(own, key.public().to_peer_id());
         assert_eq!(Bytes::from(Payload::from("text")), Bytes::from_static(b"text"));
         #[cfg(feature = "metrics")]
-        knock_host::metrics::register(&mut Registry::default(), &host);
+        knock_host::metrics::register(&mut Registry::default(), &host).unwrap();
         host.close().await;
     }
 }
