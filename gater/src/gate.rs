@@ -359,7 +359,7 @@ impl Shared {
         tracing::debug!(
             %stage,
             rule = reason.rule(),
-            detail = reason.detail(),
+            detail = reason.detail().as_deref(),
             peer = peer.map(tracing::field::display),
             remote = link.remote.map(tracing::field::display),
             "denied"

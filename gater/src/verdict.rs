@@ -1,13 +1,17 @@
 //! What a policy answers, and what an application finds of it.
 
+use crate::rules::{Cidr, Rule};
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
 use libp2p_swarm::{ConnectionDenied, ConnectionId, DialError, ListenError};
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
+
+/// The rule that a range is one of.
+const BLOCK_NETWORK: &str = "block_network";
 
 /// The stages of a connection's life, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,6 +109,8 @@ enum Repr {
     /// Said so often, on so many threads, that counting who has it would be felt.
     Fixed(&'static Said),
     Own(Arc<Said>),
+    /// A range that blocks: what a flood meets, with nothing to allocate.
+    Network(Cidr),
     /// Said as often, and of many rules each.
     Line(Arc<Line<dyn fmt::Display + Send + Sync>>),
 }
@@ -114,7 +120,6 @@ enum Repr {
 struct Line<D: ?Sized> {
     rule: &'static str,
     retry_after: Option<Duration>,
-    text: OnceLock<String>,
     line: D,
 }
 
@@ -155,6 +160,11 @@ impl Reason {
         Self(Repr::Fixed(said))
     }
 
+    /// The range blocks.
+    pub(crate) const fn of_network(range: Cidr) -> Self {
+        Self(Repr::Network(range))
+    }
+
     /// One whose detail is `line`, which is displayed when the detail is asked for.
     pub(crate) fn of_line<D>(rule: &'static str, retry_after: Option<Duration>, line: D) -> Self
     where
@@ -163,7 +173,6 @@ impl Reason {
         Self(Repr::Line(Arc::new(Line {
             rule,
             retry_after,
-            text: OnceLock::new(),
             line,
         })))
     }
@@ -195,17 +204,19 @@ impl Reason {
         match &self.0 {
             Repr::Fixed(said) => &said.rule,
             Repr::Own(said) => &said.rule,
+            Repr::Network(_) => BLOCK_NETWORK,
             Repr::Line(line) => line.rule,
         }
     }
 
     /// The sentence, if there is one. That of [`Rules`](crate::Rules) is, or ends with, the line of
     /// the rules' file that said no, its note included.
-    pub fn detail(&self) -> Option<&str> {
+    pub fn detail(&self) -> Option<Cow<'_, str>> {
         match &self.0 {
-            Repr::Fixed(said) => said.detail.as_deref(),
-            Repr::Own(said) => said.detail.as_deref(),
-            Repr::Line(line) => Some(line.text.get_or_init(|| line.line.to_string())),
+            Repr::Fixed(said) => said.detail.as_deref().map(Cow::Borrowed),
+            Repr::Own(said) => said.detail.as_deref().map(Cow::Borrowed),
+            Repr::Network(range) => Some(Cow::Owned(Rule::block().network(*range).to_string())),
+            Repr::Line(line) => Some(Cow::Owned(line.line.to_string())),
         }
     }
 
@@ -214,6 +225,7 @@ impl Reason {
         match &self.0 {
             Repr::Fixed(said) => said.retry_after,
             Repr::Own(said) => said.retry_after,
+            Repr::Network(_) => None,
             Repr::Line(line) => line.retry_after,
         }
     }
@@ -226,7 +238,7 @@ impl Reason {
     fn payload(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         match &self.0 {
             Repr::Own(said) => said.payload.as_deref(),
-            Repr::Fixed(_) | Repr::Line(_) => None,
+            Repr::Fixed(_) | Repr::Network(_) | Repr::Line(_) => None,
         }
     }
 
@@ -234,6 +246,12 @@ impl Reason {
         let mut own = match self.0 {
             Repr::Fixed(said) => Arc::new(said.clone()),
             Repr::Own(said) => said,
+            Repr::Network(range) => Arc::new(Said {
+                rule: Cow::Borrowed(BLOCK_NETWORK),
+                detail: Some(Cow::Owned(Rule::block().network(range).to_string())),
+                retry_after: None,
+                payload: None,
+            }),
             Repr::Line(line) => Arc::new(Said {
                 rule: Cow::Borrowed(line.rule),
                 detail: Some(Cow::Owned(line.line.to_string())),

@@ -116,8 +116,13 @@ impl Shared {
         self.current.with(|now| {
             let outright = now.outright(facts);
             // What a flood meets: said at once, where nothing can outrank it.
-            if now.short && (outright.peer.is_some() || outright.network && !outright.ruled) {
-                return said_at_once(now, facts, outright);
+            if now.short {
+                if let Some(peer) = outright.peer {
+                    return Verdict::Deny(blocked(now, Found::Peer(peer)));
+                }
+                if let Some(network) = outright.network.filter(|_| !outright.ruled) {
+                    return Verdict::Deny(Reason::of_network(network));
+                }
             }
             verdict(now, self.decide(now, facts, outright, Tokens::Take))
         })
@@ -174,16 +179,6 @@ fn rated(
         Tokens::Look => buckets.look(these, ip, now),
         Tokens::Take => buckets.take(these, ip, now),
     }
-}
-
-/// Names what blocks outright.
-#[inline(never)]
-fn said_at_once(now: &Snapshot, facts: &Facts<'_>, outright: Outright<'_>) -> Verdict {
-    let network = || now.blocked_network(facts).map(Found::Network);
-    let Some(found) = outright.peer.map(Found::Peer).or_else(network) else {
-        return Verdict::Deny(Reason::new("block_network"));
-    };
-    Verdict::Deny(blocked(now, found))
 }
 
 macro_rules! reasons {
@@ -258,8 +253,8 @@ fn blocked(now: &Snapshot, found: Found<'_>) -> Reason {
     // A note is for the operator's eyes as much as the rest; what goes to the peer is the caller's
     // to choose.
     match found {
-        Found::Peer(peer) => Reason::of_line("block_peer", None, Rule::block().peer(*peer)),
-        Found::Network(network) => Reason::of_line("block_network", None, Rule::block().network(network)),
+        Found::Peer(peer) => Reason::of_line("block_peer", None, Blocks(*peer)),
+        Found::Network(network) => Reason::of_network(network),
         Found::Set(name) => {
             let line = format!("set {name} {}", Standing::Blocked.name());
             Reason::of_line("block_set", None, About("the peer is in a blocked set", line))
@@ -285,6 +280,15 @@ struct About<L>(&'static str, L);
 impl<L: fmt::Display> fmt::Display for About<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.0, self.1)
+    }
+}
+
+/// As a rule about that peer is written.
+struct Blocks(PeerId);
+
+impl fmt::Display for Blocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "block peer {}", self.0)
     }
 }
 

@@ -102,8 +102,8 @@ pub(super) enum Found<'s> {
 pub(super) struct Outright<'s> {
     /// Of those that have part in the connection. Where there is one, addresses are not looked up.
     pub(super) peer: Option<&'s PeerId>,
-    /// Whether an address is.
-    pub(super) network: bool,
+    /// The narrowest range that an address is in.
+    pub(super) network: Option<Cidr>,
     /// Whether rules stand at a range around an address.
     pub(super) ruled: bool,
 }
@@ -149,7 +149,7 @@ impl Snapshot {
     pub(super) fn outright<'s>(&self, facts: &Facts<'s>) -> Outright<'s> {
         let mut outright = Outright {
             peer: None,
-            network: false,
+            network: None,
             ruled: false,
         };
         if !self.blocked.is_empty() {
@@ -185,8 +185,10 @@ impl Snapshot {
 
     #[inline]
     fn look_at(&self, ip: IpAddr, outright: &mut Outright<'_>) {
-        self.networks.around(ip, |_, entry| {
-            outright.network |= entry.blocked;
+        self.networks.around(ip, |range, entry| {
+            if entry.blocked && outright.network.is_none() {
+                outright.network = Some(range);
+            }
             outright.ruled |= entry.rules.is_some();
         });
     }
@@ -236,7 +238,7 @@ impl Snapshot {
             return listed;
         }
         // Looked at again only where there is something to name.
-        if (outright.network || outright.ruled || outright.peer.is_some())
+        if (outright.network.is_some() || outright.ruled || outright.peer.is_some())
             && let Some(parts) = parts
         {
             for ip in parts.ips() {
@@ -283,20 +285,6 @@ impl Snapshot {
                 None => {}
             }
         }
-    }
-
-    /// The narrowest network that blocks an address outright.
-    #[cold]
-    pub(super) fn blocked_network(&self, facts: &Facts<'_>) -> Option<Cidr> {
-        let mut blocked = None;
-        for ip in facts.parts().into_iter().flat_map(Parts::ips) {
-            self.networks.around(ip, |range, entry| {
-                if entry.blocked {
-                    blocked = blocked.or(Some(range));
-                }
-            });
-        }
-        blocked
     }
 
     fn peer<'s>(&'s self, peer: &PeerId, facts: &Facts<'_>, now: &impl Fn() -> SystemTime, listed: &mut Listed<'s>) {

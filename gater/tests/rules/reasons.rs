@@ -182,7 +182,7 @@ fn the_narrowest_network_that_blocks_is_named() {
             change.block(cidr("0.0.0.0/0"))
         })
         .expect("changed");
-    assert_eq!(refusal(&rules).detail(), Some("block network 192.0.2.0/24"));
+    assert_eq!(refusal(&rules).detail().as_deref(), Some("block network 192.0.2.0/24"));
     // Behind NAT64, and where an allow could outrank it.
     let (local, remote) = (address(LOCAL), address("/ip6/64:ff9b::192.0.2.7/tcp/1"));
     for _ in 0..2 {
@@ -190,7 +190,7 @@ fn the_narrowest_network_that_blocks_is_named() {
         let Verdict::Deny(reason) = verdict else {
             panic!("{verdict:?}")
         };
-        assert_eq!(reason.detail(), Some("block network 192.0.2.0/24"));
+        assert_eq!(reason.detail().as_deref(), Some("block network 192.0.2.0/24"));
         rules
             .change(|change| change.insert(Rule::allow().peer(peer()).port(9)))
             .expect("changed");
