@@ -36,7 +36,7 @@ pub(crate) struct Options {
     /// A node to connect to: /ip4/192.0.2.7/tcp/4001/tls/p2p/PEER. Repeatable.
     #[arg(long, value_name = "ADDR")]
     dial: Vec<Multiaddr>,
-    /// The file with a private network's name and secret: `name: …`, `secret: <64 hex digits>`, mode 0600. Nodes outside
+    /// The file of a private network, mode 0600: `name: …` and `secret: <64 hex digits>`, or a `swarm.key`. Nodes outside
     /// of it are strangers. [default: the open network]
     #[arg(long, value_name = "FILE")]
     network: Option<PathBuf>,
