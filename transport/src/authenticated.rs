@@ -1,5 +1,6 @@
 //! The first half: knock, then TLS.
 
+use crate::abandoned::{Abandoned, Dialling};
 use crate::address::{self, Marked};
 use crate::config::Config;
 use crate::door::{Door, Event, Said, Secured, Upgrade};
@@ -22,6 +23,7 @@ use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 
 /// Knock and TLS over any byte-stream transport `T`, without a muxer.
@@ -32,8 +34,11 @@ use std::task::{Context, Poll};
 /// Addresses are those of `T` with `/tls` behind them, and `/p2p/<peer>` behind that: always in a
 /// dial, never demanded in a `listen_on`. Over a relay's client a circuit may do without `/tls`, as
 /// that announces it. See [`is_knock_address`](crate::is_knock_address). Dial futures do nothing
-/// before they are first polled; dropped at any point they leave nothing but a closed socket
-/// behind.
+/// before they are first polled. They may be dropped at any point. Dropped before they have knocked,
+/// they leave nothing but a closed socket behind. A dial that is dropped later is finished by the
+/// transport, if that is polled, and its connection is closed: the peer would count a handshake that
+/// failed. That takes the handshake timeout and the close timeout at most, for 64 dials at once; more
+/// are closed as they are.
 ///
 /// A dial that is to come from a listener's port (`PortUse::Reuse`) and finds that the port cannot
 /// be shared (`AddrInUse`) is made once more from a port of its own. In the listener's part of a hole
@@ -53,6 +58,8 @@ where
     spawn: Option<Spawn<T>>,
     /// Whether the inner transport is known to be a relay's client.
     carries_circuits: bool,
+    /// Dials that were dropped after they had knocked.
+    abandoned: Abandoned,
     /// Listeners that have not been reported as closed, oldest first.
     open: Vec<ListenerId>,
     /// Events to report before those of the door.
@@ -114,6 +121,7 @@ where
             shared,
             spawn: None,
             carries_circuits: false,
+            abandoned: Abandoned::new(),
             open: Vec::new(),
             unsaid: VecDeque::new(),
             mourned: HashSet::new(),
@@ -288,6 +296,8 @@ where
             port_use: opts.port_use,
         };
         let inner = self.inner.clone();
+        let knocked = Arc::new(AtomicBool::new(false));
+        let dialling = Dialling::new(knocked.clone(), &self.shared.config, &self.abandoned);
         let dial = async move {
             let connected = match connect.await {
                 Err(error) if shares_no_port(&error, opts) => {
@@ -302,7 +312,7 @@ where
             };
             let connected = connected.map_err(Error::inner);
             let result = match (connected, opts.role) {
-                (Ok(io), Endpoint::Dialer) => shared.knock_at(io, peer, &point).await,
+                (Ok(io), Endpoint::Dialer) => shared.knock_at(io, peer, &point, &knocked).await,
                 // Both ends of a hole punch dial; the one in this role keeps silent and awaits the other's knock.
                 (Ok(io), Endpoint::Listener) => shared.await_knock_of(io, peer, &point).await,
                 (Err(failure), _) => Err(failure),
@@ -311,11 +321,12 @@ where
             shared.config.metrics.dial(outcome);
             result
         };
-        Ok(dial.boxed())
+        Ok(dialling.run(dial.boxed()).boxed())
     }
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
         let this = self.get_mut();
+        this.abandoned.poll(cx);
         loop {
             if let Some(event) = this.unsaid.pop_front() {
                 return Poll::Ready(event);

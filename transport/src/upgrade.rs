@@ -134,12 +134,14 @@ impl Shared {
         (muxed && !self.config.speaks_yamux()).then_some(Error::NotMuxed { peer: None })
     }
 
-    /// Knocks at `peer` on a connected socket and becomes the TLS client.
+    /// Knocks at `peer` on a connected socket and becomes the TLS client. Says in `knocked` when the peer may have heard
+    /// of it.
     pub(crate) async fn knock_at<S>(
         &self,
         io: S,
         peer: Key,
         point: &ConnectedPoint,
+        knocked: &AtomicBool,
     ) -> Result<(PeerId, TlsStream<S>), Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -155,6 +157,7 @@ impl Shared {
         let flight = handshake::first_flight(&mut client).map_err(tls)?;
         let first = self.knock(peer, dialect, flight).map_err(|e| e.at(Stage::Knock))?;
         let mut io = io;
+        knocked.store(true, Ordering::Relaxed);
         let done = self.shake(&mut io, client, first, &[]).await;
         let done = self.settle(done, peer, dialect, Role::Dialer, started, point)?;
         Ok((peer.peer_id(), self.stream(io, done, peer, dialect, Role::Dialer)))

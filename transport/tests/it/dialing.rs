@@ -300,6 +300,31 @@ async fn a_dial_dropped_half_way_leaves_nothing_behind() {
     listener.upgraded().await.unwrap();
 }
 
+/// As libp2p drops the dials that lost, of a transport that it polls.
+#[tokio::test]
+async fn a_dial_dropped_after_its_knock_is_a_handshake_that_succeeds_at_the_listener() {
+    let mut listener = victim(config(2)).await;
+    let mut transport = authenticated(config(1));
+    for _ in 0..20 {
+        let mut dial = transport.dial(listener.address.clone(), dialer()).unwrap();
+        loop {
+            let polled = futures::future::poll_fn(|cx| std::pin::Pin::new(&mut transport).poll(cx));
+            tokio::select! {
+                biased;
+                seen = listener.next() => if matches!(seen, Seen::Incoming { .. }) { break },
+                _ = &mut dial => break,
+                _ = polled => {}
+            }
+        }
+        drop(dial);
+        let polled = futures::future::poll_fn(|cx| std::pin::Pin::new(&mut transport).poll(cx));
+        tokio::select! {
+            upgraded = listener.upgraded() => drop(upgraded.expect("a handshake that ends as it began")),
+            _ = polled => panic!("nothing listens"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_listener_that_never_answers_is_given_up_after_the_handshake_timeout() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
