@@ -95,8 +95,13 @@ impl Adopter {
                 let ok = sum("libp2p_knock_handshakes_total{", "outcome=\"ok\"");
                 let failed = |event: &Value| event["event"] == "incoming_failed" || event["event"] == "dial_failed";
                 let name = self.process.name();
-                ensure!(all == ok, "{name}: {} of {all} handshakes failed", all - ok);
-                ensure!(!events.iter().any(failed), "{name}:\n{}", self.process.transcript());
+                let told = self.process.transcript();
+                ensure!(
+                    all == ok,
+                    "{name}: {} of {all} handshakes failed: {metrics:#?}\n{told}",
+                    all - ok
+                );
+                ensure!(!events.iter().any(failed), "{name}:\n{told}");
                 return Ok(());
             }
             ensure!(

@@ -182,3 +182,41 @@ where
         select(pin!(read), Deadline::after(close_timeout)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::future::pending;
+    use futures::task::noop_waker_ref;
+
+    #[test]
+    fn no_more_than_the_limit_are_finished_at_once_and_nothing_stays_when_the_transport_goes() {
+        let mut transport = Abandoned::new();
+        let counted = Arc::new(());
+        let leave = |transport: &Abandoned, forever: bool| {
+            let held = counted.clone();
+            let work = async move {
+                let _held = held;
+                if forever {
+                    pending().await
+                }
+            };
+            transport.left.take(work.boxed());
+        };
+        let held = || Arc::strong_count(&counted) - 1;
+        let mut cx = Context::from_waker(noop_waker_ref());
+        for n in 0..2 * MOST {
+            leave(&transport, n % 2 == 0);
+        }
+        assert_eq!(held(), MOST, "waiting");
+        transport.poll(&mut cx);
+        assert_eq!(held(), MOST / 2, "those that have ended made room");
+        for _ in 0..MOST {
+            leave(&transport, true);
+            transport.poll(&mut cx);
+        }
+        assert_eq!(held(), MOST, "running");
+        drop(transport);
+        assert_eq!(held(), 0);
+    }
+}

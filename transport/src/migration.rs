@@ -180,7 +180,7 @@ impl<S, K> Migration<S, K> {
             peers: Peers::default(),
             open: None,
             stock_first: false,
-            worlds: Worlds::default(),
+            worlds: Worlds::none(),
         }
     }
 

@@ -23,12 +23,15 @@ pub(crate) use present::{Open, Worlds};
 mod absent {
     use super::{Direction, World};
 
-    #[derive(Clone, Default)]
+    #[derive(Clone)]
     pub(crate) struct Worlds;
 
     pub(crate) struct Open;
 
     impl Worlds {
+        pub(crate) fn none() -> Self {
+            Self
+        }
         pub(crate) fn open(&self, _: World, _: Direction) -> Open {
             Open
         }
@@ -65,7 +68,7 @@ mod present {
         }
     }
 
-    #[derive(Clone, Default)]
+    #[derive(Clone)]
     pub(crate) struct Worlds(Option<Registered>);
 
     #[derive(Clone)]
@@ -75,6 +78,10 @@ mod present {
     }
 
     impl Worlds {
+        pub(crate) fn none() -> Self {
+            Self(None)
+        }
+
         /// Registers what is counted, with every value at 0.
         pub(crate) fn register(registry: &mut Registry) -> Self {
             let this = Registered {
