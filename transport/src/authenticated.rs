@@ -23,7 +23,7 @@ use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 /// Knock and TLS over any byte-stream transport `T`, without a muxer.
@@ -41,7 +41,9 @@ use std::task::{Context, Poll};
 /// are closed as they are.
 ///
 /// A dial that is to come from a listener's port (`PortUse::Reuse`) and finds that the port cannot
-/// be shared (`AddrInUse`) is made once more from a port of its own. In the listener's part of a hole
+/// be shared (`AddrInUse`) is made once more from a port of its own. So is one that is answered with
+/// something else than TLS: two ends that dial each other at the same moment, from the ports at which
+/// they listen, share one TCP connection, on which both knock. In the listener's part of a hole
 /// punch it fails instead: the other end expects that port and no other. The dialer's part cannot be
 /// told from any other dial.
 ///
@@ -302,7 +304,7 @@ where
             let connected = match connect.await {
                 Err(error) if shares_no_port(&error, opts) => {
                     tracing::debug!(%error, "the port of a listener cannot be shared: dialling from another");
-                    let again = inner.ask(|inner| inner.dial(marked.inner, from_any_port(opts)));
+                    let again = inner.ask(|inner| inner.dial(marked.inner.clone(), from_any_port(opts)));
                     match again {
                         Some(Ok(connect)) => connect.await,
                         _ => Err(error),
@@ -311,12 +313,22 @@ where
                 connected => connected,
             };
             let connected = connected.map_err(Error::inner);
-            let result = match (connected, opts.role) {
+            let mut result = match (connected, opts.role) {
                 (Ok(io), Endpoint::Dialer) => shared.knock_at(io, peer, &point, &knocked).await,
                 // Both ends of a hole punch dial; the one in this role keeps silent and awaits the other's knock.
                 (Ok(io), Endpoint::Listener) => shared.await_knock_of(io, peer, &point).await,
                 (Err(failure), _) => Err(failure),
             };
+            if matches!(&result, Err(failure) if has_crossed(failure, opts)) {
+                tracing::debug!(address = %point.get_remote_address(), "both ends have dialled at once and nobody listened: dialling from another port");
+                knocked.store(false, Ordering::Relaxed);
+                if let Some(Ok(connect)) = inner.ask(|inner| inner.dial(marked.inner, from_any_port(opts))) {
+                    result = match connect.await {
+                        Ok(io) => shared.knock_at(io, peer, &point, &knocked).await,
+                        Err(error) => Err(Error::inner(error)),
+                    };
+                }
+            }
             let outcome = result.as_ref().map_or_else(|e| e.error().into(), |_| Outcome::Ok);
             shared.config.metrics.dial(outcome);
             result
@@ -413,6 +425,13 @@ fn shares_no_port(error: &(dyn std::error::Error + 'static), opts: DialOpts) -> 
         };
     }
     false
+}
+
+/// Whether what came in answer to a knock may have been a knock. Two ends that dial each other at once, each from the port
+/// at which it listens, get one connection of TCP without a listener.
+fn has_crossed(failure: &Failure, opts: DialOpts) -> bool {
+    let no_tls = matches!(failure.error(), Error::Tls(rustls::Error::InvalidMessage(_)));
+    no_tls && opts.port_use == PortUse::Reuse && opts.role == Endpoint::Dialer
 }
 
 fn from_any_port(opts: DialOpts) -> DialOpts {
