@@ -1,5 +1,6 @@
 //! The first half: knock, then TLS.
 
+use crate::abandoned::{Abandoned, Dialling};
 use crate::address::{self, Marked};
 use crate::config::Config;
 use crate::door::{Door, Event, Said, Secured, Upgrade};
@@ -10,6 +11,7 @@ use crate::metrics::Outcome;
 use crate::muxed::{MuxExt, Muxed};
 use crate::steps::Steps;
 use crate::stream::TlsStream;
+use crate::unanswered::Heard;
 use crate::upgrade::Shared;
 use crate::user_code::Hook;
 use crate::yamux;
@@ -23,6 +25,7 @@ use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 /// Knock and TLS over any byte-stream transport `T`, without a muxer.
@@ -35,11 +38,16 @@ use std::task::{Context, Poll};
 /// that announces it. Over a transport that looks names up (`libp2p::dns`) no circuit is dialled.
 /// See [`is_knock_address`](crate::is_knock_address).
 ///
-/// Dial futures do nothing before they are first polled; dropped at any point they leave nothing but
-/// a closed socket behind.
+/// Dial futures do nothing before they are first polled. They may be dropped at any point. Dropped
+/// before they have knocked, they leave nothing but a closed socket behind. A dial that is dropped
+/// later is finished by the transport, if that is polled, and its connection is closed: the peer
+/// would count a handshake that failed. That takes the handshake timeout and the close timeout at
+/// most, for 64 dials at once; more are closed as they are.
 ///
 /// A dial that is to come from a listener's port (`PortUse::Reuse`) and finds that the port cannot
-/// be shared (`AddrInUse`) is made once more from a port of its own. In the listener's part of a hole
+/// be shared (`AddrInUse`) is made once more from a port of its own. So is one that is answered with
+/// something else than TLS: two ends that dial each other at the same moment, from the ports at which
+/// they listen, share one TCP connection, on which both knock. In the listener's part of a hole
 /// punch it fails instead: the other end expects that port and no other. The dialer's part cannot be
 /// told from any other dial.
 ///
@@ -56,6 +64,8 @@ where
     spawn: Option<Spawn<T>>,
     /// Whether the inner transport is known to be a relay's client.
     carries_circuits: bool,
+    /// Dials that were dropped after they had knocked.
+    abandoned: Abandoned,
     /// Listeners that have not been reported as closed, oldest first.
     open: Vec<ListenerId>,
     /// Events to report before those of the door.
@@ -117,6 +127,7 @@ where
             shared,
             spawn: None,
             carries_circuits: false,
+            abandoned: Abandoned::new(),
             open: Vec::new(),
             unsaid: VecDeque::new(),
             mourned: HashSet::new(),
@@ -293,12 +304,14 @@ where
             port_use: opts.port_use,
         };
         let inner = self.inner.clone();
+        let knocked = Arc::new(AtomicBool::new(false));
+        let dialling = Dialling::new(knocked.clone(), &self.shared.config, &self.abandoned);
         let dial = async move {
             let steps = Steps::begin(who, to, opts.role);
             let connected = match connect.await {
                 Err(error) if shares_no_port(&error, opts) => {
                     tracing::debug!(peer = %who, %error, "the port of a listener cannot be shared: dialling from another");
-                    let again = inner.ask(|inner| inner.dial(marked.inner, from_any_port(opts)));
+                    let again = inner.ask(|inner| inner.dial(marked.inner.clone(), from_any_port(opts)));
                     match again {
                         Some(Ok(connect)) => connect.await,
                         _ => Err(error),
@@ -307,22 +320,33 @@ where
                 connected => connected,
             };
             let connected = connected.map_err(Error::inner).inspect(|_| steps.connected());
-            let result = match (connected, opts.role) {
-                (Ok(io), Endpoint::Dialer) => shared.knock_at(io, peer, &point).await,
+            let mut result = match (connected, opts.role) {
+                (Ok(io), Endpoint::Dialer) => shared.knock_at(io, peer, &point, &knocked).await,
                 // Both ends of a hole punch dial; the one in this role keeps silent and awaits the other's knock.
                 (Ok(io), Endpoint::Listener) => shared.await_knock_of(io, peer, &point).await,
                 (Err(failure), _) => Err(failure),
             };
+            if matches!(&result, Err(failure) if has_crossed(failure, opts)) {
+                tracing::debug!(address = %point.get_remote_address(), "both ends have dialled at once and nobody listened: dialling from another port");
+                knocked.store(false, Ordering::Relaxed);
+                if let Some(Ok(connect)) = inner.ask(|inner| inner.dial(marked.inner, from_any_port(opts))) {
+                    result = match connect.await {
+                        Ok(io) => shared.knock_at(io, peer, &point, &knocked).await,
+                        Err(error) => Err(Error::inner(error)),
+                    };
+                }
+            }
             let outcome = result.as_ref().map_or_else(|e| e.error().into(), |_| Outcome::Ok);
             shared.config.metrics.dial(outcome);
             steps.end(result.as_ref().err(), &shared);
             result
         };
-        Ok(dial.boxed())
+        Ok(dialling.run(dial.boxed()).boxed())
     }
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
         let this = self.get_mut();
+        this.abandoned.poll(cx);
         loop {
             if let Some(event) = this.unsaid.pop_front() {
                 return Poll::Ready(event);
@@ -411,6 +435,17 @@ fn shares_no_port(error: &(dyn std::error::Error + 'static), opts: DialOpts) -> 
         };
     }
     false
+}
+
+/// Whether what came in answer to a knock may have been a knock. Two ends that dial each other at once, each from the port
+/// at which it listens, get one connection of TCP without a listener.
+fn has_crossed(failure: &Failure, opts: DialOpts) -> bool {
+    let no_tls = match failure.error() {
+        Error::Unanswered(unanswered) => matches!(unanswered.heard(), Heard::Other(_)),
+        Error::Tls(error) => matches!(error, rustls::Error::InvalidMessage(_)),
+        _ => false,
+    };
+    no_tls && opts.port_use == PortUse::Reuse && opts.role == Endpoint::Dialer
 }
 
 fn from_any_port(opts: DialOpts) -> DialOpts {

@@ -183,7 +183,9 @@ impl Received {
             return false;
         };
         let length = HEADER + usize::from(u16::from_be_bytes([header[3], header[4]]));
-        if length > crate::records::MAX_SEALED {
+        // Of TLS 1.3, and of an alert before it was agreed on.
+        let is_tls = matches!(header, [20..=23, 3, ..]);
+        if !is_tls || length > crate::records::MAX_SEALED {
             // Not to be waited for. rustls has the words for it.
             self.shown = self.end;
         } else if rest.len() >= length {

@@ -3,6 +3,9 @@
 
 // The map, from the top, which may import everything below it, to the bottom: bytes and time in, actions out.
 
+// A stock transport and the knock in one, while a network moves. Knows of everything below only what is public.
+mod migration;
+
 // Both halves joined, and the same over TCP, ready made.
 #[cfg(feature = "tokio")]
 pub mod tokio;
@@ -15,6 +18,8 @@ pub mod yamux;
 
 // The accepting side, on a task of its own where there is one; sockets that have not knocked, outside the Swarm; the
 // ordered steps of one connection, each under its deadline.
+// Beside it, dials that were given up after they had knocked.
+mod abandoned;
 mod announce;
 mod door;
 mod inner;
@@ -75,6 +80,7 @@ pub use identity::{Identity, SignError, UnsupportedKey};
 pub use key_file::{KeyError, KeyFileError, keypair_from_bytes, keypair_from_file};
 pub use knock::v3::{Network, NetworkError};
 pub use knock::{Mode, Refusal, Version};
+pub use migration::{Migration, MigrationError, MigrationMuxer, MigrationStage, UnknownStage};
 pub use muxed::{MuxExt, Muxed, Muxer, Muxing};
 pub use network_file::NetworkFileError;
 #[cfg(feature = "metrics")]

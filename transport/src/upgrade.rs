@@ -93,12 +93,14 @@ impl Shared {
         (muxed && !self.config.speaks_yamux()).then_some(Error::NotMuxed { peer: None })
     }
 
-    /// Knocks at `peer` on a connected socket and becomes the TLS client.
+    /// Knocks at `peer` on a connected socket and becomes the TLS client. Says in `knocked` when the peer may have heard
+    /// of it.
     pub(crate) async fn knock_at<S>(
         &self,
         io: S,
         peer: Key,
         point: &ConnectedPoint,
+        knocked: &AtomicBool,
     ) -> Result<(PeerId, TlsStream<S>), Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -115,6 +117,7 @@ impl Shared {
         let knock = self.knock(peer, dialect, flight).map_err(|e| e.at(Stage::Knock))?;
         let (who, bytes) = (peer.peer_id(), knock.len());
         tracing::debug!(peer = %who, %dialect, bytes, "knocking");
+        knocked.store(true, Ordering::Relaxed);
         let (mut io, mut first) = (io, First::default());
         let shaken = Instant::now();
         let done = self.shake(&mut io, client, knock, &[], &mut first).await;

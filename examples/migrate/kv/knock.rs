@@ -5,8 +5,6 @@
 
 #[path = "../../src/bin/node/key.rs"]
 mod key;
-#[path = "../stage.rs"]
-mod stage;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
@@ -15,6 +13,8 @@ use libp2p::kad::{self, GetRecordOk, QueryResult, Quorum, Record};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, StreamProtocol, Swarm, SwarmBuilder, identify};
+use libp2p::{Transport as _, noise, tcp, yamux};
+use libp2p_knock::{Migration, MigrationStage};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 struct Cli {
     /// Which connections to make and to take.
     #[arg(long, default_value = "prefer")]
-    stage: stage::Stage,
+    stage: MigrationStage,
     /// The file with this node's key, made if it does not exist.
     #[arg(long, value_name = "FILE", default_value = "migrate.key")]
     key: PathBuf,
@@ -46,7 +46,11 @@ async fn main() -> Result<()> {
     let cli = Cli::parse();
     let mut swarm = swarm(&cli)?;
     println!("peer {}", swarm.local_peer_id());
-    for address in cli.stage.admitted(cli.listen) {
+    for address in cli.listen {
+        if !cli.stage.admits(&address) {
+            eprintln!("not listening on {address}: the stage is {}", cli.stage);
+            continue;
+        }
         let listening = swarm.listen_on(address.clone());
         listening.with_context(|| format!("cannot listen on {address}"))?;
     }
@@ -137,7 +141,14 @@ fn swarm(cli: &Cli) -> Result<Swarm<Behaviour>> {
     let (key, _) = key::load_or_create(&cli.key)?;
     Ok(SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_other_transport(|key| stage::both(key, cli.stage))?
+        .with_other_transport(|key| {
+            let stock = tcp::tokio::Transport::new(tcp::Config::default())
+                .upgrade(libp2p::core::upgrade::Version::V1Lazy)
+                .authenticate(noise::Config::new(key)?)
+                .multiplex(yamux::Config::default());
+            let knock = libp2p_knock::tokio::Transport::new(libp2p_knock::Config::new(key)?);
+            Ok(Migration::new(cli.stage, stock, knock))
+        })?
         .with_behaviour(|key| {
             let us = key.public().to_peer_id();
             let config = kad::Config::new(StreamProtocol::new("/migrate-kv/1"));

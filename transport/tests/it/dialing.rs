@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
-use libp2p_core::transport::TransportError;
+use libp2p_core::transport::{DialOpts, PortUse, TransportError};
 use libp2p_core::{Endpoint, Multiaddr, Transport as _};
 use libp2p_identity::Keypair;
 use libp2p_knock::unanswered::Heard;
@@ -308,6 +308,73 @@ async fn a_dial_dropped_half_way_leaves_nothing_behind() {
     listener.upgraded().await.unwrap();
 }
 
+/// As libp2p drops the dials that lost, of a transport that it polls.
+#[tokio::test]
+async fn a_dial_dropped_after_its_knock_is_a_handshake_that_succeeds_at_the_listener() {
+    let mut listener = victim(config(2)).await;
+    let mut transport = authenticated(config(1));
+    for _ in 0..20 {
+        let mut dial = transport.dial(listener.address.clone(), dialer()).unwrap();
+        loop {
+            let polled = futures::future::poll_fn(|cx| std::pin::Pin::new(&mut transport).poll(cx));
+            tokio::select! {
+                biased;
+                seen = listener.next() => if matches!(seen, Seen::Incoming { .. }) { break },
+                _ = &mut dial => break,
+                _ = polled => {}
+            }
+        }
+        drop(dial);
+        let polled = futures::future::poll_fn(|cx| std::pin::Pin::new(&mut transport).poll(cx));
+        tokio::select! {
+            upgraded = listener.upgraded() => drop(upgraded.expect("a handshake that ends as it began")),
+            _ = polled => panic!("nothing listens"),
+        }
+    }
+}
+
+/// As when the SYNs of two ends cross that dial each other from their listening ports: what answers is a knock, and no TLS.
+#[tokio::test]
+async fn a_dial_that_meets_another_dial_is_made_once_more_from_a_port_of_its_own() {
+    let listener = victim(config(2)).await;
+    let meeting = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = at_peer_2(meeting.local_addr().unwrap());
+    let behind = listener.socket.unwrap();
+    let crossing = async {
+        let (mut crossed, first) = meeting.accept().await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut crossed, &knock(2, 1))
+            .await
+            .unwrap();
+        let (mut near, second) = meeting.accept().await.unwrap();
+        assert_ne!(first, second);
+        let mut far = tokio::net::TcpStream::connect(behind).await.unwrap();
+        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+    };
+    let mut transport = authenticated(config(1));
+    let dial = transport.dial(address.clone(), dialer()).unwrap();
+    tokio::select! {
+        dialled = dial => drop(dialled.expect("the second try")),
+        () = crossing => panic!("it ended first"),
+    }
+
+    // A dial that had a port of its own crosses none, and is not made again.
+    let once = DialOpts {
+        port_use: PortUse::New,
+        ..dialer()
+    };
+    let dial = transport.dial(address, once).unwrap();
+    let crossing = async {
+        let (mut crossed, _) = meeting.accept().await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut crossed, &knock(2, 1))
+            .await
+            .unwrap();
+        crossed
+    };
+    let (dialled, _crossed) = futures::future::join(dial, crossing).await;
+    let failure = dialled.expect_err("no TLS");
+    assert!(matches!(failure.error(), Error::Tls(_)), "{failure:?}");
+}
+
 #[tokio::test]
 async fn a_listener_that_never_answers_is_given_up_after_the_handshake_timeout() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -399,11 +466,7 @@ impl<S: Send + Unpin + 'static> libp2p_core::Transport for Given<S> {
         false
     }
 
-    fn dial(
-        &mut self,
-        _: Multiaddr,
-        _: libp2p_core::transport::DialOpts,
-    ) -> Result<Self::Dial, TransportError<Self::Error>> {
+    fn dial(&mut self, _: Multiaddr, _: DialOpts) -> Result<Self::Dial, TransportError<Self::Error>> {
         Ok(futures::future::ready(Ok(self.0.take().expect("dialled once"))))
     }
 

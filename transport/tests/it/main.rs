@@ -26,6 +26,8 @@ mod listening;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
+mod migration;
+#[cfg(test)]
 mod purity;
 #[cfg(test)]
 mod settings;
