@@ -18,7 +18,7 @@ mod absent {
             Self
         }
         pub(crate) fn goodbye(&self) -> goodbye::Metrics {
-            goodbye::Metrics::default()
+            goodbye::Metrics::none()
         }
         pub(crate) fn decided(&self, _: Stage, _: &Verdict) {}
         pub(crate) fn panicked(&self, _: Hook, _: u64) {}

@@ -102,7 +102,7 @@ impl Default for Behaviour {
 impl Behaviour {
     /// One that treats what it is told as `config` says.
     pub fn new(config: Config) -> Self {
-        Self::counted(config, Metrics::default())
+        Self::counted(config, Metrics::none())
     }
 
     /// One that counts into `metrics`, perhaps beside others.

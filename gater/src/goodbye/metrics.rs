@@ -14,10 +14,13 @@ mod absent {
     use std::sync::{Arc, Mutex};
     use web_time::Instant;
 
-    #[derive(Debug, Clone, Default)]
+    #[derive(Debug, Clone)]
     pub(crate) struct Metrics;
 
     impl Metrics {
+        pub(crate) fn none() -> Self {
+            Self
+        }
         pub(in super::super) fn watch(&self, _: &Arc<Mutex<BackOffs>>, _: Instant) {}
         pub(in super::super) fn said(&self, _: Code, _: Said) {}
         pub(in super::super) fn heard(&self, _: Code) {}
@@ -120,6 +123,11 @@ mod present {
     }
 
     impl Metrics {
+        /// Counts, and is in no registry yet.
+        pub(crate) fn none() -> Self {
+            Self::default()
+        }
+
         /// # Errors
         ///
         /// If the registry has one of the names.
