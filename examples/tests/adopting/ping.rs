@@ -7,6 +7,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, noise, ping, tcp, yamux};
 use libp2p_knock::Error;
+use libp2p_knock::unanswered::{Cause, Heard};
 use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -125,10 +126,11 @@ async fn a_wrong_id_is_a_timeout_of_five_seconds_and_never_a_wrong_peer_id() {
     let address = listen(&mut listener).await.with_p2p(wrong).unwrap();
     let start = Instant::now();
     let error = failure(&mut program(), &address, &mut listener).await;
-    assert!(
-        matches!(reason(&error), Error::Timeout(after) if *after == Duration::from_secs(5)),
-        "{error:?}"
-    );
+    let Error::Unanswered(unanswered) = reason(&error) else {
+        panic!("{error:?}");
+    };
+    assert_eq!(*unanswered.heard(), Heard::Nothing);
+    assert!(unanswered.causes().contains(&Cause::WrongPeer), "{unanswered}");
     assert!(start.elapsed() >= Duration::from_secs(5));
 }
 
