@@ -10,7 +10,7 @@ use crate::samples::{median, min_max};
 use crate::{Options, sys};
 use anyhow::{Context as _, Result};
 use ask::{Asked, Trie};
-use libp2p_gater::{Cidr, RuleError, Rules};
+use libp2p_gater::{Cidr, Rules};
 use lists::{Lists, Question};
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -169,7 +169,7 @@ fn changes(rules: &Rules, lists: &Lists, rounds: usize) -> Result<f64> {
                     false => {
                         change.unblock(*peer);
                         change.unblock(range);
-                        Ok::<_, RuleError>(())
+                        Ok(())
                     }
                 }
             })?;

@@ -22,6 +22,7 @@
 mod echo;
 mod line;
 mod protocol;
+mod under_way;
 
 // Pure.
 mod quiet;
@@ -31,6 +32,7 @@ pub(crate) use line::{Alive, Told};
 pub use protocol::{Accept, Ask};
 pub(crate) use quiet::Quiet;
 pub(crate) use schedule::{Question, Schedule};
+pub(crate) use under_way::UnderWay;
 
 use libp2p_swarm::StreamProtocol;
 

@@ -188,7 +188,7 @@ impl Behaviour {
             }
         };
         let accepts = self.keep_alive != KeepAlive::None;
-        Handler::new(keep_alive, self.keep_alive_interval, accepts)
+        Handler::new(connection, keep_alive, self.keep_alive_interval, accepts)
     }
 
     /// Counts and reports.
@@ -366,6 +366,7 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
+        self.shared.polled();
         self.poll_pressure(cx);
         // Once in a poll: handles that are called all the time wake the Swarm again, and it has its
         // turn between.

@@ -284,12 +284,22 @@ impl Config {
         self
     }
 
-    /// Counts into `registry`, under `libp2p_connmgr`.
+    /// Counts into `registry`, under `libp2p_connmgr`. Each label that there can be is there from
+    /// here on, at zero. A registry takes one configuration: two in one process have a registry
+    /// each, or a sub-registry with a prefix of its own each.
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyRegistered`](crate::AlreadyRegistered) if the registry has one of the names. To
+    /// find that out it is rendered once, which calls its collectors.
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
-    pub fn with_metrics(mut self, registry: &mut prometheus_client::registry::Registry) -> Self {
-        self.metrics = Metrics::register(registry);
-        self
+    pub fn with_metrics(
+        mut self,
+        registry: &mut prometheus_client::registry::Registry,
+    ) -> Result<Self, crate::AlreadyRegistered> {
+        self.metrics = Metrics::register(registry)?;
+        Ok(self)
     }
 }
 

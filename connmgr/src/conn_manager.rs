@@ -2,10 +2,13 @@
 
 use crate::event::Trimmed;
 use crate::info::TagInfo;
+use crate::trimming::TrimError;
 use futures::future::{BoxFuture, FutureExt as _, ready};
 use libp2p_identity::PeerId;
+use std::sync::Arc;
 
-/// A connection manager, as libraries see it that tag and protect peers. [`Manager`](crate::Manager) is one.
+/// A connection manager, as libraries see it that tag and protect peers.
+/// [`Manager`](crate::Manager) is one, and so is an `Arc` or a `Box` of one.
 ///
 /// All methods are quick and take effect before they return; none waits for the Swarm.
 pub trait ConnManager: Send + Sync {
@@ -15,15 +18,21 @@ pub trait ConnManager: Send + Sync {
     /// Removes the tag. Without it nothing happens.
     fn untag_peer(&self, peer: &PeerId, tag: &str);
 
-    /// Gives the peer under `tag` what `upsert` makes of its value there, 0 if it has none. `upsert` may be called again if another
-    /// thread changes the tag meanwhile, and may call the manager.
+    /// Gives the peer under `tag` what `upsert` makes of its value there, 0 if it has none. `upsert`
+    /// may be called again if another thread changes the tag meanwhile, and may call the manager.
+    /// [`Manager`](crate::Manager)'s own takes the closure itself.
     fn upsert_tag(&self, peer: &PeerId, tag: &str, upsert: &mut dyn FnMut(i64) -> i64);
 
     /// What is known of the peer, if anything.
     fn tag_info(&self, peer: &PeerId) -> Option<TagInfo>;
 
-    /// Trims now, and resolves when the connections are closed or a deadline is over. The trim goes on if the future is dropped.
-    fn trim_open_conns(&self) -> BoxFuture<'static, Trimmed>;
+    /// Trims now, and resolves when the connections are closed or a deadline is over. The trim goes
+    /// on if the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`TrimError::NotPolled`]: await it on another task than the one that drives the Swarm.
+    fn trim_open_conns(&self) -> BoxFuture<'static, Result<Trimmed, TrimError>>;
 
     /// Exempts the peer from trimming until [`Self::unprotect`] with the same tag. The same tag twice is once.
     fn protect(&self, peer: &PeerId, tag: &str);
@@ -55,8 +64,8 @@ impl ConnManager for NullConnMgr {
         Some(TagInfo::default())
     }
 
-    fn trim_open_conns(&self) -> BoxFuture<'static, Trimmed> {
-        ready(Trimmed::default()).boxed()
+    fn trim_open_conns(&self) -> BoxFuture<'static, Result<Trimmed, TrimError>> {
+        ready(Ok(Trimmed::default())).boxed()
     }
 
     fn protect(&self, _: &PeerId, _: &str) {}
@@ -71,3 +80,47 @@ impl ConnManager for NullConnMgr {
 
     fn close(&self) {}
 }
+
+macro_rules! forward {
+    ($($pointer:ident),*) => {$(
+        impl<M: ConnManager + ?Sized> ConnManager for $pointer<M> {
+            fn tag_peer(&self, peer: &PeerId, tag: &str, value: i64) {
+                (**self).tag_peer(peer, tag, value);
+            }
+
+            fn untag_peer(&self, peer: &PeerId, tag: &str) {
+                (**self).untag_peer(peer, tag);
+            }
+
+            fn upsert_tag(&self, peer: &PeerId, tag: &str, upsert: &mut dyn FnMut(i64) -> i64) {
+                (**self).upsert_tag(peer, tag, upsert);
+            }
+
+            fn tag_info(&self, peer: &PeerId) -> Option<TagInfo> {
+                (**self).tag_info(peer)
+            }
+
+            fn trim_open_conns(&self) -> BoxFuture<'static, Result<Trimmed, TrimError>> {
+                (**self).trim_open_conns()
+            }
+
+            fn protect(&self, peer: &PeerId, tag: &str) {
+                (**self).protect(peer, tag);
+            }
+
+            fn unprotect(&self, peer: &PeerId, tag: &str) -> bool {
+                (**self).unprotect(peer, tag)
+            }
+
+            fn is_protected(&self, peer: &PeerId, tag: &str) -> bool {
+                (**self).is_protected(peer, tag)
+            }
+
+            fn close(&self) {
+                (**self).close();
+            }
+        }
+    )*};
+}
+
+forward!(Arc, Box);

@@ -30,13 +30,15 @@ impl Decay {
         Self(DecayKind::None)
     }
 
-    /// Becomes less by `amount`, and is removed when that leaves nothing above zero.
+    /// Becomes less by `amount`, and is removed when that leaves nothing above zero. Registering
+    /// one with a negative amount is an error.
     pub fn fixed(amount: i64) -> Self {
         Self(DecayKind::Fixed(amount))
     }
 
-    /// Is multiplied by `coefficient` and rounded down, and is removed when that leaves nothing above zero. Exact for the
-    /// first 4,096 ticks between two reads; what lies beyond is taken in one power.
+    /// Is multiplied by `coefficient` and rounded down, and is removed when that leaves nothing
+    /// above zero. Registering one with a coefficient that is not from 0 to 1 is an error. Exact
+    /// for the first 4,096 ticks between two reads; what lies beyond is taken in one power.
     pub fn linear(coefficient: f64) -> Self {
         Self(DecayKind::Linear(coefficient))
     }
@@ -59,8 +61,15 @@ impl Decay {
         Self(DecayKind::Custom(Arc::new(decay)))
     }
 
-    pub(crate) fn is_valid(&self) -> bool {
-        !matches!(self.0, DecayKind::Linear(by) if !by.is_finite() || by < 0.0)
+    /// A value that grows by itself is no decay. What a closure makes of it is the user's affair.
+    pub(crate) fn check(&self) -> Result<(), RegisterError> {
+        match self.0 {
+            DecayKind::Linear(coefficient) if !(0.0..=1.0).contains(&coefficient) => {
+                Err(RegisterError::Coefficient(coefficient))
+            }
+            DecayKind::Fixed(amount) if amount < 0 => Err(RegisterError::Amount(amount)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -102,8 +111,11 @@ impl Bump {
         Self(BumpKind::Custom(Arc::new(bump)))
     }
 
-    pub(crate) fn is_valid(&self) -> bool {
-        !matches!(self.0, BumpKind::SumBounded { min, max } if min > max)
+    pub(crate) fn check(&self) -> Result<(), RegisterError> {
+        match self.0 {
+            BumpKind::SumBounded { min, max } if min > max => Err(RegisterError::Bounds { min, max }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -208,18 +220,27 @@ impl fmt::Debug for DecayingTag {
 }
 
 /// Why a decaying tag was not registered.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegisterError {
+    /// The amount of [`Decay::fixed`] is negative: the value would grow.
+    #[error("invalid amount {0} of a fixed decay: expected 0 or more")]
+    Amount(i64),
     /// The bounds of [`Bump::sum_bounded`] are the wrong way round.
-    #[error("a bounded sum needs its smaller bound first")]
-    Bounds,
+    #[error("invalid bounds {min} to {max} of a bounded sum: expected the smaller one first")]
+    Bounds {
+        /// The first.
+        min: i64,
+        /// The second.
+        max: i64,
+    },
     /// The manager is closed.
     #[error("the connection manager is closed")]
     Closed,
-    /// The coefficient of [`Decay::linear`] is negative or no number.
-    #[error("a linear decay needs a finite coefficient that is not negative")]
-    Coefficient,
+    /// The coefficient of [`Decay::linear`] is no number, negative, or above 1, which would let the
+    /// value grow.
+    #[error("invalid coefficient {0} of a linear decay: expected 0 to 1")]
+    Coefficient(f64),
     /// A decaying tag of this name is registered.
     #[error("a decaying tag {0:?} is registered already")]
     Taken(String),

@@ -7,15 +7,13 @@ use crate::decay::{Bump, Decay, DecayingTag, RegisterError};
 use crate::event::Trimmed;
 use crate::info::{Counts, Explanation, Info, TagInfo};
 use crate::shared::{Request, Shared};
-use futures::channel::oneshot;
+use crate::trimming::{TrimError, Trimming};
 use futures::future::{BoxFuture, FutureExt as _};
 use libp2p_core::{ConnectedPoint, Transport};
 use libp2p_identity::PeerId;
 use std::error::Error;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// Tags, protects and asks, from any thread. A clone is the same manager.
@@ -52,9 +50,9 @@ impl Manager {
     /// `upsert` is called on this thread, under no lock, and may call the manager. It is called
     /// again if the tag has changed meanwhile, up to 1,024 times: its last answer stands. If it
     /// panics nothing has changed.
-    pub fn upsert_tag(&self, peer: &PeerId, tag: &str, upsert: &mut dyn FnMut(i64) -> i64) {
+    pub fn upsert_tag(&self, peer: &PeerId, tag: &str, mut upsert: impl FnMut(i64) -> i64) {
         if self.is_open() {
-            self.shared.book.upsert(peer, tag, upsert);
+            self.shared.book.upsert(peer, tag, &mut upsert);
         }
     }
 
@@ -67,9 +65,16 @@ impl Manager {
     /// Trims now: closes the least valuable connections until the low watermark is reached, as
     /// [`TrimTarget`](crate::TrimTarget) counts, whether or not the high one was.
     ///
-    /// Resolves when they are closed, or at [`Config::with_close_deadline`](crate::Config::with_close_deadline) with those that are not as `stuck`. Trims never overlap:
-    /// whoever calls while one runs gets the outcome of that. The Swarm has to be polled meanwhile. Dropping the future does not
-    /// stop the trim. Resolves at once, with nothing closed, when the Swarm is gone or the manager closed.
+    /// Resolves when they are closed, or at
+    /// [`Config::with_close_deadline`](crate::Config::with_close_deadline) with those that are not
+    /// as `stuck`. Trims never overlap: a call while one runs gets the outcome of that. Dropping
+    /// the future does not stop the trim. Resolves at once, with nothing closed, before the Swarm
+    /// runs, when it is gone, and when the manager is closed.
+    ///
+    /// # Errors
+    ///
+    /// [`TrimError::NotPolled`] when the Swarm is not polled for 10 s meanwhile, as when the task
+    /// that drives it awaits this. The trim is carried out when the Swarm is polled again.
     pub fn trim_open_conns(&self) -> Trimming {
         self.trim(Request::Normal)
     }
@@ -83,11 +88,11 @@ impl Manager {
     }
 
     fn trim(&self, request: Request) -> Trimming {
-        let (sender, outcome) = oneshot::channel();
+        let (answer, trimming) = Trimming::new(self.shared.clone());
         if self.is_open() {
-            self.shared.request(request, sender);
+            self.shared.request(request, answer);
         }
-        Trimming(outcome)
+        trimming
     }
 
     /// Exempts the peer from trimming, and keeps it alive if [`KeepAlive`](crate::KeepAlive) says so, until
@@ -144,12 +149,8 @@ impl Manager {
         if !self.is_open() {
             return Err(RegisterError::Closed);
         }
-        if !decay.is_valid() {
-            return Err(RegisterError::Coefficient);
-        }
-        if !bump.is_valid() {
-            return Err(RegisterError::Bounds);
-        }
+        decay.check()?;
+        bump.check()?;
         let definition = self.shared.book.register(name, interval, decay, bump)?;
         let shared = self.shared.clone();
         Ok(DecayingTag { definition, shared })
@@ -242,7 +243,7 @@ impl ConnManager for Manager {
         Self::tag_info(self, peer)
     }
 
-    fn trim_open_conns(&self) -> BoxFuture<'static, Trimmed> {
+    fn trim_open_conns(&self) -> BoxFuture<'static, Result<Trimmed, TrimError>> {
         Self::trim_open_conns(self).boxed()
     }
 
@@ -260,20 +261,6 @@ impl ConnManager for Manager {
 
     fn close(&self) {
         Self::close(self);
-    }
-}
-
-/// A trim under way. Resolves when it is over; dropping it does not stop the trim.
-#[derive(Debug)]
-#[must_use = "the trim runs without it, but nobody learns what it came to"]
-pub struct Trimming(oneshot::Receiver<Trimmed>);
-
-impl Future for Trimming {
-    type Output = Trimmed;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Trimmed> {
-        // Whoever would have answered is gone, and the Swarm with it.
-        self.0.poll_unpin(cx).map(Result::unwrap_or_default)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::alive::{Accept, Alive, Ask, Schedule, Told};
 use libp2p_swarm::handler::ConnectionEvent;
-use libp2p_swarm::{ConnectionHandler, ConnectionHandlerEvent, SubstreamProtocol};
+use libp2p_swarm::{ConnectionHandler, ConnectionHandlerEvent, ConnectionId, SubstreamProtocol};
 use std::convert::Infallible;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -16,8 +16,8 @@ pub struct Handler {
 impl Handler {
     /// `every` is how often an end is asked that does not keep the connection itself; `accepts`,
     /// whether the other end may have this one keep it.
-    pub(crate) fn new(keep_alive: bool, every: Option<Duration>, accepts: bool) -> Self {
-        let mut alive = Alive::new(Schedule::new(every, None), accepts);
+    pub(crate) fn new(connection: ConnectionId, keep_alive: bool, every: Option<Duration>, accepts: bool) -> Self {
+        let mut alive = Alive::new(connection, Schedule::new(every, None), accepts);
         alive.keep(keep_alive);
         Self { alive }
     }

@@ -30,6 +30,8 @@ mod absent {
 #[cfg(feature = "metrics")]
 mod present {
     use super::*;
+    use crate::event::{Reason, Skipped};
+    use crate::registered::{self, AlreadyRegistered};
     use crate::user_code::Hook;
     use prometheus_client::collector::Collector;
     use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -67,6 +69,18 @@ mod present {
     #[derive(Clone)]
     pub(crate) struct Metrics(Option<Arc<Registered>>);
 
+    /// Why a trim runs. At the hard limit peers are evicted without one.
+    const TRIMS: [Reason; 3] = [Reason::HighWatermark, Reason::OnDemand, Reason::Pressure];
+    const TRIMMED: [Reason; 4] = [
+        Reason::HighWatermark,
+        Reason::OnDemand,
+        Reason::Pressure,
+        Reason::HardLimit,
+    ];
+    const SKIPPED: [Skipped; 3] = [Skipped::Disabled, Skipped::AtLowWatermark, Skipped::TooFewCandidates];
+    const CLOSED: &str = "closed";
+    const STUCK: &str = "stuck";
+
     struct Registered {
         trims: Family<TrimLabel, Counter>,
         trimmed: Family<ReasonLabel, Counter>,
@@ -80,14 +94,9 @@ mod present {
     #[derive(Debug, Default)]
     struct Scrape(OnceLock<Weak<Shared>>);
 
-    impl Metrics {
-        pub(crate) fn none() -> Self {
-            Self(None)
-        }
-
-        pub(crate) fn register(registry: &mut Registry) -> Self {
-            let registry = registry.sub_registry_with_prefix("libp2p_connmgr");
-            let this = Registered {
+    impl Registered {
+        fn new() -> Self {
+            let this = Self {
                 trims: Family::default(),
                 trimmed: Family::default(),
                 stuck: Counter::default(),
@@ -96,30 +105,59 @@ mod present {
                 lifetimes: Histogram::new(exponential_buckets(1.0, 4.0, 9)),
                 scrape: Arc::default(),
             };
+            for reason in TRIMS.map(Reason::as_str) {
+                for outcome in [CLOSED, STUCK].into_iter().chain(SKIPPED.map(Skipped::as_str)) {
+                    drop(this.trims.get_or_create(&TrimLabel { reason, outcome }));
+                }
+            }
+            for reason in TRIMMED.map(Reason::as_str) {
+                drop(this.trimmed.get_or_create(&ReasonLabel { reason }));
+            }
+            this
+        }
+
+        fn show(&self, registry: &mut Registry) {
+            let registry = registry.sub_registry_with_prefix("libp2p_connmgr");
             registry.register(
                 "trims",
                 "Trims, by why they ran and what became of them",
-                this.trims.clone(),
+                self.trims.clone(),
             );
             registry.register(
                 "trimmed_connections",
                 "Connections that were told to close, by why",
-                this.trimmed.clone(),
+                self.trimmed.clone(),
             );
             registry.register(
                 "stuck_connections",
                 "Connections that were not closed at a trim's deadline",
-                this.stuck.clone(),
+                self.stuck.clone(),
             );
-            registry.register("denied", "Newcomers denied at the hard limit", this.denied.clone());
+            registry.register("denied", "Newcomers denied at the hard limit", self.denied.clone());
             registry.register_with_unit(
                 "connection_lifetime",
                 "From established to closed",
                 Unit::Seconds,
-                this.lifetimes.clone(),
+                self.lifetimes.clone(),
             );
-            registry.register_collector(Box::new(this.scrape.clone()));
-            Self(Some(Arc::new(this)))
+            registry.register_collector(Box::new(self.scrape.clone()));
+        }
+    }
+
+    impl Metrics {
+        pub(crate) fn none() -> Self {
+            Self(None)
+        }
+
+        /// With every label that there can be, at zero.
+        ///
+        /// # Errors
+        ///
+        /// If the registry has one of the names.
+        pub(crate) fn register(registry: &mut Registry) -> Result<Self, AlreadyRegistered> {
+            let this = Registered::new();
+            registered::register(registry, |registry| this.show(registry))?;
+            Ok(Self(Some(Arc::new(this))))
         }
 
         /// A second manager with the same configuration shares the counters, but its gauges are the first one's.
@@ -143,7 +181,7 @@ mod present {
                         .inc_by(*connections as u64);
                 }
                 Event::TrimFinished { reason, trimmed } => {
-                    trim(reason.as_str(), if trimmed.stuck > 0 { "stuck" } else { "closed" });
+                    trim(reason.as_str(), if trimmed.stuck > 0 { STUCK } else { CLOSED });
                     this.stuck.inc_by(trimmed.stuck as u64);
                 }
                 Event::TrimSkipped { reason, skipped } => drop(trim(reason.as_str(), skipped.as_str())),
@@ -159,46 +197,57 @@ mod present {
 
     impl Collector for Scrape {
         fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-            let Some(shared) = self.0.get().and_then(Weak::upgrade) else {
-                return Ok(());
+            // Before there is a manager its counters are zero; with the manager they go.
+            let shared = match self.0.get() {
+                None => None,
+                Some(shared) => match shared.upgrade() {
+                    None => return Ok(()),
+                    there => there,
+                },
             };
-            let counts = shared.book.counts();
-            let classes = [
-                ("protected", counts.protected),
-                ("in_grace", counts.in_grace),
-                ("tagged", counts.tagged),
-                ("plain", counts.plain),
-            ];
-            let gauge = |value: usize| ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-            let mut connections =
-                encoder.encode_descriptor("connections", "Connections, by class", None, MetricType::Gauge)?;
-            for (class, count) in classes {
-                gauge(count.connections).encode(connections.encode_family(&ClassLabel { class })?)?;
-            }
-            gauge(counts.closing).encode(connections.encode_family(&ClassLabel { class: "closing" })?)?;
-            let mut peers = encoder.encode_descriptor("peers", "Peers, by class", None, MetricType::Gauge)?;
-            for (class, count) in classes {
-                gauge(count.peers).encode(peers.encode_family(&ClassLabel { class })?)?;
-            }
-            gauge(counts.early).encode(peers.encode_family(&ClassLabel { class: "early" })?)?;
-            gauge(counts.gone).encode(peers.encode_family(&ClassLabel { class: "gone" })?)?;
-            for (name, help, value) in [
-                ("low_watermark", "What a trim goes down to", shared.low),
-                ("high_watermark", "What starts a trim", shared.high),
-            ] {
-                let metric = gauge(value);
-                metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
-            }
-            let refused = ConstCounter::new(shared.book.refused_tags());
+            let shared = shared.as_deref();
+            let refused = ConstCounter::new(shared.map_or(0, |shared| shared.book.refused_tags()));
             let help = "Tags that were not set, as the peer has as many as it may";
             refused.encode(encoder.encode_descriptor("refused_tags", help, None, refused.metric_type())?)?;
             let help = "Panics in code of the user's, by where it is called";
             let mut panics = encoder.encode_descriptor("hook_panics", help, None, MetricType::Counter)?;
             for hook in Hook::ALL {
                 let label = HookLabel { hook: hook.name() };
-                ConstCounter::new(shared.panics().get(hook)).encode(panics.encode_family(&label)?)?;
+                let count = shared.map_or(0, |shared| shared.panics().get(hook));
+                ConstCounter::new(count).encode(panics.encode_family(&label)?)?;
             }
-            Ok(())
+            shared.map_or(Ok(()), |shared| gauges(shared, &mut encoder))
         }
+    }
+
+    fn gauges(shared: &Shared, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let counts = shared.book.counts();
+        let classes = [
+            ("protected", counts.protected),
+            ("in_grace", counts.in_grace),
+            ("tagged", counts.tagged),
+            ("plain", counts.plain),
+        ];
+        let gauge = |value: usize| ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+        let mut connections =
+            encoder.encode_descriptor("connections", "Connections, by class", None, MetricType::Gauge)?;
+        for (class, count) in classes {
+            gauge(count.connections).encode(connections.encode_family(&ClassLabel { class })?)?;
+        }
+        gauge(counts.closing).encode(connections.encode_family(&ClassLabel { class: "closing" })?)?;
+        let mut peers = encoder.encode_descriptor("peers", "Peers, by class", None, MetricType::Gauge)?;
+        for (class, count) in classes {
+            gauge(count.peers).encode(peers.encode_family(&ClassLabel { class })?)?;
+        }
+        gauge(counts.early).encode(peers.encode_family(&ClassLabel { class: "early" })?)?;
+        gauge(counts.gone).encode(peers.encode_family(&ClassLabel { class: "gone" })?)?;
+        for (name, help, value) in [
+            ("low_watermark", "What a trim goes down to", shared.low),
+            ("high_watermark", "What starts a trim", shared.high),
+        ] {
+            let metric = gauge(value);
+            metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
+        }
+        Ok(())
     }
 }

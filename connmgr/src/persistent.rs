@@ -26,7 +26,9 @@
 //! vain. Addresses that other behaviours contribute are tried behind these; every other dial in
 //! vain leaves four places for them. An address at which another peer answers is left out for a
 //! minute, doubled with each time up to an hour. The dial after that tries only addresses that were
-//! given or have worked, if there are any.
+//! given or have worked, or else only claims, or else what other behaviours contribute. While all
+//! addresses are left out, every other dial tries the one that comes back first. Addresses at which
+//! this Swarm listens itself are not dialled.
 //!
 //! # One connection
 //!
@@ -44,10 +46,11 @@
 //! choice is made among the others.
 //!
 //! The connections that are not chosen are let go of. The peer with the **smaller** id closes one
-//! when it has carried no stream for [`Config::with_settle`] (3 s), the other end after half as
-//! long again, for a peer that does not run this behaviour. A connection that carries streams is
-//! never closed for being one too many. If the ends should choose differently, for a clock that
-//! measures rule 2 otherwise, both connections are kept until one carries no stream.
+//! when it has carried no stream but questions for [`Config::with_settle`] (3 s). The other end
+//! does so after half as long again, for a peer that does not run this behaviour. A connection that
+//! carries streams is never closed for being one too many. If the ends should choose differently,
+//! for a clock that measures rule 2 otherwise, both connections are kept until one carries no
+//! stream.
 //!
 //! ```
 //! # fn main() -> Result<(), libp2p_connmgr::persistent::AddError> {
@@ -66,6 +69,7 @@ mod config;
 mod error;
 mod event;
 mod handler;
+mod metrics;
 
 // Pure: time and what the Swarm reports come in, dials and closes go out.
 mod choice;

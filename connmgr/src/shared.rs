@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     closed: AtomicBool,
     /// Whether there is anything for the behaviour to look at: requests, changed protections, a close.
     called: AtomicBool,
+    /// How often the Swarm has polled the behaviour.
+    polls: AtomicU64,
     waker: AtomicWaker,
     requests: Mutex<Requests>,
 }
@@ -59,6 +61,7 @@ impl Shared {
             last_trim: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             called: AtomicBool::new(false),
+            polls: AtomicU64::new(0),
             waker: AtomicWaker::new(),
             requests: Mutex::default(),
         }
@@ -80,6 +83,10 @@ impl Shared {
 
     /// A sender that is dropped answers with nothing closed.
     pub(crate) fn request(&self, request: Request, answer: oneshot::Sender<Trimmed>) {
+        if self.polls() == 0 && self.book.open() + self.book.closing() == 0 {
+            // No Swarm runs yet. The caller may be about to start it, and waits here.
+            return drop(answer);
+        }
         let mut requests = self.requests();
         if requests.ended {
             drop(requests);
@@ -133,6 +140,15 @@ impl Shared {
     pub(crate) fn wake(&self) {
         self.called.store(true, Ordering::Release);
         self.waker.wake();
+    }
+
+    /// How often the Swarm has polled the behaviour.
+    pub(crate) fn polls(&self) -> u64 {
+        self.polls.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn polled(&self) {
+        self.polls.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether somebody called since the last time. The behaviour is woken when somebody does.

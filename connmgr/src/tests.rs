@@ -21,6 +21,7 @@ mod order;
 mod original;
 mod remembered;
 mod threads;
+mod unpolled;
 mod user_code;
 
 use crate::count::Activity;
@@ -347,6 +348,7 @@ impl Node {
         trimming
             .now_or_never()
             .expect("every connection that is told to close does")
+            .unwrap()
     }
 
     fn is_open(&self, peer: PeerId) -> bool {

@@ -1,7 +1,7 @@
-//! Code of the user's that the manager calls: none of it ends a task, poisons a lock, or is called
-//! under one.
+//! Code of the user's that the manager and wanted peers call: none of it ends a task, poisons a
+//! lock, or is called under one.
 //!
-//! A panic in what was given to the manager beforehand (a configuration's closures, a tag's
+//! A panic in what was given beforehand (a configuration's closures, a tag's
 //! functions) is caught, counted and logged here. A closure that is given to one call, as an
 //! upsert's, panics into that call.
 
@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Where the manager calls code of the user's.
+/// Where code of the user's is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hook {
     /// `Bump::custom`: a panic leaves the value as it was and is `BumpError::Panicked`.
@@ -27,9 +27,12 @@ pub(crate) enum Hook {
     Order,
     /// The waker of a task that waits for a trim. The task is not woken.
     Waker,
+    /// `persistent::Config::with_denied_for`: a panic says nothing of the denial.
+    DeniedFor,
 }
 
 impl Hook {
+    /// The manager's: the others are no labels of its metric.
     #[cfg(any(test, feature = "metrics"))]
     pub(crate) const ALL: [Self; 7] = [
         Self::Bump,
@@ -51,13 +54,14 @@ impl Hook {
             Self::MemorySource => "memory_source",
             Self::Order => "order",
             Self::Waker => "waker",
+            Self::DeniedFor => "denied_for",
         }
     }
 }
 
 /// How often code of the user's has panicked, by [`Hook`].
 #[derive(Debug, Default)]
-pub(crate) struct HookPanics([AtomicU64; 7]);
+pub(crate) struct HookPanics([AtomicU64; 8]);
 
 impl HookPanics {
     #[cfg(any(test, feature = "metrics"))]

@@ -58,7 +58,7 @@ async fn main() -> Result<()> {
                 println!("connected {peer_id} {}", endpoint.get_remote_address());
             }
             SwarmEvent::ConnectionClosed { peer_id, .. } => println!("closed {peer_id}"),
-            SwarmEvent::OutgoingConnectionError { error, .. } => println!("dial-failed {error:?}"),
+            SwarmEvent::OutgoingConnectionError { error, .. } => println!("dial-failed {error}"),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, result, .. })) => match result {
                 Ok(_) => println!("ping {peer}"),
                 Err(error) => println!("ping-failed {peer} {error}"),

@@ -84,6 +84,7 @@ impl Behaviour {
         Self {
             seat: gate.0.behaviours_wait.seat(),
             judged: gate.0.version(),
+            goodbye: goodbye::Behaviour::counted(goodbye::Config::default(), gate.0.goodbyes()),
             gate,
             pending: BTreeMap::new(),
             live: BTreeMap::new(),
@@ -92,14 +93,13 @@ impl Behaviour {
             sweep: None,
             alarm: Alarm::default(),
             actions: VecDeque::new(),
-            goodbye: goodbye::Behaviour::default(),
         }
     }
 
     /// Says goodbye, and heeds it, as `config` says. By default a peer that has said goodbye is not dialled for as long as it
     /// asked, at most an hour.
     pub fn with_goodbye(mut self, config: goodbye::Config) -> Self {
-        self.goodbye = goodbye::Behaviour::new(config);
+        self.goodbye = goodbye::Behaviour::counted(config, self.gate.0.goodbyes());
         self
     }
 
@@ -217,15 +217,13 @@ impl Behaviour {
             link.parts.knocks = false;
         }
         if asked.is_none() {
-            let verdict = shared.ask(Hook::Secured, |policy| {
+            shared.ask_about(Stage::Secured, Hook::Secured, peer, &link, |policy| {
                 policy.intercept_secured(&Secured::new(peer, link))
-            });
-            shared.settle(Stage::Secured, Some(peer), &link, verdict)?;
+            })?;
         }
-        let verdict = shared.ask(Hook::Upgraded, |policy| {
+        shared.ask_about(Stage::Upgraded, Hook::Upgraded, peer, &link, |policy| {
             policy.intercept_upgraded(&Upgraded::new(peer, link))
-        });
-        shared.settle(Stage::Upgraded, Some(peer), &link, verdict)?;
+        })?;
         if let Some(pending) = self.pending.get_mut(&id) {
             pending.parts = Some(link.parts);
         }

@@ -4,9 +4,10 @@ use crate::changes::Changes;
 use crate::context::{Accept, AddrDial, Knock, LiveConnection, PeerDial, PendingConnection, Secured, Upgraded};
 use crate::gater::{ConnectionGater, Explanation, Observation};
 use crate::user_code::{AFTER_PANIC, Hook, HookPanics};
-use crate::verdict::Verdict;
+use crate::verdict::{Stage, Verdict};
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,6 +117,13 @@ macro_rules! composition {
             }
             fn changes(&self) -> Vec<Changes> {
                 self.0.gaters.iter().flat_map(|gater| gater.changes()).collect()
+            }
+            fn denial_rules(&self, stage: Stage) -> Vec<Cow<'static, str>> {
+                self.0
+                    .gaters
+                    .iter()
+                    .flat_map(|gater| gater.denial_rules(stage))
+                    .collect()
             }
             fn explain(&self, peer: Option<&PeerId>, address: Option<&Multiaddr>) -> Vec<Explanation> {
                 self.0

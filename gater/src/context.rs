@@ -1,7 +1,7 @@
 //! What is known at each stage. The structs will gain fields; make them with their constructors.
 
 use crate::address::{Parts, TransportKind};
-use libp2p_core::transport::ListenerId;
+use libp2p_core::transport::{ListenerId, PortUse};
 use libp2p_core::{ConnectedPoint, Endpoint, Multiaddr};
 use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
@@ -93,6 +93,22 @@ impl<'a> Link<'a> {
                 send_back_addr,
             } => Self::inbound(local_addr, send_back_addr),
         }
+    }
+
+    /// The same as libp2p has it, where the addresses that takes are known. Which port a dial was to use is not.
+    pub(crate) fn point(&self) -> Option<ConnectedPoint> {
+        let remote = self.remote?.clone();
+        Some(match self.direction {
+            Direction::Inbound => ConnectedPoint::Listener {
+                local_addr: self.local?.clone(),
+                send_back_addr: remote,
+            },
+            Direction::Outbound => ConnectedPoint::Dialer {
+                address: remote,
+                role_override: self.role,
+                port_use: PortUse::Reuse,
+            },
+        })
     }
 
     /// One of which nothing is known but who speaks first.

@@ -1,11 +1,12 @@
 //! The shared object, and the parts that it hands out.
 
 use crate::TransportKind;
+use crate::admission::Admission;
 use crate::behaviour::Behaviour;
 use crate::changes::Changes;
 use crate::context::{Knock, Link, Secured};
 use crate::gater::{ConnectionGater, Explanation, Observation};
-use crate::goodbye::{Code, Goodbye};
+use crate::goodbye::{self, Code, Goodbye};
 use crate::joins::Joins;
 use crate::metrics::Metrics;
 use crate::transport::Transport;
@@ -50,6 +51,8 @@ struct Wish {
 pub(crate) struct Shared {
     /// Asked through [`Self::ask`] and [`Self::tell`].
     policy: Box<dyn ConnectionGater>,
+    /// Asked through [`Self::ask_about`], behind the policy.
+    admission: Admission,
     metrics: Metrics,
     panics: HookPanics,
     /// How often the policy, or somebody for it, has said that it was tightened.
@@ -85,6 +88,7 @@ impl Gate {
         let bells: Vec<Changes> = policy.changes();
         let shared = Arc::new(Shared {
             policy: Box::new(policy),
+            admission: Admission::default(),
             metrics: Metrics::none(),
             panics: HookPanics::default(),
             tightened: AtomicU64::new(0),
@@ -133,13 +137,47 @@ impl Gate {
         self
     }
 
-    /// Counts every decision in `registry`: `libp2p_gater_decisions_total`, by stage, verdict and rule. Only the first
-    /// registry counts.
+    /// Asks `hook` as well, behind the policy and whatever that says: what
+    /// `libp2p_connmgr::Manager::hard_cap` gives, over every transport under this gate. Several are
+    /// asked in the order in which they were added, and all of them have to allow.
+    ///
+    /// It is asked at [`Stage::Knock`], and about inbound connections at [`Stage::Secured`] and
+    /// [`Stage::Upgraded`] where both ends are known: up to three times about one connection, so it
+    /// must count nothing and change nothing. If it denies, the rule is `admission`, and
+    /// [`Reason::downcast_ref`](crate::Reason::downcast_ref) finds its error. It runs where the
+    /// policy does at that stage, and a panic is a denial.
+    ///
+    /// All clones of the gate and the parts that they have handed out ask it from now on. So a gate
+    /// can be made first, then a manager with [`Self::closer`], and then the manager's cap added.
+    pub fn with_admission(
+        self,
+        hook: impl Fn(&PeerId, &ConnectedPoint) -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync + 'static,
+    ) -> Self {
+        self.0.admission.add(hook);
+        self
+    }
+
+    /// Counts every decision in `registry`, `libp2p_gater_decisions_total` by stage, verdict and
+    /// rule; and the goodbyes of all behaviours of this gate, under `libp2p_gater_goodbye`.
+    ///
+    /// Each label that there can be is there from here on, at zero, with the rules that the policy
+    /// lists ([`ConnectionGater::denial_rules`]). What is counted goes on being counted into every
+    /// registry that it was in before. A registry takes one gate: two in one process have a
+    /// registry each, or a sub-registry with a prefix of its own each.
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyRegistered`](crate::AlreadyRegistered) if the registry has one of the names. To
+    /// find that out it is rendered once, which calls its collectors.
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
-    pub fn with_metrics(self, registry: &mut prometheus_client::registry::Registry) -> Self {
-        self.0.metrics.register(registry);
-        self
+    pub fn with_metrics(
+        self,
+        registry: &mut prometheus_client::registry::Registry,
+    ) -> Result<Self, crate::AlreadyRegistered> {
+        let denials = Stage::ALL.map(|stage| self.0.policy.denial_rules(stage));
+        self.0.metrics.register(registry, denials)?;
+        Ok(self)
     }
 
     /// The policy.
@@ -163,8 +201,8 @@ impl Gate {
         move |peer, point| {
             let link = Link::of(point);
             shared.part_asks();
-            let verdict = shared.ask(Hook::Knock, |policy| policy.intercept_knock(&Knock::new(peer, link)));
-            Ok(shared.settle(Stage::Knock, Some(peer), &link, verdict)?)
+            let question = |policy: &dyn ConnectionGater| policy.intercept_knock(&Knock::new(peer, link));
+            Ok(shared.ask_about(Stage::Knock, Hook::Knock, peer, &link, question)?)
         }
     }
 
@@ -258,6 +296,26 @@ impl Shared {
             .unwrap_or_else(Verdict::panicked)
     }
 
+    /// Asks the policy, and then the admission hooks, about a peer that is known.
+    pub(crate) fn ask_about(
+        &self,
+        stage: Stage,
+        hook: Hook,
+        peer: &PeerId,
+        link: &Link<'_>,
+        question: impl FnOnce(&dyn ConnectionGater) -> Verdict,
+    ) -> Result<(), Denied> {
+        let mut verdict = self.ask(hook, question);
+        if !verdict.is_deny() {
+            match self.call(hook, || self.admission.ask(stage, peer, link)) {
+                Some(Ok(())) => {}
+                Some(Err(reason)) => verdict = Verdict::Deny(reason),
+                None => verdict = Verdict::panicked(),
+            }
+        }
+        self.settle(stage, Some(peer), link, verdict)
+    }
+
     /// Tells the policy what has happened.
     pub(crate) fn tell(&self, observation: &Observation<'_>) {
         self.call(Hook::Observe, || self.policy.observe(observation));
@@ -301,6 +359,7 @@ impl Shared {
         tracing::debug!(
             %stage,
             rule = reason.rule(),
+            detail = reason.detail().as_deref(),
             peer = peer.map(tracing::field::display),
             remote = link.remote.map(tracing::field::display),
             "denied"
@@ -317,10 +376,9 @@ impl Shared {
     pub(crate) fn ask_secured(&self, peer: &PeerId, link: &Link<'_>) -> Result<(), Denied> {
         self.part_asks();
         let version = self.version();
-        let verdict = self.ask(Hook::Secured, |policy| {
+        self.ask_about(Stage::Secured, Hook::Secured, peer, link, |policy| {
             policy.intercept_secured(&Secured::new(peer, *link))
-        });
-        self.settle(Stage::Secured, Some(peer), link, verdict)?;
+        })?;
         self.note(|joins| joins.proven(version, peer, link));
         Ok(())
     }
@@ -401,6 +459,11 @@ impl Shared {
             self.joins().clear();
             lock(&self.wanted_closed).clear();
         }
+    }
+
+    /// What the goodbyes of the behaviours are counted in.
+    pub(crate) fn goodbyes(&self) -> goodbye::Metrics {
+        self.metrics.goodbye()
     }
 
     /// Which state of the policy the next answer is of, or of a later one.

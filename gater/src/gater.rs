@@ -8,6 +8,7 @@ use crate::verdict::{Stage, Verdict};
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +26,8 @@ use std::time::Duration;
 /// # Panics
 ///
 /// A question that panics is a denial, with the rule `policy_panicked`. The panic goes no further;
-/// it is logged and counted. [`Self::changes`] and [`Self::explain`] are called in a caller's own
-/// call, and panic into that.
+/// it is logged and counted. [`Self::changes`], [`Self::denial_rules`] and [`Self::explain`] are
+/// called in a caller's own call, and panic into that.
 pub trait ConnectionGater: Send + Sync + 'static {
     /// We are about to dial a peer; its addresses are not looked at yet. Not asked for a dial that does not name a peer.
     fn intercept_peer_dial(&self, dial: &PeerDial<'_>) -> Verdict {
@@ -102,6 +103,14 @@ pub trait ConnectionGater: Send + Sync + 'static {
     /// Where this policy says that it has been tightened. Empty for one that never is. Asked once, by
     /// [`Gate::new`](crate::Gate::new).
     fn changes(&self) -> Vec<Changes> {
+        Vec::new()
+    }
+
+    /// The rules that its denials at `stage` may name ([`Reason::rule`](crate::Reason::rule)), for
+    /// metrics: each is counted from zero. One that is not among them is counted from its first
+    /// denial on. Called by [`Gate::with_metrics`](crate::Gate::with_metrics) alone.
+    fn denial_rules(&self, stage: Stage) -> Vec<Cow<'static, str>> {
+        let _ = stage;
         Vec::new()
     }
 
@@ -229,6 +238,9 @@ macro_rules! forward {
             }
             fn changes(&self) -> Vec<Changes> {
                 (**self).changes()
+            }
+            fn denial_rules(&self, stage: Stage) -> Vec<Cow<'static, str>> {
+                (**self).denial_rules(stage)
             }
             fn explain(&self, peer: Option<&PeerId>, address: Option<&Multiaddr>) -> Vec<Explanation> {
                 (**self).explain(peer, address)

@@ -23,8 +23,10 @@ mod back_off;
 mod behaviour;
 mod handler;
 mod message;
+mod metrics;
 
-pub use back_off::BackedOff;
+pub use back_off::{BackedOff, denied_for};
 pub use behaviour::{Behaviour, Config, Event};
 pub use handler::{FromHandler, Handler, Said};
 pub use message::{Code, Goodbye};
+pub(crate) use metrics::Metrics;

@@ -11,9 +11,12 @@ mod transport;
 mod upgrade;
 
 // What serves all of them.
+mod admission;
 mod error;
 mod joins;
 mod metrics;
+#[cfg(feature = "metrics")]
+mod registered;
 mod user_code;
 mod wakers;
 
@@ -44,10 +47,22 @@ pub use error::Error;
 pub use event::Event;
 pub use gate::Gate;
 pub use gater::{ConnectionGater, Explanation, Observation};
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use registered::AlreadyRegistered;
 pub use rules::{
-    Admission, Caps, Change, Cidr, CidrError, Edits, FileError, LineError, Member, Prefixes, Rate, Rule, RuleError,
-    Rules, SaveError, Standing, Subject, Warning,
+    Admission, Caps, Change, Cidr, CidrError, Edits, FileError, LineError, ListError, ListFormat, Member, NetworkList,
+    Prefixes, Rate, Rule, RuleError, Rules, SaveError, Standing, Subject, Warning,
 };
 pub use transport::{Gated, Transport};
 pub use upgrade::{Asking, Upgrade};
 pub use verdict::{Denied, Reason, Stage, Verdict};
+
+// What this crate's own types are made of, in the versions that they are.
+pub use libp2p_core::transport::ListenerId;
+pub use libp2p_core::{self, ConnectedPoint, Endpoint, Multiaddr};
+pub use libp2p_identity::{self, Keypair, PeerId};
+pub use libp2p_swarm::{self, ConnectionDenied, ConnectionId, DialError, ListenError};
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use prometheus_client;

@@ -4,15 +4,19 @@ mod change;
 mod cidr;
 mod counts;
 mod current;
+mod denials;
 mod expired;
 mod explain;
 mod facts;
 mod file;
+mod import;
 mod key;
 mod limits;
+mod lists;
 mod networks;
 mod peers;
 mod policy;
+mod print;
 mod rates;
 mod rule;
 mod sets;
@@ -28,6 +32,7 @@ pub use change::{Change, RuleError};
 pub use cidr::{Cidr, CidrError};
 pub use file::{Edits, FileError, SaveError};
 pub use limits::{Caps, Prefixes, Rate};
+pub use lists::{ListError, ListFormat, NetworkList};
 pub use rule::{Rule, Subject};
 pub use sets::{Admission, Member, Standing};
 pub use text::LineError;
@@ -60,7 +65,7 @@ use writer::{NEVER, Writer};
 ///     change.block("192.0.2.0/24".parse::<Cidr>()?)?;
 ///     change.insert(Rule::block().peer(mallory).until(SystemTime::now() + Duration::from_secs(3600)).note("spam"))?;
 ///     change.insert(Rule::allow().peer(alice))?;
-///     Ok::<_, Box<dyn std::error::Error>>(())
+///     Ok(())
 /// })?;
 /// # let _ = gate; Ok(()) }
 /// ```
@@ -71,10 +76,10 @@ use writer::{NEVER, Writer};
 ///    the one, and somebody else be dialled.
 /// 1. **Required knock** ([`Change::require_knock`], [`Change::require_knock_of_everybody`]): what has to knock and does not
 ///    is denied. Nothing outranks this.
-/// 2. **Allow list**: a [`Rule::allow`] that holds, or a set of [`Standing::Allowed`], answers [`Verdict::Allow`]; whatever is below
+/// 2. **Allow list**: a [`Rule::allow`] that holds, a set or a list of [`Standing::Allowed`], answers [`Verdict::Allow`]; whatever is below
 ///    is not looked at. It counts towards the caps. An allow of which something cannot be known yet (the peer, when a
 ///    connection is accepted) outranks 3, 4 and 6 until it can be, but not rates, nor the caps of pending attempts.
-/// 3. **Block list**: a [`Rule::block`] that holds, or a set of [`Standing::Blocked`]. How narrow a range is does not matter.
+/// 3. **Block list**: a [`Rule::block`] that holds, a set or a list of [`Standing::Blocked`]. How narrow a range is does not matter.
 /// 4. **Names and membership**: [`Change::refuse_names`], [`Change::admit`].
 /// 5. **Rates**: [`Change::rates`]. What is denied above takes no token.
 /// 6. **Caps**: [`Change::caps`].
@@ -87,11 +92,13 @@ use writer::{NEVER, Writer};
 ///
 /// # Reasons
 ///
-/// [`Reason::rule`] is one of `malformed_address`; `require_knock`; `block_peer`, `block_network`, `block_set`, `block`; `refuse_names`;
+/// [`Reason::rule`] is one of `malformed_address`; `require_knock`; `block_peer`, `block_network`, `block_set`, `block_list`, `block`; `refuse_names`;
 /// `admit_members`, `admit_known_addresses`; `rate`, with the time to wait; `cap_total`, `cap_inbound`, `cap_outbound`,
 /// `cap_pending_inbound`, `cap_pending_outbound`, `cap_per_peer`, `cap_per_ip`, `cap_per_prefix`, `cap_transport`.
+/// [`Reason::detail`] is, or ends with, the line of the rules' file, note included; of a list it names the network too.
 ///
 /// [`Reason::rule`]: crate::Reason::rule
+/// [`Reason::detail`]: crate::Reason::detail
 ///
 /// # Cost
 ///
@@ -162,6 +169,17 @@ impl Rules {
     /// Changes the rules in one step: `change` is told what to do, and every decision sees either all of it or none of it.
     /// None of it if it returns an error, or panics.
     ///
+    /// ```
+    /// # use libp2p_gater::{Cidr, RuleError, Rules};
+    /// # let rules = Rules::new();
+    /// rules.change(|change| {
+    ///     change.block("192.0.2.0/24".parse::<Cidr>()?)?;
+    ///     change.refuse_names(true);
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), RuleError>(())
+    /// ```
+    ///
     /// One change is made at a time, and others wait for it; decisions do not. When something may
     /// be refused now that was not before, every gate that asks these rules judges its live
     /// connections and pending dials anew. What has expired is put aside; see [`Rule::until`].
@@ -176,7 +194,21 @@ impl Rules {
     ///
     /// If `change` does, or the clock of [`Self::with_clock`]. The rules are then as they were. It
     /// never returns where `change` waits for another thread that changes the same rules.
-    pub fn change<T, E: From<RuleError>>(&self, change: impl FnOnce(&mut Change) -> Result<T, E>) -> Result<T, E> {
+    pub fn change<T>(&self, change: impl FnOnce(&mut Change) -> Result<T, RuleError>) -> Result<T, RuleError> {
+        self.try_change(change)
+    }
+
+    /// [`Self::change`] for a closure with an error of its own. Rust wants to be told which, as in
+    /// `Ok::<_, MyError>(())`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::change`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::change`].
+    pub fn try_change<T, E: From<RuleError>>(&self, change: impl FnOnce(&mut Change) -> Result<T, E>) -> Result<T, E> {
         self.change_and(self.0.seconds(), change, |_| Ok(()))
     }
 

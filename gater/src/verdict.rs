@@ -1,14 +1,17 @@
 //! What a policy answers, and what an application finds of it.
 
+use crate::rules::{Cidr, Rule};
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
 use libp2p_swarm::{ConnectionDenied, ConnectionId, DialError, ListenError};
-use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The rule that a range is one of.
+const BLOCK_NETWORK: &str = "block_network";
 
 /// The stages of a connection's life, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,6 +109,18 @@ enum Repr {
     /// Said so often, on so many threads, that counting who has it would be felt.
     Fixed(&'static Said),
     Own(Arc<Said>),
+    /// A range that blocks: what a flood meets, with nothing to allocate.
+    Network(Cidr),
+    /// Said as often, and of many rules each.
+    Line(Arc<Line<dyn fmt::Display + Send + Sync>>),
+}
+
+/// A line of rules that said no. It becomes text when it is read: of what is refused in a flood,
+/// hardly anything is.
+struct Line<D: ?Sized> {
+    rule: &'static str,
+    retry_after: Option<Duration>,
+    line: D,
 }
 
 #[derive(Clone)]
@@ -113,7 +128,7 @@ pub(crate) struct Said {
     rule: Cow<'static, str>,
     detail: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
-    payload: Option<Payload>,
+    payload: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl Said {
@@ -126,13 +141,6 @@ impl Said {
             payload: None,
         }
     }
-}
-
-/// A reason of the policy's own, as itself and as an error.
-#[derive(Clone)]
-struct Payload {
-    any: Arc<dyn Any + Send + Sync>,
-    error: Arc<dyn Error + Send + Sync>,
 }
 
 impl Reason {
@@ -152,17 +160,33 @@ impl Reason {
         Self(Repr::Fixed(said))
     }
 
+    /// The range blocks.
+    pub(crate) const fn of_network(range: Cidr) -> Self {
+        Self(Repr::Network(range))
+    }
+
+    /// One whose detail is `line`, which is displayed when the detail is asked for.
+    pub(crate) fn of_line<D>(rule: &'static str, retry_after: Option<Duration>, line: D) -> Self
+    where
+        D: fmt::Display + Send + Sync + 'static,
+    {
+        Self(Repr::Line(Arc::new(Line {
+            rule,
+            retry_after,
+            line,
+        })))
+    }
+
     /// A reason that carries `error`, for [`Reason::downcast_ref`].
     pub fn with_error<E>(rule: impl Into<Cow<'static, str>>, error: E) -> Self
     where
         E: Error + Send + Sync + 'static,
     {
-        let error = Arc::new(error);
-        let payload = Payload {
-            any: error.clone(),
-            error,
-        };
-        Self::new(rule).changed(|said| said.payload = Some(payload))
+        Self::with_boxed(rule, Box::new(error))
+    }
+
+    pub(crate) fn with_boxed(rule: impl Into<Cow<'static, str>>, error: Box<dyn Error + Send + Sync>) -> Self {
+        Self::new(rule).changed(|said| said.payload = Some(error.into()))
     }
 
     /// Adds a sentence for people: which entry of the rule, which figure.
@@ -177,28 +201,44 @@ impl Reason {
 
     /// The rule that said no.
     pub fn rule(&self) -> &str {
-        &self.said().rule
+        match &self.0 {
+            Repr::Fixed(said) => &said.rule,
+            Repr::Own(said) => &said.rule,
+            Repr::Network(_) => BLOCK_NETWORK,
+            Repr::Line(line) => line.rule,
+        }
     }
 
-    /// The sentence, if there is one.
-    pub fn detail(&self) -> Option<&str> {
-        self.said().detail.as_deref()
+    /// The sentence, if there is one. That of [`Rules`](crate::Rules) is, or ends with, the line of
+    /// the rules' file that said no, its note included.
+    pub fn detail(&self) -> Option<Cow<'_, str>> {
+        match &self.0 {
+            Repr::Fixed(said) => said.detail.as_deref().map(Cow::Borrowed),
+            Repr::Own(said) => said.detail.as_deref().map(Cow::Borrowed),
+            Repr::Network(range) => Some(Cow::Owned(Rule::block().network(*range).to_string())),
+            Repr::Line(line) => Some(Cow::Owned(line.line.to_string())),
+        }
     }
 
     /// For how long it is no use to try again, if the rule knows.
     pub fn retry_after(&self) -> Option<Duration> {
-        self.said().retry_after
+        match &self.0 {
+            Repr::Fixed(said) => said.retry_after,
+            Repr::Own(said) => said.retry_after,
+            Repr::Network(_) => None,
+            Repr::Line(line) => line.retry_after,
+        }
     }
 
     /// The policy's own error, if it gave one and it is an `E`.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
-        self.said().payload.as_ref()?.any.downcast_ref()
+        self.payload()?.downcast_ref()
     }
 
-    fn said(&self) -> &Said {
+    fn payload(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         match &self.0 {
-            Repr::Fixed(said) => said,
-            Repr::Own(said) => said,
+            Repr::Own(said) => said.payload.as_deref(),
+            Repr::Fixed(_) | Repr::Network(_) | Repr::Line(_) => None,
         }
     }
 
@@ -206,6 +246,18 @@ impl Reason {
         let mut own = match self.0 {
             Repr::Fixed(said) => Arc::new(said.clone()),
             Repr::Own(said) => said,
+            Repr::Network(range) => Arc::new(Said {
+                rule: Cow::Borrowed(BLOCK_NETWORK),
+                detail: Some(Cow::Owned(Rule::block().network(range).to_string())),
+                retry_after: None,
+                payload: None,
+            }),
+            Repr::Line(line) => Arc::new(Said {
+                rule: Cow::Borrowed(line.rule),
+                detail: Some(Cow::Owned(line.line.to_string())),
+                retry_after: line.retry_after,
+                payload: None,
+            }),
         };
         change(Arc::make_mut(&mut own));
         Self(Repr::Own(own))
@@ -220,12 +272,12 @@ impl fmt::Debug for Reason {
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.said().rule)?;
-        if let Some(detail) = &self.said().detail {
+        f.write_str(self.rule())?;
+        if let Some(detail) = self.detail() {
             write!(f, ": {detail}")?;
         }
-        if let Some(payload) = &self.said().payload {
-            write!(f, ": {}", payload.error)?;
+        if let Some(payload) = self.payload() {
+            write!(f, ": {payload}")?;
         }
         Ok(())
     }
@@ -310,7 +362,6 @@ impl fmt::Display for Denied {
 
 impl Error for Denied {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        let payload = self.reason.said().payload.as_ref()?;
-        Some(&*payload.error)
+        Some(self.reason.payload()?)
     }
 }

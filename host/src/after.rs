@@ -1,6 +1,7 @@
 //! What is left to do when the lock of a peer is given back: nothing of it may run under the lock,
 //! as all of it may call code of the application's.
 
+use crate::counters::HostCounters;
 use crate::engine::id::StreamId;
 use crate::user_code::{Hook, HookPanics};
 use bytes::Bytes;
@@ -16,6 +17,19 @@ pub(crate) struct After {
     /// What the application gave us to send. An owner of its own may be behind it.
     pub(crate) spent: Vec<Bytes>,
     pub(crate) notes: Vec<Note>,
+}
+
+/// What is left to do when a caller gives back a lock of its own. Done when it is dropped, which
+/// has to come after that.
+pub(crate) struct Later {
+    pub(crate) after: After,
+    pub(crate) counters: Arc<HostCounters>,
+}
+
+impl Drop for Later {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.after).run(&self.counters.hook_panics);
+    }
 }
 
 /// A line for the log.

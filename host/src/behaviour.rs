@@ -7,6 +7,7 @@ use crate::discovery::Discoverer;
 use crate::engine::dial::{DialPlan, ROUND};
 use crate::handle::Handle;
 use crate::peers::{Need, Registry, Setup, chance};
+use crate::unreached::{Reason, Unreached};
 use crate::user_code::Hook;
 use futures::future::FutureExt as _;
 use futures_timer::Delay;
@@ -90,6 +91,7 @@ pub struct Behaviour {
     registry: Arc<Registry>,
     discoverer: Option<Arc<dyn Discoverer>>,
     plan: DialPlan,
+    unreached: Unreached,
     rng: StdRng,
     connections: HashMap<PeerId, Vec<ConnectionId>>,
     /// Dials of ours, which have their addresses.
@@ -108,8 +110,10 @@ impl Behaviour {
             memory: config.memory,
             dial_interval: config.dial_interval,
         });
+        let registry = Arc::new(registry);
         Self {
-            registry: Arc::new(registry),
+            unreached: Unreached::new(registry.clone()),
+            registry,
             discoverer: None,
             plan: DialPlan::new(config.dial_interval),
             rng: chance(),
@@ -120,13 +124,13 @@ impl Behaviour {
         }
     }
 
-    /// Asks `discoverer` for addresses as well, whenever the Swarm dials a peer that there is a stream to. It has to be started
-    /// and closed by whoever made it.
+    /// Asks `discoverer`, or one behind an `Arc`, for addresses as well, whenever the Swarm dials a
+    /// peer that there is a stream to. Its maker has to start and to close it.
     ///
     /// [`Discoverer::find_peer`] is called in the Swarm's own poll: while it runs the whole Swarm
     /// waits. A panic in it finds no address, and is counted ([`Hook::FindPeer`]).
-    pub fn with_discoverer(mut self, discoverer: Arc<dyn Discoverer>) -> Self {
-        self.discoverer = Some(discoverer);
+    pub fn with_discoverer(mut self, discoverer: impl Discoverer) -> Self {
+        self.discoverer = Some(Arc::new(discoverer));
         self
     }
 
@@ -270,9 +274,10 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::DialFailure(DialFailure {
                 peer_id: Some(peer),
                 connection_id,
-                ..
+                error,
             }) => {
                 self.dialling.remove(&connection_id);
+                self.unreached.warn(peer, || Reason::of_swarm(error));
                 self.plan.finished(peer);
             }
             _ => {}
@@ -282,7 +287,10 @@ impl NetworkBehaviour for Behaviour {
     fn on_connection_handler_event(&mut self, peer: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
         match event {
             Outcome::Opened => {}
-            Outcome::Failed(reason) => tracing::debug!(%peer, reason, "no streams on this connection"),
+            Outcome::Failed(reason) => {
+                tracing::debug!(%peer, reason, "no streams on this connection");
+                self.unreached.warn(peer, || Some(Reason::new(reason)));
+            }
         }
         self.plan.finished(peer);
     }
@@ -297,7 +305,10 @@ impl NetworkBehaviour for Behaviour {
                 match need {
                     Need::Connection => self.plan.want(peer, now, &mut self.rng),
                     Need::Nothing => self.plan.satisfied(&peer),
-                    Need::Forget => self.plan.forget(&peer),
+                    Need::Forget => {
+                        self.plan.forget(&peer);
+                        self.unreached.forget(&peer);
+                    }
                 }
             } else if let Some(peer) = self.plan.due(now, &mut self.rng) {
                 self.reach(peer);

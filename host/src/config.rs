@@ -24,7 +24,7 @@ pub struct HostConfig {
     pub(crate) knock: libp2p_knock::Config,
     pub(crate) listen: Vec<Multiaddr>,
     pub(crate) dial_interval: Duration,
-    pub(crate) dial_timeout: Duration,
+    pub(crate) dial_timeout: Option<Duration>,
     pub(crate) memory: usize,
     pub(crate) admission: Option<Admission>,
 }
@@ -51,7 +51,7 @@ impl HostConfig {
             knock: knock.with_mode(Mode::Frames),
             listen: Vec::new(),
             dial_interval: DIAL_INTERVAL,
-            dial_timeout: Duration::from_secs(5),
+            dial_timeout: None,
             memory: MEMORY,
             admission: None,
         }
@@ -73,12 +73,21 @@ impl HostConfig {
         self
     }
 
-    /// How long one address of a round may take, to the end of the handshake. Default 5 s. The
-    /// addresses of a round, 16 at most, are tried one after the other, so a round takes as many of
-    /// these at worst.
+    /// How long one address of a round may take, to the end of the handshake. The addresses of a
+    /// round, 16 at most, are tried one after the other, so a round takes as many of these at worst.
+    ///
+    /// Default: a second longer than the knock's own
+    /// [handshake timeout](libp2p_knock::Config::with_handshake_timeout), so 6 s. A knock that is
+    /// not answered then fails with what is known about that. With less than the handshake timeout
+    /// the reason is only that there was no answer.
     pub fn with_dial_timeout(mut self, timeout: Duration) -> Self {
-        self.dial_timeout = timeout;
+        self.dial_timeout = Some(timeout);
         self
+    }
+
+    pub(crate) fn dial_timeout(&self) -> Duration {
+        let longer = self.knock.handshake_timeout().saturating_add(Duration::from_secs(1));
+        self.dial_timeout.unwrap_or(longer)
     }
 
     /// Bytes that received messages may take before the application takes them, over all peers. Default 256 MiB. One peer may
@@ -115,7 +124,7 @@ impl fmt::Debug for HostConfig {
             .field("knock", &self.knock)
             .field("listen", &self.listen)
             .field("dial_interval", &self.dial_interval)
-            .field("dial_timeout", &self.dial_timeout)
+            .field("dial_timeout", &self.dial_timeout())
             .field("memory", &self.memory)
             .field("admission", &self.admission.is_some())
             .finish()

@@ -1,5 +1,6 @@
 //! Where streams are opened.
 
+use crate::after::Later;
 use crate::counters::HostCounters;
 use crate::error::{OpenError, SignError};
 use crate::limits::{Limits, Priority};
@@ -73,8 +74,22 @@ impl Handle {
         priority: Priority,
         limits: Limits,
     ) -> Result<Stream2, OpenError> {
-        let (shared, ticket) = self.registry.open(peer, name, priority, limits)?;
-        Ok(Stream2::new(self.registry.clone(), shared, ticket, name.into()))
+        self.open_under_a_lock(peer, name, priority, limits)
+            .map(|(stream, _later)| stream)
+    }
+
+    /// As [`Handle::open_stream2`], for a caller that holds a lock of its own. What comes back beside
+    /// the stream wakes tasks when it is dropped, so the lock has to be given back before.
+    pub(crate) fn open_under_a_lock(
+        &self,
+        peer: PeerId,
+        name: &str,
+        priority: Priority,
+        limits: Limits,
+    ) -> Result<(Stream2, Later), OpenError> {
+        let (shared, ticket, later) = self.registry.open(peer, name, priority, limits)?;
+        let stream = Stream2::new(self.registry.clone(), shared, ticket, name.into());
+        Ok((stream, later))
     }
 
     /// Whether there is a connection with `peer` now. Only for people to look at: it may be gone by the time this returns.

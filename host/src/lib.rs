@@ -31,6 +31,7 @@ mod error;
 mod limits;
 mod message;
 mod separation;
+mod unreached;
 mod user_code;
 
 // Pure: frames, buckets, buffers, who is dialled when, which connection is kept.
@@ -46,9 +47,18 @@ pub use host::Host;
 pub use limits::{
     Limits, MAX_MESSAGE_LENGTH, MAX_PEERS_PER_HOST, MAX_STREAM_NAME_LENGTH, MAX_STREAMS_PER_PEER, Priority, Rate,
 };
-pub use message::{Inbound, RequestHandle};
+pub use message::{Inbound, Payload, RequestHandle, Sent};
 pub use stream::{Stream, Stream2};
 pub use user_code::{Hook, HookPanics};
+
+// Types of other crates in public signatures.
+pub use bytes::Bytes;
+pub use futures::future::BoxFuture;
+pub use libp2p_core::Multiaddr;
+pub use libp2p_identity::{Keypair, PeerId};
+pub use libp2p_knock;
+#[cfg(feature = "metrics")]
+pub use prometheus_client;
 
 /// For this workspace's fuzzers. Unstable.
 #[cfg(feature = "internals")]

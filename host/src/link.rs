@@ -366,7 +366,7 @@ mod tests {
     #[tokio::test]
     async fn what_an_open_lets_go_goes_out_at_once_and_not_when_something_else_comes() {
         let registry = registry();
-        let (shared, ticket) = registry
+        let (shared, ticket, _) = registry
             .open(peer(2), "x", Priority::Default, Limits::default())
             .unwrap();
         shared.send(ticket, Outbound::Plain, "waiting".into());

@@ -2,7 +2,7 @@
 
 mod lease;
 
-use crate::after::After;
+use crate::after::{After, Later};
 use crate::counters::{HostCounters, PeerCounters};
 use crate::engine::bucket::{TokenBucket, WireBucket};
 use crate::engine::id::Key;
@@ -11,7 +11,7 @@ use crate::engine::peer::{Outbound, Peer, Ticket};
 use crate::engine::slots::Slots;
 use crate::error::{OpenError, SignError, UpdateError};
 use crate::limits::{Limits, MAX_PEERS_PER_HOST, MAX_STREAM_NAME_LENGTH, Priority};
-use crate::message::Inbound;
+use crate::message::{Inbound, Sent};
 use crate::user_code::Hook;
 use bytes::Bytes;
 pub(crate) use lease::Lease;
@@ -119,13 +119,14 @@ impl Registry {
         lock(&self.peers).peers.get(peer).cloned()
     }
 
+    /// The last of what it returns has to be dropped under no lock: it wakes tasks.
     pub(crate) fn open(
         &self,
         peer: PeerId,
         name: &str,
         priority: Priority,
         limits: Limits,
-    ) -> Result<(Arc<Shared>, Ticket), OpenError> {
+    ) -> Result<(Arc<Shared>, Ticket, Later), OpenError> {
         limits.check()?;
         match name.len() {
             0 => return Err(OpenError::EmptyName),
@@ -149,7 +150,7 @@ impl Registry {
             Entry::Vacant(_) if count >= MAX_PEERS_PER_HOST => return Err(OpenError::TooManyPeers),
             Entry::Vacant(entry) => (entry.insert(Arc::new(self.shared(peer, now))).clone(), true),
         };
-        let (ticket, after) = {
+        let (ticket, mut after) = {
             let mut state = shared.lock();
             let ticket = state.peer.open(&peer, name, priority, limits, now)?;
             state.wire.add_stream(&limits, now);
@@ -158,11 +159,11 @@ impl Registry {
             (ticket, state.give_back())
         };
         drop(peers);
-        after.run(&self.counters.hook_panics);
         if new {
-            self.changed(peer);
+            after.wake.extend(self.note_change(peer));
         }
-        Ok((shared, ticket))
+        let counters = self.counters.clone();
+        Ok((shared, ticket, Later { after, counters }))
     }
 
     fn shared(&self, peer: PeerId, now: Instant) -> Shared {
@@ -257,14 +258,16 @@ impl Registry {
     }
 
     fn changed(&self, peer: PeerId) {
-        let waker = {
-            let mut changes = lock(&self.changes);
-            changes.peers.insert(peer);
-            changes.waker.take()
-        };
-        if let Some(waker) = waker {
+        if let Some(waker) = self.note_change(peer) {
             self.counters.hook_panics.call(Hook::Waker, || waker.wake());
         }
+    }
+
+    /// Whom to wake for it, under no lock.
+    fn note_change(&self, peer: PeerId) -> Option<Waker> {
+        let mut changes = lock(&self.changes);
+        changes.peers.insert(peer);
+        changes.waker.take()
     }
 
     /// The next peer whose needs may have changed.
@@ -409,10 +412,11 @@ impl Shared {
         self.counters.rawconn_rate_limit_capacity.set(capacity);
     }
 
-    pub(crate) fn send(&self, ticket: Ticket, outbound: Outbound, payload: Bytes) {
+    pub(crate) fn send(&self, ticket: Ticket, outbound: Outbound, payload: Bytes) -> Sent {
         let mut state = self.lock();
-        state.peer.send(ticket, outbound, payload);
+        let sent = state.peer.send(ticket, outbound, payload);
         state.nudge();
+        sent
     }
 
     pub(crate) fn poll_recv(&self, ticket: Ticket, cx: &Context<'_>) -> Poll<Option<Inbound>> {
@@ -438,7 +442,7 @@ impl Shared {
     pub(crate) fn allows(&self, bytes: usize) -> bool {
         let mut state = self.lock();
         let State { peer, wire, .. } = &mut *state;
-        wire.take(bytes, Instant::now(), peer.allowance())
+        peer.allows(wire, bytes, Instant::now())
     }
 
     /// Whether a connection with it is in use.

@@ -4,7 +4,7 @@ use crate::engine::peer::{Outbound, Ticket};
 use crate::engine::responses::ResponsePolicy;
 use crate::error::UpdateError;
 use crate::limits::Limits;
-use crate::message::{Inbound, RequestHandle};
+use crate::message::{Inbound, Payload, RequestHandle, Sent};
 use crate::peers::{Registry, Shared};
 use bytes::Bytes;
 use libp2p_identity::PeerId;
@@ -39,13 +39,14 @@ impl Stream {
         self.0.name()
     }
 
-    /// Queues a message and returns at once. The oldest one falls out of a full buffer; a message
-    /// that is too long, and one on a closed stream, is dropped. Bytes with an owner of their own
-    /// ([`Bytes::from_owner`]) are dropped in this call, in another one on the stream, or on the
-    /// task of the connection. The owner may call the stream then; a panic in it is caught
+    /// Queues a message, text or bytes, and returns at once. The oldest one falls out of a full
+    /// buffer; a message that is too long, and one on a closed stream, is dropped: what happened is
+    /// returned, and may be ignored. Bytes with an owner of their own ([`Bytes::from_owner`]) are
+    /// dropped in this call, in another one on the stream, or on the task of the connection. The
+    /// owner may call the stream then; a panic in it is caught
     /// ([`Hook::Payload`](crate::Hook::Payload)).
-    pub fn send(&self, message: impl Into<Bytes>) {
-        self.0.send(message);
+    pub fn send(&self, message: impl Into<Payload>) -> Sent {
+        self.0.send(message)
     }
 
     /// The next message; none once the stream is closed.
@@ -115,20 +116,25 @@ impl Stream2 {
     }
 
     /// As [`Stream::send`].
-    pub fn send(&self, message: impl Into<Bytes>) {
-        self.shared.send(self.ticket, Outbound::Plain, message.into());
+    pub fn send(&self, message: impl Into<Payload>) -> Sent {
+        self.put(Outbound::Plain, message.into())
     }
 
     /// Queues a request. One response is let in, as `policy` says; the time runs from now on, whenever the request goes out.
-    pub fn request(&self, message: impl Into<Bytes>, policy: ResponsePolicy) {
-        self.shared.send(self.ticket, Outbound::Request(policy), message.into());
+    /// Otherwise as [`Stream::send`].
+    pub fn request(&self, message: impl Into<Payload>, policy: ResponsePolicy) -> Sent {
+        self.put(Outbound::Request(policy), message.into())
     }
 
     /// Queues the response to a request that came on this stream. May be longer than the stream's maximum message length; the
     /// other end drops it if it is longer than what it asked for.
-    pub fn respond(&self, request: RequestHandle, message: impl Into<Bytes>) {
-        self.shared
-            .send(self.ticket, Outbound::Response(request.0), message.into());
+    /// Otherwise as [`Stream::send`].
+    pub fn respond(&self, request: RequestHandle, message: impl Into<Payload>) -> Sent {
+        self.put(Outbound::Response(request.0), message.into())
+    }
+
+    fn put(&self, outbound: Outbound, payload: Payload) -> Sent {
+        self.shared.send(self.ticket, outbound, payload.into())
     }
 
     /// As [`Stream::recv`], of all kinds.

@@ -28,7 +28,8 @@ pub enum Hook {
     /// error of the call.
     Sign,
     /// Code of the knock's configuration, in a dial or in an inbound handshake, whose panic the
-    /// transport has not caught itself. It fails the connection at hand.
+    /// transport has not caught itself. It fails the connection at hand. Also what an error of such
+    /// code says of itself, for the log.
     Handshake,
     /// The [`Waker`](std::task::Waker) of a task that waits for a message, or of the Swarm. The
     /// task is not woken.

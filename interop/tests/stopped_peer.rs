@@ -78,7 +78,10 @@ async fn trim(swarm: &mut Swarm<Behaviour>, manager: &Manager) -> Result<libp2p_
             }
         }
     };
-    tokio::time::timeout(SOON, drive).await.context("the trim never ends")
+    tokio::time::timeout(SOON, drive)
+        .await
+        .context("the trim never ends")?
+        .context("the trim")
 }
 
 /// Drives the Swarm until it is so.

@@ -9,7 +9,9 @@ use crate::identity::Key;
 use crate::inner::Inner;
 use crate::metrics::Outcome;
 use crate::muxed::{MuxExt, Muxed};
+use crate::steps::Steps;
 use crate::stream::TlsStream;
+use crate::unanswered::Heard;
 use crate::upgrade::Shared;
 use crate::user_code::Hook;
 use crate::yamux;
@@ -33,12 +35,14 @@ use std::task::{Context, Poll};
 ///
 /// Addresses are those of `T` with `/tls` behind them, and `/p2p/<peer>` behind that: always in a
 /// dial, never demanded in a `listen_on`. Over a relay's client a circuit may do without `/tls`, as
-/// that announces it. See [`is_knock_address`](crate::is_knock_address). Dial futures do nothing
-/// before they are first polled. They may be dropped at any point. Dropped before they have knocked,
-/// they leave nothing but a closed socket behind. A dial that is dropped later is finished by the
-/// transport, if that is polled, and its connection is closed: the peer would count a handshake that
-/// failed. That takes the handshake timeout and the close timeout at most, for 64 dials at once; more
-/// are closed as they are.
+/// that announces it. Over a transport that looks names up (`libp2p::dns`) no circuit is dialled.
+/// See [`is_knock_address`](crate::is_knock_address).
+///
+/// Dial futures do nothing before they are first polled. They may be dropped at any point. Dropped
+/// before they have knocked, they leave nothing but a closed socket behind. A dial that is dropped
+/// later is finished by the transport, if that is polled, and its connection is closed: the peer
+/// would count a handshake that failed. That takes the handshake timeout and the close timeout at
+/// most, for 64 dials at once; more are closed as they are.
 ///
 /// A dial that is to come from a listener's port (`PortUse::Reuse`) and finds that the port cannot
 /// be shared (`AddrInUse`) is made once more from a port of its own. So is one that is answered with
@@ -154,6 +158,7 @@ where
     /// The task of the door has ended, or was never started. Closes its listeners and reports them.
     fn mourn(&mut self) {
         tracing::error!(listeners = self.open.len(), "the task of the listening side has ended");
+        self.shared.config.metrics.listening_ended();
         for listener_id in self.end() {
             self.unsaid.push_back(TransportEvent::ListenerClosed {
                 listener_id,
@@ -292,6 +297,7 @@ where
         self.door.wake();
 
         let shared = self.shared.clone();
+        let (who, to) = (peer.peer_id(), address.clone());
         let point = ConnectedPoint::Dialer {
             address,
             role_override: opts.role,
@@ -301,9 +307,10 @@ where
         let knocked = Arc::new(AtomicBool::new(false));
         let dialling = Dialling::new(knocked.clone(), &self.shared.config, &self.abandoned);
         let dial = async move {
+            let steps = Steps::begin(who, to, opts.role);
             let connected = match connect.await {
                 Err(error) if shares_no_port(&error, opts) => {
-                    tracing::debug!(%error, "the port of a listener cannot be shared: dialling from another");
+                    tracing::debug!(peer = %who, %error, "the port of a listener cannot be shared: dialling from another");
                     let again = inner.ask(|inner| inner.dial(marked.inner.clone(), from_any_port(opts)));
                     match again {
                         Some(Ok(connect)) => connect.await,
@@ -312,7 +319,7 @@ where
                 }
                 connected => connected,
             };
-            let connected = connected.map_err(Error::inner);
+            let connected = connected.map_err(Error::inner).inspect(|_| steps.connected());
             let mut result = match (connected, opts.role) {
                 (Ok(io), Endpoint::Dialer) => shared.knock_at(io, peer, &point, &knocked).await,
                 // Both ends of a hole punch dial; the one in this role keeps silent and awaits the other's knock.
@@ -320,17 +327,17 @@ where
                 (Err(failure), _) => Err(failure),
             };
             if matches!(&result, Err(failure) if has_crossed(failure, opts)) {
-                tracing::debug!(address = %point.get_remote_address(), "both ends have dialled at once and nobody listened: dialling from another port");
+                tracing::debug!(peer = %who, "both ends have dialled at once: dialling from another port");
                 knocked.store(false, Ordering::Relaxed);
-                if let Some(Ok(connect)) = inner.ask(|inner| inner.dial(marked.inner, from_any_port(opts))) {
-                    result = match connect.await {
-                        Ok(io) => shared.knock_at(io, peer, &point, &knocked).await,
-                        Err(error) => Err(Error::inner(error)),
-                    };
+                if let Some(Ok(connect)) = inner.ask(|inner| inner.dial(marked.inner, from_any_port(opts)))
+                    && let Ok(io) = connect.await
+                {
+                    result = shared.knock_at(io, peer, &point, &knocked).await;
                 }
             }
             let outcome = result.as_ref().map_or_else(|e| e.error().into(), |_| Outcome::Ok);
             shared.config.metrics.dial(outcome);
+            steps.end(result.as_ref().err(), &shared);
             result
         };
         Ok(dialling.run(dial.boxed()).boxed())
@@ -373,7 +380,9 @@ where
     /// Whether the inner transport is a relay's client. Some others take no notice of what follows a
     /// peer in an address, and would dial the relay in place of the circuit.
     ///
-    /// Asked until it says so once. A transport in between may leave some relays to others.
+    /// Asked until it says so once: that it knows circuits, and misses something in this one. A
+    /// transport that looks names up says of every address that it dials it. A transport in between
+    /// may leave some relays to others.
     fn carries_circuits(&mut self, address: &Multiaddr) -> bool {
         if !self.carries_circuits {
             let opts = DialOpts {
@@ -382,7 +391,7 @@ where
             };
             let probe = address::circuit_probe(address);
             let probed = self.inner.ask(|inner| inner.dial(probe, opts));
-            self.carries_circuits = !matches!(probed, Some(Err(TransportError::MultiaddrNotSupported(_))));
+            self.carries_circuits = matches!(probed, Some(Err(TransportError::Other(_))));
         }
         self.carries_circuits
     }
@@ -430,8 +439,12 @@ fn shares_no_port(error: &(dyn std::error::Error + 'static), opts: DialOpts) -> 
 /// Whether what came in answer to a knock may have been a knock. Two ends that dial each other at once, each from the port
 /// at which it listens, get one connection of TCP without a listener.
 fn has_crossed(failure: &Failure, opts: DialOpts) -> bool {
-    let no_tls = matches!(failure.error(), Error::Tls(rustls::Error::InvalidMessage(_)));
-    no_tls && opts.port_use == PortUse::Reuse && opts.role == Endpoint::Dialer
+    let Error::Unanswered(unanswered) = failure.error() else {
+        return false;
+    };
+    // A knock is uniform. Many servers speak first, and in text.
+    let like_a_knock = matches!(unanswered.heard(), Heard::Other(bytes) if !bytes.is_ascii());
+    like_a_knock && opts.port_use == PortUse::Reuse && opts.role == Endpoint::Dialer
 }
 
 fn from_any_port(opts: DialOpts) -> DialOpts {

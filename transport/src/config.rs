@@ -16,7 +16,7 @@ use crate::silence::limits;
 use crate::user_code::UserCode;
 use crate::yamux;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
-pub(crate) use dialects::{Dialect, Sealed};
+pub(crate) use dialects::{Dialect, Sealed, Theirs};
 use libp2p_core::ConnectedPoint;
 use libp2p_identity::{Keypair, PeerId};
 use rustls::pki_types::CertificateDer;
@@ -357,12 +357,24 @@ impl Config {
 
     /// Registers the metrics below the prefix `libp2p_knock`. Register once for each registry: a
     /// second transport on a clone of this configuration counts into the same numbers. Several
-    /// registries show the same numbers each.
+    /// registries show the same numbers each. Two configurations in one process have a registry
+    /// each, or a sub-registry with a prefix of its own each.
+    ///
+    /// Every label that there can be is there from here on, at zero. Nothing that a peer sends
+    /// makes another.
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyRegistered`](crate::AlreadyRegistered) if the registry has one of the names. To
+    /// find that out it is rendered once, which calls its collectors.
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
-    pub fn with_metrics(mut self, registry: &mut prometheus_client::registry::Registry) -> Self {
-        self.metrics = self.metrics.register(registry, &self.user_code);
-        self
+    pub fn with_metrics(
+        mut self,
+        registry: &mut prometheus_client::registry::Registry,
+    ) -> Result<Self, crate::AlreadyRegistered> {
+        self.metrics = self.metrics.register(registry, &self.user_code)?;
+        Ok(self)
     }
 
     /// Settings that weaken what this crate promises, named so that a review finds them.
@@ -373,6 +385,11 @@ impl Config {
 
 /// For a crate that builds on a configuration that the application made.
 impl Config {
+    /// See [`Config::with_handshake_timeout`].
+    pub fn handshake_timeout(&self) -> Duration {
+        self.handshake_timeout
+    }
+
     /// The peers that have [`Config::with_peer`] and `mode`, in the order of their ids.
     pub fn peers_in_mode(&self, mode: Mode) -> Vec<PeerId> {
         let peers = self.peers.iter().filter(|(_, dialect)| dialect.mode == mode);

@@ -4,6 +4,7 @@ use crate::certificate::Unreadable;
 use crate::identity::{SignError, UnsupportedKey};
 use crate::knock::{Mode, Refusal};
 use crate::tls::CertificateRefusal;
+use crate::unanswered::Unanswered;
 use libp2p_core::Multiaddr;
 use libp2p_identity::{KeyType, PeerId};
 use std::fmt;
@@ -61,7 +62,8 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "knock transport failed at stage {}", self.stage)
+        // Short, as each wrapper of libp2p's repeats it. What went wrong is the source, which is said once.
+        write!(f, "knock transport, stage {}", self.stage)
     }
 }
 
@@ -129,9 +131,8 @@ pub enum Error {
     /// [`HookPanicked`](crate::HookPanicked) then.
     #[error("denied by our own policy")]
     Denied(#[source] Boxed),
-    /// The other end closed the connection where the protocol had more to say. For a dialer this, or [`Error::Timeout`],
-    /// whichever end's patience is shorter, is what every refusal of its knock looks like: a wrong peer at the address,
-    /// an admission rule, another version.
+    /// The other end closed the connection where the protocol had more to say. A dialer whose knock
+    /// was not answered has [`Error::Unanswered`] instead.
     #[error("the other end closed the connection")]
     Closed,
     /// The inner transport failed to connect, listen or accept.
@@ -199,12 +200,17 @@ pub enum Error {
     /// Our own identity could not sign.
     #[error(transparent)]
     Sign(SignError),
-    /// It took too long.
+    /// It took too long. A dialer whose knock was not answered has [`Error::Unanswered`] instead.
     #[error("not done within {0:?}")]
     Timeout(Duration),
     /// TLS failed for another reason than the certificate.
     #[error("the TLS handshake failed")]
     Tls(#[source] rustls::Error),
+    /// Our knock was not answered. This is what every refusal looks like to the one that knocks: a
+    /// wrong peer at the address, an admission rule, another version, another network, a wrong
+    /// clock. What the dialer knows beyond that is in it.
+    #[error(transparent)]
+    Unanswered(Box<Unanswered>),
     /// The peer that was dialled has a key this transport cannot knock at.
     #[error("{peer} has {reason}")]
     UnsupportedKey {
@@ -231,6 +237,18 @@ impl Error {
     pub(crate) fn inner(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
         Self::Inner(Box::new(error)).at(Stage::Inner)
     }
+}
+
+/// The texts of an error and of all its sources.
+pub(crate) fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
 }
 
 /// What a `read` or a `write` of ours says, told apart by whose doing it is.

@@ -1,9 +1,11 @@
 //! What is remembered about knocks: one [`Guard`] for each identity. Every clone of its configuration, every listener,
 //! every address and every hole-punched socket asks the same one, or a knock answered here could be played back there.
 
+use crate::bearings::{Bearings, Known as KnownOfPeer};
 use crate::clock::{Clock, NoTime};
+use crate::config::{Dialect, Theirs};
 use crate::identity::Key;
-use crate::knock::v3::{Gate, HEAD, Opened};
+use crate::knock::v3::{self, Gate, HEAD, Opened};
 use crate::knock::{Caller, Refusal, v2};
 use crate::known_prefixes::Known;
 use crate::silence::budget::{Budget, Handshakes, Verifications};
@@ -12,6 +14,8 @@ use crate::silence::prefix::Prefix;
 use crate::silence::replay::{self, Moment, ReplaySet};
 use crate::silence::summary::{Cause, Counts, Notice, Notices};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use libp2p_core::Multiaddr;
+use libp2p_identity::PeerId;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -26,6 +30,52 @@ pub(crate) struct Guard {
     known: Arc<Known>,
 }
 
+/// Heads that look like a knock of version 2 where that is not spoken and that are looked at in a
+/// second, at most. Each costs a signature check, and is worth no more than a line in the log.
+const LOOKS: u32 = 16;
+
+/// Why a knock is refused, and who made it, where that is known. It may have been played back.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) refusal: Refusal,
+    pub(crate) peer: Option<PeerId>,
+}
+
+impl Refused {
+    fn by(caller: Caller, refusal: impl Into<Refusal>) -> Self {
+        Self {
+            refusal: refusal.into(),
+            peer: Some(caller.peer()),
+        }
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, peer: None }
+    }
+}
+
+impl From<v3::Refused> for Refused {
+    fn from(refused: v3::Refused) -> Self {
+        Self {
+            refusal: refused.refusal,
+            peer: refused.late.map(|late| late.peer),
+        }
+    }
+}
+
+/// What a line at `debug` is about. One a minute is written about the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Told {
+    /// A socket is not answered.
+    Refused(Cause),
+    /// A knock was answered.
+    Answered,
+    /// It was, and TLS has failed.
+    Failed,
+}
+
 struct State {
     replays: ReplaySet,
     openings: Budget,
@@ -33,7 +83,13 @@ struct State {
     verified: VerifiedKnocks,
     handshakes: Handshakes,
     counts: Counts,
-    notices: Notices,
+    notices: Notices<(Notice, [u8; 32])>,
+    /// Lines about sockets that did not become connections, and about those that may.
+    told: Notices<(Told, Prefix, Option<PeerId>)>,
+    answered: Notices<(Prefix, Option<PeerId>)>,
+    bearings: Bearings,
+    /// See [`LOOKS`]: since when, and how many.
+    looks: (Instant, u32),
 }
 
 impl Guard {
@@ -54,6 +110,10 @@ impl Guard {
                 handshakes: Handshakes::new(per_second),
                 counts: Counts::default(),
                 notices: Notices::new(),
+                told: Notices::new(),
+                answered: Notices::new(),
+                bearings: Bearings::new(),
+                looks: (now, 0),
             }),
             known,
         }
@@ -87,7 +147,7 @@ impl Guard {
 
     /// Opens the head of a sealed knock: first what costs nothing, then what is remembered, then what costs two
     /// Diffie-Hellman.
-    pub(crate) fn open_head(&self, gate: &Gate, head: &[u8; HEAD], prefix: Prefix) -> Result<Opened, Refusal> {
+    pub(crate) fn open_head(&self, gate: &Gate, head: &[u8; HEAD], prefix: Prefix) -> Result<Opened, Refused> {
         let boxed = gate.open_box(head)?;
         let now = self.clock.now();
         let known = self.known.contains(now.monotonic, prefix);
@@ -97,31 +157,19 @@ impl Guard {
             self.tell_of_replay(now.monotonic, None);
         }
         allowed?;
-        let opened = boxed.open(gate, now.wall, now.boot).map_err(|refused| {
+        let opened = boxed.open(gate, now.wall, now.boot).inspect_err(|refused| {
             if let Some(late) = refused.late {
-                let seconds = late.skew_ms / 1000;
-                let told = Key::of_peer(&late.peer).is_ok_and(|key| {
-                    let mut state = self.state();
-                    state.notices.pass(now.monotonic, &key.bytes(), Notice::Skewed(seconds))
-                });
-                // Not under the lock: a subscriber to the log may dial.
-                if told {
-                    tracing::warn!(
-                        peer = %late.peer,
-                        seconds_ahead = seconds,
-                        "a knock in order but for its time: one of the clocks is wrong, or it is played back"
-                    );
-                }
+                self.tell_of_skew(now, late);
             }
-            refused.refusal
         })?;
         // Of a time that is forgotten, as after a clock was set back: asked again when its flight is there.
-        self.state().replays.check_time(opened.time_ms(), now)?;
+        let in_time = self.state().replays.check_time(opened.time_ms(), now);
+        in_time.map_err(|refused| Refused::by(opened.caller(), refused))?;
         Ok(opened)
     }
 
     /// Takes a knock whose flight is in order too, once and never again.
-    pub(crate) fn remember(&self, opened: &Opened, prefix: Prefix) -> Result<(), Refusal> {
+    pub(crate) fn remember(&self, opened: &Opened, prefix: Prefix) -> Result<(), Refused> {
         let now = self.clock.now();
         let known = self.known.contains(now.monotonic, prefix);
         let taken = self
@@ -134,7 +182,7 @@ impl Guard {
         if refused == replay::Refused::Replayed {
             self.tell_of_replay(now.monotonic, Some(opened.caller()));
         }
-        Err(refused.into())
+        Err(Refused::by(opened.caller(), refused))
     }
 
     /// Opens a v2 knock. One that was verified before, byte for byte, costs no signature check.
@@ -146,7 +194,7 @@ impl Guard {
         knock: &[u8; v2::SIZE],
         prefix: Prefix,
         peers: Option<usize>,
-    ) -> Result<Caller, Refusal> {
+    ) -> Result<Caller, Refused> {
         let own = own.bytes();
         let key = v2::claimed(knock, &own)?;
         let now = self.clock.now().monotonic;
@@ -154,7 +202,7 @@ impl Guard {
             let mut state = self.state();
             let remembered = state.verified.contains(&key.bytes(), knock);
             if !remembered && !state.verifications.charge(now, prefix, peers) {
-                return Err(Refusal::Budget);
+                return Err(Refusal::Budget.into());
             }
             remembered
         };
@@ -167,9 +215,51 @@ impl Guard {
         };
         // It may be a replay, and behind it stands a TLS flight of ours.
         if !self.state().handshakes.charge(now, &key.bytes(), prefix) {
-            return Err(Refusal::Budget);
+            return Err(Refused::by(caller, Refusal::Budget));
         }
         Ok(caller)
+    }
+
+    /// Who has made the knock of version 2 that a head begins with, where version 2 is not what is
+    /// expected. `None` if it is not known: no such knock begins there, or there was enough to look
+    /// at in this second.
+    pub(crate) fn v2_in(&self, own: &Key, head: &[u8; HEAD]) -> Option<Caller> {
+        let knock = head
+            .first_chunk::<{ v2::SIZE }>()
+            .filter(|knock| knock[0] == v2::VERSION)?;
+        let now = Instant::now();
+        {
+            let mut state = self.state();
+            let (since, looks) = &mut state.looks;
+            if now.saturating_duration_since(*since) >= Duration::from_secs(1) {
+                (*since, *looks) = (now, 0);
+            }
+            *looks += 1;
+            if *looks > LOOKS {
+                return None;
+            }
+        }
+        let own = own.bytes();
+        let key = v2::claimed(knock, &own).ok()?;
+        v2::verify(knock, key, &own).ok()
+    }
+
+    /// What is known about it now that `peer` has not answered our knock at `place`.
+    pub(crate) fn not_answered_by(&self, peer: &Key, place: Option<&Multiaddr>) -> KnownOfPeer {
+        let now = self.clock.now();
+        self.state().bearings.on_silence(now, peer.bytes(), place)
+    }
+
+    /// `peer` has answered our knock at `place`, in which there was a time if it was `timed`.
+    pub(crate) fn answered_by(&self, peer: &Key, place: Option<Multiaddr>, timed: bool) {
+        let now = self.clock.now();
+        self.state().bearings.on_answered(now, peer.bytes(), place, timed);
+    }
+
+    /// A caller has authenticated whose clock was ahead of ours by so much.
+    pub(crate) fn heard_clock_of(&self, caller: &Key, skew_ms: i64) {
+        let now = self.clock.now();
+        self.state().bearings.on_caller(now, caller.bytes(), skew_ms);
     }
 
     pub(crate) fn is_known(&self, prefix: Prefix) -> bool {
@@ -198,13 +288,71 @@ impl Guard {
         next
     }
 
+    /// Logs what became of a socket at `debug`, unless there was enough of that.
+    pub(crate) fn tell(&self, told: Told, prefix: Prefix, peer: Option<PeerId>, reason: &dyn fmt::Display) {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        let now = Instant::now();
+        // Callers that are let in leave room for lines about the others.
+        let passes = match told {
+            Told::Answered => self.state().answered.pass(now, (prefix, peer)),
+            Told::Refused(_) | Told::Failed => self.state().told.pass(now, (told, prefix, peer)),
+        };
+        if !passes {
+            return;
+        }
+        let peer = peer.map(tracing::field::display);
+        match told {
+            Told::Refused(_) => tracing::debug!(peer, %prefix, %reason, "a socket is not answered"),
+            Told::Answered => tracing::debug!(peer, %prefix, dialect = %reason, "a knock is answered"),
+            Told::Failed => tracing::debug!(peer, %prefix, %reason, "a knock was answered, and the handshake failed"),
+        }
+    }
+
+    /// Logs a knock of a caller that is configured otherwise here, unless there was enough of that.
+    pub(crate) fn tell_of_configuration(&self, caller: Caller, theirs: Theirs, ours: Dialect) {
+        let (now, key) = (Instant::now(), caller.key().bytes());
+        let told = {
+            let mut state = self.state();
+            state.bearings.on_otherwise(now, key, theirs);
+            state.notices.pass(now, (Notice::Configured, key))
+        };
+        if told {
+            tracing::warn!(
+                peer = %caller.peer(),
+                %theirs,
+                %ours,
+                "a knock in order but for its version or mode: the two ends are configured differently"
+            );
+        }
+    }
+
+    /// Logs a knock of a wrong time, unless there was enough of that.
+    fn tell_of_skew(&self, now: Moment, late: v3::Late) {
+        let Ok(key) = Key::of_peer(&late.peer) else { return };
+        let told = {
+            let mut state = self.state();
+            state.bearings.on_caller(now, key.bytes(), late.skew_ms);
+            state.notices.pass(now.monotonic, (Notice::Skewed, key.bytes()))
+        };
+        // Not under the lock: a subscriber to the log may dial.
+        if told {
+            tracing::warn!(
+                peer = %late.peer,
+                seconds_ahead = late.skew_ms / 1000,
+                "a knock in order but for its time: one of the clocks is wrong, or it is played back"
+            );
+        }
+    }
+
     /// Logs a replay, unless there was enough of that.
     fn tell_of_replay(&self, now: Instant, caller: Option<Caller>) {
         let about = caller.map_or([0; 32], |caller| caller.key().bytes());
-        let told = self.state().notices.pass(now, &about, Notice::Replayed);
+        let told = self.state().notices.pass(now, (Notice::Replayed, about));
         if told {
             let peer = caller.map(|caller| tracing::field::display(caller.peer()));
-            tracing::warn!(peer, "a knock that was answered before: somebody plays it back");
+            tracing::warn!(peer, "a knock that was answered before: it is played back");
         }
     }
 

@@ -7,6 +7,7 @@ use crate::config::KeyExchange;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::records::{IntoRecords, Records};
+use crate::unanswered::First;
 use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
@@ -64,7 +65,7 @@ pub(crate) fn first_flight(tls: &mut UnbufferedClientConnection) -> Result<Vec<u
 }
 
 /// Runs the handshake to its end, with `flight` in front of what rustls sends first and in the same write, and with
-/// `heard` as the first that the other end has sent.
+/// `heard` as the first that the other end has sent. What it sends then is noted in `first`.
 ///
 /// Not cancel safe: a handshake that is dropped cannot be gone on with, so the socket is dropped with it.
 pub(crate) async fn run<S, H>(
@@ -72,6 +73,7 @@ pub(crate) async fn run<S, H>(
     mut tls: H,
     mut flight: Vec<u8>,
     heard: &[u8],
+    first: &mut First,
     metrics: &Metrics,
 ) -> Result<Done, Error>
 where
@@ -83,17 +85,19 @@ where
         step(&mut tls, &mut received, &mut flight)?;
         if !flight.is_empty() {
             metrics.written(flight.len());
-            io.write_all(&flight).await?;
-            io.flush().await?;
+            io.write_all(&flight).await.inspect_err(|error| first.broke(error))?;
+            io.flush().await.inspect_err(|error| first.broke(error))?;
             flight.clear();
         }
         if !tls.state().is_handshaking() {
             break;
         }
-        let n = io.read(received.space()?).await?;
+        let space = received.space()?;
+        let n = io.read(&mut *space).await.inspect_err(|error| first.broke(error))?;
         if n == 0 {
             return Err(Error::Closed);
         }
+        first.take(&space[..n]);
         metrics.read(n);
         received.end += n;
     }

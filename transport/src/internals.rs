@@ -8,9 +8,10 @@ pub use crate::yamux::end::End;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::judge::{Judged, Turned, Why};
 use crate::knock::Refusal;
 use crate::silence::prefix::Prefix;
-use crate::upgrade::{Judged, Shared, Turned};
+use crate::upgrade::Shared;
 use libp2p_core::{ConnectedPoint, Multiaddr};
 use libp2p_identity::PeerId;
 use std::sync::Arc;
@@ -118,9 +119,9 @@ impl Doorkeeper {
 }
 
 fn refused(turned: Turned) -> Verdict {
-    match turned {
-        Turned::Refused(refusal) => Verdict::Refused(refusal),
-        Turned::Denied(_) => Verdict::Denied,
-        Turned::Gone => Verdict::Waiting,
+    match turned.why {
+        Why::Refused(refusal) => Verdict::Refused(refusal),
+        Why::Denied(_) => Verdict::Denied,
+        Why::Gone => Verdict::Waiting,
     }
 }

@@ -3,6 +3,7 @@
 //! A socket comes in from the inner transport, waits for its knock, and leaves as a [`Knocked`] or not at all. Who fails,
 //! at whatever step, stays until its deadline and is read from. No byte is written here.
 
+use crate::judge::{Invited, Judged, Turned, Why};
 use crate::knock::Refusal;
 use crate::knock::reader::Reader;
 use crate::knock::v3::Opened;
@@ -14,7 +15,7 @@ use crate::silence::prefix::Prefix;
 use crate::silence::summary::Cause;
 use crate::socket::{Signal, Socket, Step};
 use crate::timer::Deadline;
-use crate::upgrade::{Invited, Judged, Shared, Turned};
+use crate::upgrade::Shared;
 use crate::user_code::Hook;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use futures::channel::mpsc;
@@ -173,9 +174,11 @@ where
         self.count();
     }
 
-    /// Drops the sockets of a listener that is no more. Those that have knocked are the Swarm's already.
+    /// Drops the sockets of a listener that is no more. Those that have knocked are the Swarm's
+    /// already, and keep their places.
     pub(crate) fn close(&mut self, listener: ListenerId) {
-        drop(self.pool.remove_where(|place| place.listener == listener));
+        let gone = |place: &Place| place.listener == listener && place.answering.is_none();
+        drop(self.pool.remove_where(gone));
         self.count();
     }
 
@@ -191,6 +194,11 @@ where
     /// Closes one that had to leave the pool, also if the Swarm works with it.
     fn evict(&mut self, place: &Place) {
         self.left(place, KnockOutcome::Evicted, Cause::Evicted);
+        self.take_back_answering(place);
+    }
+
+    /// Takes back the socket of one that has left the pool, if the Swarm works with it.
+    fn take_back_answering(&mut self, place: &Place) {
         if let Some(slot) = place.answering
             && let Some(lender) = self.answering.end(slot)
         {
@@ -266,9 +274,9 @@ where
 
     fn judge_head(&mut self, slot: Slot, reader: &Reader) -> Result<Judged, Turned> {
         let (Action::Open, Some(gathered)) = (self.pool.on_event(slot, Event::Head), reader.gathered()) else {
-            return Err(Turned::Gone);
+            return Err(Turned::GONE);
         };
-        let place = self.pool.get_mut(slot).ok_or(Turned::Gone)?;
+        let place = self.pool.get_mut(slot).ok_or(Turned::GONE)?;
         self.shared.judge_head(gathered, place.prefix, &place.point())
     }
 
@@ -285,7 +293,7 @@ where
     }
 
     fn judge_flight(&mut self, slot: Slot, opened: &Opened, sealed: &[u8]) -> Result<Invited, Turned> {
-        let place = self.pool.get_mut(slot).ok_or(Turned::Gone)?;
+        let place = self.pool.get_mut(slot).ok_or(Turned::GONE)?;
         self.shared.judge_flight(opened, sealed, place.prefix)
     }
 
@@ -296,10 +304,11 @@ where
         if let Some(displaced) = displaced
             && let Some(place) = self.pool.get_mut(displaced)
         {
-            place.counted = true;
             place.signal.drain();
-            self.shared.config.metrics.knock(KnockOutcome::Displaced);
-            self.shared.config.guard.count(Cause::Displaced);
+            let prefix = place.prefix;
+            if !std::mem::replace(&mut place.counted, true) {
+                self.shared.left(prefix, KnockOutcome::Displaced, Cause::Displaced);
+            }
         }
         if let Some(place) = self.pool.get_mut(slot) {
             let signal = place.signal.clone();
@@ -316,8 +325,8 @@ where
         let Action::Answer = self.pool.on_event(slot, Event::Knocked) else {
             return None;
         };
-        self.shared.count(Ok(()));
         let place = self.pool.get_mut(slot)?;
+        self.shared.count(Ok(&invited), place.prefix);
         place.counted = true;
         place.answering = Some(slot);
         self.outstanding += 1;
@@ -344,13 +353,14 @@ where
 
     /// Reads from then on what it goes on sending, and does not listen.
     fn turn_away(&mut self, slot: Slot, io: S, turned: Turned) {
-        if let Turned::Gone = turned {
+        if let Why::Gone = turned.why {
             return;
         }
-        if let Some(place) = self.pool.get_mut(slot) {
+        let prefix = self.pool.get_mut(slot).map_or(Prefix::Unknown, |place| {
             place.counted = true;
-        }
-        self.shared.count(Err(&turned));
+            place.prefix
+        });
+        self.shared.count(Err(&turned), prefix);
         // The denial is the user's.
         let _ = self.shared.config.user_code.run(Hook::Admission, || drop(turned));
         self.drain(slot, io);
@@ -404,30 +414,25 @@ where
                 return;
             }
             self.timer = None;
-            while let Some(place) = self.pool.pop_expired(Instant::now()) {
+            // A handshake that has begun has a time limit of its own.
+            let answering = &self.answering;
+            let begun = |place: &Place| {
+                let lender = place.answering.and_then(|slot| answering.get(slot));
+                lender.is_some_and(Lender::is_used)
+            };
+            let expired: Vec<_> = std::iter::from_fn(|| self.pool.pop_expired(Instant::now(), begun)).collect();
+            for place in expired {
                 self.left(&place, KnockOutcome::Timeout, Cause::Timeout);
-                self.take_back_unanswered(&place);
+                self.take_back_answering(&place);
             }
             self.count();
-        }
-    }
-
-    /// Takes back the socket of a caller whose time was over before the Swarm began to answer it. A
-    /// handshake that has begun has a time limit of its own.
-    fn take_back_unanswered(&mut self, place: &Place) {
-        if let Some(slot) = place.answering
-            && self.answering.get(slot).is_some_and(|lender| !lender.is_used())
-            && let Some(lender) = self.answering.end(slot)
-        {
-            self.take_back(slot, lender);
         }
     }
 
     /// Counts, unless that was done before, why a socket left.
     fn left(&self, place: &Place, outcome: KnockOutcome, cause: Cause) {
         if !place.counted {
-            self.shared.config.metrics.knock(outcome);
-            self.shared.config.guard.count(cause);
+            self.shared.left(place.prefix, outcome, cause);
         }
     }
 

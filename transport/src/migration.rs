@@ -195,12 +195,20 @@ impl<S, K> Migration<S, K> {
 
     /// Counts connections in `registry` by `world` (`stock`, `knock`) and `direction` (`inbound`, `outbound`):
     /// `libp2p_knock_migration_connections` are open, and `libp2p_knock_migration_established_total` were made. Every
-    /// value is there from the start. One registry for each `Migration`.
+    /// value is there from the start.
+    ///
+    /// # Errors
+    ///
+    /// The registry has metrics of these names already: a `Migration` has a registry of its own, or a sub-registry with a
+    /// prefix.
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
-    pub fn with_metrics(mut self, registry: &mut prometheus_client::registry::Registry) -> Self {
-        self.worlds = Worlds::register(registry);
-        self
+    pub fn with_metrics(
+        mut self,
+        registry: &mut prometheus_client::registry::Registry,
+    ) -> Result<Self, crate::AlreadyRegistered> {
+        self.worlds = Worlds::register(registry)?;
+        Ok(self)
     }
 
     /// The round of a dial at `peer`.

@@ -7,15 +7,20 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Links that lead to links, at most: as many as Linux follows.
+const LINKS: usize = 40;
+
 /// Puts `bytes` into the file at `path`, in place of what is there, readable by its owner alone. A
-/// symbolic link is followed. Blocks for as long as the disk takes to make it durable.
+/// symbolic link is followed, also to where there is no file yet. Nothing but a regular file is
+/// replaced. Blocks for as long as the disk takes to make it durable.
 ///
 /// # Errors
 ///
 /// What was there is still there, unless its directory could not be made durable. A crash of the
 /// machine may then bring the old file back.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let path = target(path);
+    let path = target(path)?;
+    is_replaceable(&path)?;
     let beside = beside(&path)?;
     let written = write(&beside, bytes).and_then(|()| fs::rename(&beside, &path));
     if let Err(error) = written {
@@ -29,7 +34,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Removes what a killed process has left of a file that it was writing. What cannot be removed is
 /// in the way of nothing.
 pub(crate) fn remove_leftovers(path: &Path) {
-    let path = target(path);
+    let Ok(path) = target(path) else { return };
     let (Some(start), Ok(entries)) = (start(&path), fs::read_dir(directory(&path))) else {
         return;
     };
@@ -54,9 +59,27 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Where a symbolic link leads: it is the file that is to be replaced.
-fn target(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+/// Where symbolic links lead, whether there is a file or not: that is what is to be replaced.
+fn target(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        let leads = match fs::symlink_metadata(&path) {
+            Ok(found) if found.is_symlink() => fs::read_link(&path)?,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(_) | Err(_) => return Ok(path),
+        };
+        path = directory(&path).join(leads);
+    }
+    Err(io::Error::other("too many symbolic links: expected 40 at most"))
+}
+
+fn is_replaceable(target: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(target) {
+        Ok(old) if old.is_file() => Ok(()),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// `.<name>.<process>-<n>.new`: nothing else is written there.
@@ -124,6 +147,40 @@ mod tests {
             fs::metadata(&path).expect("is there").permissions().mode() & 0o7777,
             0o600
         );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_that_leads_nowhere_yet_stays_a_link() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().expect("a directory");
+        let [link, next] = ["link", "next"].map(|name| folder.path().join(name));
+        fs::create_dir(folder.path().join("elsewhere")).expect("made");
+        symlink("next", &link).expect("linked");
+        symlink("elsewhere/file", &next).expect("linked");
+        for text in ["first", "second"] {
+            replace(&link, text.as_bytes()).expect("replaced");
+            assert_eq!(
+                fs::read_to_string(folder.path().join("elsewhere/file")).expect("read"),
+                text
+            );
+            for link in [&link, &next] {
+                assert!(fs::symlink_metadata(link).expect("is there").is_symlink());
+            }
+        }
+        symlink("round", folder.path().join("round")).expect("linked");
+        replace(&folder.path().join("round"), b"new").expect_err("it leads nowhere");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nothing_but_a_regular_file_is_replaced() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path().join("socket");
+        let _socket = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+        replace(&path, b"new").expect_err("a socket");
+        assert!(!fs::symlink_metadata(&path).expect("is there").is_file());
+        assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 1);
     }
 
     #[test]

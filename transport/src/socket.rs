@@ -1,5 +1,6 @@
 //! One socket that has not authenticated, as a future that reads and never writes.
 
+use crate::at_once::poll_at_once;
 use crate::knock::reader::Reader;
 use crate::knock::v3::Opened;
 use crate::silence::pool::Slot;
@@ -249,13 +250,10 @@ where
     }
 }
 
-/// Reads what is there. Tokio, when a task has done much in a turn, says of every socket that there is nothing.
+/// Reads what is there.
 fn poll_rest<S: AsyncRead + Unpin>(io: &mut S, cx: &mut Context<'_>) -> Poll<Option<usize>> {
     let mut sink = [0; 4096];
-    let read = std::future::poll_fn(|cx| poll_read(io, cx, &mut sink));
-    #[cfg(feature = "tokio")]
-    let read = tokio::task::unconstrained(read);
-    std::pin::pin!(read).poll(cx)
+    poll_at_once(cx, |cx| poll_read(io, cx, &mut sink))
 }
 
 /// `None` at the end, and when it has broken: both end it, and nobody is told which it was.

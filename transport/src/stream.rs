@@ -1,5 +1,6 @@
 //! The authenticated byte stream: TLS records between plain `AsyncRead + AsyncWrite` and whatever carries the bytes.
 
+use crate::at_once::poll_at_once;
 use crate::config::KeyExchange;
 use crate::error::Error;
 use crate::inbound::{Found, Inbound};
@@ -312,10 +313,10 @@ where
                 return;
             }
         }
-        let cx = &mut Context::from_waker(Waker::noop());
-        if let Poll::Ready(Ok(())) = self.poll_push(cx) {
-            let _ = Pin::new(&mut self.io).poll_close(cx);
-        }
+        let _ = poll_at_once(&mut Context::from_waker(Waker::noop()), |cx| {
+            ready!(self.poll_push(cx))?;
+            Pin::new(&mut self.io).poll_close(cx)
+        });
     }
 
     fn seal_partial(&mut self) -> io::Result<()> {
@@ -452,8 +453,11 @@ where
         if deadline.poll_unpin(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        ready!(this.writing(cx, Self::poll_drain))?;
-        match ready!(Pin::new(&mut this.io).poll_close(cx)) {
+        let closed = this.writing(cx, |this, cx| {
+            ready!(this.poll_drain(cx))?;
+            Pin::new(&mut this.io).poll_close(cx)
+        });
+        match ready!(closed) {
             // The other end was faster.
             Err(error) if error.kind() != io::ErrorKind::NotConnected => Poll::Ready(Err(error)),
             _ => {

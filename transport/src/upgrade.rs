@@ -9,25 +9,27 @@
 //! | 5 | compares what was negotiated with what is configured | the same |
 //! | 6 | asks the secured hook | the same |
 
+use crate::address;
 use crate::announce::Unmarked;
 use crate::config::{Config, Dialect, KeyExchange};
-use crate::error::{Error, Failure, Stage};
+use crate::error::{self, Error, Failure, Stage};
+use crate::guard::Told;
 use crate::handshake::{self, Handshake};
 use crate::identity::Key;
-use crate::knock::reader::{Gathered, Reader};
-use crate::knock::v3::{self, Callee, HEAD, Opened};
-use crate::knock::{Caller, Mode, Refusal, Version, v2};
+use crate::judge::{Invited, Judged, Turned};
+use crate::knock::v3::{self, Callee};
+use crate::knock::{Mode, Refusal, Version, v2};
 use crate::lent::{Lent, lend};
-use crate::metrics::{KnockOutcome, Outcome};
+use crate::metrics::Outcome;
 use crate::silence::prefix::Prefix;
-use crate::silence::summary::Cause;
 use crate::stream::{About, Role, TlsStream};
 use crate::timer::Deadline;
 use crate::tls::{self, Tls};
+use crate::unanswered::{First, Heard, Unanswered};
 use crate::user_code::Hook;
 use futures::future::{Either, select};
 use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
-use libp2p_core::ConnectedPoint;
+use libp2p_core::{ConnectedPoint, Multiaddr};
 use libp2p_identity::PeerId;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
@@ -42,57 +44,14 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) tls: Tls,
     /// See [`Config::v2_peers`].
-    v2_peers: Option<usize>,
+    pub(crate) v2_peers: Option<usize>,
     /// See [`Config::is_ambiguous`].
-    ambiguous: bool,
+    pub(crate) ambiguous: bool,
     /// The code points of our key-exchange groups.
-    groups: Vec<u16>,
+    pub(crate) groups: Vec<u16>,
     pub(crate) unmarked: Unmarked,
     /// Whether a muxer comes behind it, so that no peer may speak frames.
     muxed: AtomicBool,
-}
-
-/// What a right head leads to.
-pub(crate) enum Judged {
-    /// The caller may be answered.
-    Invited(Invited),
-    /// So it may once its flight is here.
-    Awaited(Box<Opened>),
-    /// What looked like a v2 knock is none, and may be the beginning of a sealed one: see [`Reader::go_on`].
-    Undecided,
-}
-
-/// Who may be answered, and the bytes of TLS that came with the knock.
-pub(crate) struct Invited {
-    pub(crate) caller: Caller,
-    dialect: Dialect,
-    flight: Vec<u8>,
-    /// Of the knock on the wire.
-    size: usize,
-}
-
-/// Why somebody is not answered.
-pub(crate) enum Turned {
-    Refused(Refusal),
-    Denied(crate::Denial),
-    /// Its socket has gone meanwhile.
-    Gone,
-}
-
-impl From<Refusal> for Turned {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-impl From<Turned> for Error {
-    fn from(turned: Turned) -> Self {
-        match turned {
-            Turned::Refused(refusal) => Self::Knock(refusal),
-            Turned::Denied(denial) => Self::Denied(denial),
-            Turned::Gone => Self::Closed,
-        }
-    }
 }
 
 impl Shared {
@@ -155,12 +114,63 @@ impl Shared {
         let client = UnbufferedClientConnection::new(self.tls.client(peer, dialect.alpn()), tls::no_server_name());
         let mut client = client.map_err(|error| tls(error.into()))?;
         let flight = handshake::first_flight(&mut client).map_err(tls)?;
-        let first = self.knock(peer, dialect, flight).map_err(|e| e.at(Stage::Knock))?;
-        let mut io = io;
+        let knock = self.knock(peer, dialect, flight).map_err(|e| e.at(Stage::Knock))?;
+        let (who, bytes) = (peer.peer_id(), knock.len());
+        tracing::debug!(peer = %who, %dialect, bytes, "knocking");
+        let (mut io, mut first) = (io, First::default());
+        let shaken = Instant::now();
         knocked.store(true, Ordering::Relaxed);
-        let done = self.shake(&mut io, client, first, &[]).await;
+        let done = self.shake(&mut io, client, knock, &[], &mut first).await;
+        let (after, place) = (shaken.elapsed(), place_of(point));
+        let done = match done {
+            Ok(done) => {
+                tracing::debug!(peer = %who, group = ?done.key_exchange, ?after, "answered, TLS is done");
+                self.config
+                    .guard
+                    .answered_by(&peer, place, dialect.version == Version::V3);
+                Ok(done)
+            }
+            Err(error) => Err(self.explained(error, &first, peer, place.as_ref(), after)),
+        };
         let done = self.settle(done, peer, dialect, Role::Dialer, started, point)?;
         Ok((peer.peer_id(), self.stream(io, done, peer, dialect, Role::Dialer)))
+    }
+
+    /// What a dial failed with: that its knock was not answered, unless it was.
+    fn explained(&self, error: Error, first: &First, peer: Key, place: Option<&Multiaddr>, after: Duration) -> Error {
+        let version = self.config.dialect(&peer).version;
+        let ended = match error {
+            Error::Timeout(_) => false,
+            Error::Closed | Error::Tls(_) => true,
+            // Something else broke.
+            _ => return error,
+        };
+        let heard = match first.heard(ended) {
+            None => return error,
+            // Go's ragep2p sends alerts to a peer whose knock it has let in.
+            Some(Heard::Alert(_)) if version == Version::V2 => return error,
+            Some(heard) => heard,
+        };
+        let limit = self.config.handshake_timeout;
+        Error::Unanswered(Box::new(Unanswered {
+            peer: peer.peer_id(),
+            version,
+            network: self.config.network_name(),
+            heard,
+            after: if ended { after } else { limit },
+            known: self.config.guard.not_answered_by(&peer, place),
+        }))
+    }
+
+    /// An error and its sources, for the log. Some of them are the user's, and so is their text.
+    pub(crate) fn whole(&self, error: &Error) -> String {
+        let hook = match error {
+            Error::Inner(_) => Hook::Inner,
+            Error::Sign(_) => Hook::Sign,
+            _ => Hook::Secured,
+        };
+        let said = self.config.user_code.run(hook, || error::whole(error));
+        said.unwrap_or_else(|panicked| panicked.to_string())
     }
 
     /// All that a dialer writes before it has heard anything.
@@ -185,93 +195,6 @@ impl Shared {
         }
     }
 
-    /// A reader for whatever may be knocked with.
-    pub(crate) fn reader(&self) -> Reader {
-        Reader::new(self.v2_peers != Some(0))
-    }
-
-    /// Whether this key may knock with version 2.
-    pub(crate) fn may_v2(&self, claimed: &[u8; 32]) -> bool {
-        Key::check(claimed).is_ok_and(|key| self.config.dialect(&key).version == Version::V2)
-    }
-
-    /// Opens what was gathered and asks whether its sender may come in.
-    pub(crate) fn judge_head(
-        &self,
-        gathered: Gathered<'_>,
-        prefix: Prefix,
-        point: &ConnectedPoint,
-    ) -> Result<Judged, Turned> {
-        let config = &self.config;
-        match gathered {
-            Gathered::V2(knock) => {
-                let caller = match config.guard.open_v2(&config.key, knock, prefix, self.v2_peers) {
-                    Err(Refusal::Signature) if self.ambiguous => return Ok(Judged::Undecided),
-                    opened => opened?,
-                };
-                let dialect = config.dialect(&caller.key());
-                if !self.speaks(dialect) {
-                    return Err(Refusal::NotConfigured.into());
-                }
-                self.admit(&caller, point)?;
-                Ok(Judged::Invited(Invited {
-                    caller,
-                    dialect,
-                    flight: Vec::new(),
-                    size: v2::SIZE,
-                }))
-            }
-            Gathered::V3(head) => {
-                let sealed = config.sealed.as_ref().ok_or(Refusal::Version(head[0]))?;
-                let opened = config.guard.open_head(&sealed.gate, head, prefix)?;
-                let (version, mode) = (Version::V3, opened.mode());
-                let dialect = Dialect { version, mode };
-                if config.dialect(&opened.caller().key()) != dialect || !self.speaks(dialect) {
-                    return Err(Refusal::NotConfigured.into());
-                }
-                self.admit(&opened.caller(), point)?;
-                Ok(Judged::Awaited(Box::new(opened)))
-            }
-        }
-    }
-
-    /// Opens the flight that belongs to a head, and takes the knock once and never again.
-    pub(crate) fn judge_flight(&self, opened: &Opened, sealed: &[u8], prefix: Prefix) -> Result<Invited, Turned> {
-        let flight = opened.open_flight(sealed, &self.groups)?;
-        self.config.guard.remember(opened, prefix)?;
-        let (version, mode) = (Version::V3, opened.mode());
-        Ok(Invited {
-            caller: opened.caller(),
-            dialect: Dialect { version, mode },
-            flight,
-            size: HEAD + sealed.len(),
-        })
-    }
-
-    /// Asks the admission hook.
-    fn admit(&self, caller: &Caller, point: &ConnectedPoint) -> Result<(), Turned> {
-        let Some(hook) = &self.config.admission else {
-            return Ok(());
-        };
-        let said = self
-            .config
-            .user_code
-            .ask(Hook::Admission, || hook(&caller.peer(), point));
-        said.map_err(Turned::Denied)
-    }
-
-    /// Counts what became of a knock.
-    pub(crate) fn count(&self, judged: Result<(), &Turned>) {
-        let (outcome, cause) = match judged {
-            Ok(()) => return self.config.metrics.knock(KnockOutcome::Accepted),
-            Err(Turned::Refused(refusal)) => (KnockOutcome::Refused(*refusal), Cause::from(*refusal)),
-            Err(Turned::Denied(_)) => (KnockOutcome::Denied, Cause::Denied),
-            Err(Turned::Gone) => return,
-        };
-        self.config.metrics.knock(outcome);
-        self.config.guard.count(cause);
-    }
-
     /// Answers a caller and becomes the TLS server. A caller that does not authenticate is to see
     /// no more than a stranger does, so its socket is given back, unless it was taken back already.
     /// One that did, and is not wanted, sees it closed.
@@ -288,10 +211,11 @@ impl Shared {
         let (peer, dialect, started) = (invited.caller.key(), invited.dialect, Instant::now());
         self.config.metrics.read(invited.size);
         let server = self.tls.server(peer, dialect.alpn());
+        let mut first = First::default();
         let done = match server.and_then(UnbufferedServerConnection::new) {
             Ok(server) => {
                 let (io, recalled) = lent.parts();
-                let shaking = pin!(self.shake(io, server, Vec::new(), &invited.flight));
+                let shaking = pin!(self.shake(io, server, Vec::new(), &invited.flight, &mut first));
                 match select(shaking, pin!(recalled)).await {
                     Either::Left((done, _)) => done,
                     Either::Right(((), _)) => Err(Error::Knock(Refusal::Budget)),
@@ -309,12 +233,25 @@ impl Shared {
         let authenticated = done.is_ok();
         if authenticated {
             self.config.guard.authenticated(prefix);
+            if let Some(skew_ms) = invited.skew_ms {
+                self.config.guard.heard_clock_of(&peer, skew_ms);
+            }
         }
         match (self.settle(done, peer, dialect, Role::Listener, started, point), io) {
             (Ok(done), Some(io)) => Ok((peer.peer_id(), self.stream(io, done, peer, dialect, Role::Listener))),
             // Without a socket it was an error that was settled.
             (Ok(_), None) => Err((Error::Closed.at(Stage::Tls), None)),
-            (Err(failure), io) => Err((failure, io.filter(|_| !authenticated))),
+            (Err(failure), io) => {
+                let guard = &self.config.guard;
+                let debug = tracing::enabled!(tracing::Level::DEBUG);
+                let reason = if debug {
+                    self.whole(failure.error())
+                } else {
+                    String::new()
+                };
+                guard.tell(Told::Failed, prefix, Some(peer.peer_id()), &reason);
+                Err((failure, io.filter(|_| !authenticated)))
+            }
         }
     }
 
@@ -382,10 +319,10 @@ impl Shared {
             }
             Ok(Judged::Invited(invited)) => Ok(invited),
             // Gone on with above.
-            Ok(Judged::Undecided) => Err(Turned::Gone),
+            Ok(Judged::Undecided) => Err(Turned::GONE),
             Err(turned) => Err(turned),
         };
-        self.count(judged.as_ref().map(|_| ()));
+        self.count(judged.as_ref(), prefix);
         let invited = judged?;
         let (expected, found) = (peer.peer_id(), invited.caller.peer());
         if expected != found {
@@ -394,13 +331,21 @@ impl Shared {
         Ok(invited)
     }
 
-    /// Step 4, with `first` sent at once and `received` as the first that was heard.
-    async fn shake<S, H>(&self, io: &mut S, tls: H, first: Vec<u8>, received: &[u8]) -> Result<handshake::Done, Error>
+    /// Step 4, with `sent` sent at once and `received` as the first that was heard. What is heard
+    /// then is noted in `first`.
+    async fn shake<S, H>(
+        &self,
+        io: &mut S,
+        tls: H,
+        sent: Vec<u8>,
+        received: &[u8],
+        first: &mut First,
+    ) -> Result<handshake::Done, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin,
         H: Handshake,
     {
-        let shaking = handshake::run(io, tls, first, received, &self.config.metrics);
+        let shaking = handshake::run(io, tls, sent, received, first, &self.config.metrics);
         within(self.config.handshake_timeout, shaking).await
     }
 
@@ -421,7 +366,11 @@ impl Shared {
             ..
         } = &self.config;
         let group = done.as_ref().ok().and_then(|done| done.key_exchange);
-        let result = done.map_err(|e| e.at(Stage::Tls)).and_then(|done| {
+        let failed = |error: Error| match error {
+            Error::Unanswered(_) => error.at(Stage::Knock),
+            error => error.at(Stage::Tls),
+        };
+        let result = done.map_err(failed).and_then(|done| {
             if done.alpn.as_deref() != dialect.alpn() {
                 return Err(Error::Mode { ours: dialect.mode }.at(Stage::Secured));
             }
@@ -450,6 +399,14 @@ impl Shared {
         };
         TlsStream::new(io, done.records, done.received, about)
     }
+}
+
+/// Where a dial went, without the peer that was meant.
+fn place_of(point: &ConnectedPoint) -> Option<Multiaddr> {
+    let ConnectedPoint::Dialer { address, .. } = point else {
+        return None;
+    };
+    Some(address::parse(address)?.inner)
 }
 
 /// `work`, or [`Error::Timeout`].

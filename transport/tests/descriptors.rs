@@ -58,7 +58,8 @@ mod held {
             .with_max_waiting(4096.try_into().unwrap())
             .dangerous()
             .with_close_time(Duration::from_secs(300))
-            .with_metrics(&mut registry);
+            .with_metrics(&mut registry)
+            .unwrap();
         (victim(config).await, registry)
     }
 
@@ -254,6 +255,7 @@ mod held {
             .with_max_waiting(PLACES.try_into().unwrap())
             .with_handshake_timeout(Duration::from_secs(300))
             .with_metrics(&mut registry)
+            .unwrap()
             .dangerous()
             .with_close_time(Duration::from_secs(300));
         let mut transport = authenticated(config).with_executor(|task| drop(tokio::spawn(task)));
@@ -337,6 +339,7 @@ mod held {
             let mut registry = Registry::default();
             let config = config(2)
                 .with_metrics(&mut registry)
+                .unwrap()
                 .dangerous()
                 .with_close_time(Duration::from_millis(300));
             let mut transport = authenticated(config).with_executor(|task| drop(tokio::spawn(task)));
@@ -352,6 +355,99 @@ mod held {
             drop(socket);
             within(PATIENCE, "its descriptor", || descriptors() == before).await;
         });
+    }
+
+    /// Valid knocks that stall in their handshake, four at a time, at a listener with eight places.
+    /// Then their time is over, or their listener is `removed` and there is another.
+    async fn stalled_for_good(removed: bool) {
+        const PLACES: usize = 8;
+        const FLIGHTS: usize = 24;
+        let mut registry = Registry::default();
+        let config = config(2)
+            .with_max_openings(100_000.try_into().unwrap())
+            .unwrap()
+            .with_max_waiting(PLACES.try_into().unwrap())
+            .with_handshake_timeout(Duration::from_secs(300))
+            .with_metrics(&mut registry)
+            .unwrap()
+            .dangerous()
+            .with_close_time(Duration::from_millis(if removed { 300_000 } else { 500 }));
+        let mut transport = authenticated(config).with_executor(|task| drop(tokio::spawn(task)));
+        let (ask, mut asked) = tokio::sync::mpsc::channel::<tokio::sync::oneshot::Sender<SocketAddr>>(1);
+        let task = tokio::spawn(async move {
+            let (mut listener, mut asks) = (None, None);
+            loop {
+                tokio::select! {
+                    Some(asking) = asked.recv() => {
+                        if let Some(id) = listener.replace(ListenerId::next()) {
+                            assert!(transport.remove_listener(id));
+                        }
+                        asks = Some(asking);
+                        let address = "/ip4/127.0.0.1/tcp/0/tls".parse().unwrap();
+                        transport.listen_on(listener.unwrap(), address).unwrap();
+                    }
+                    event = futures::future::poll_fn(|cx| Pin::new(&mut transport).poll(cx)) => match event {
+                        TransportEvent::NewAddress { listen_addr, .. } => {
+                            asks.take().unwrap().send(socket_of(&listen_addr).unwrap()).unwrap();
+                        }
+                        TransportEvent::Incoming { upgrade, .. } => drop(tokio::spawn(upgrade)),
+                        _ => {}
+                    },
+                }
+            }
+        });
+        let listen = async || {
+            let (asking, address) = tokio::sync::oneshot::channel();
+            ask.send(asking).await.unwrap();
+            soon("an address", address).await.unwrap()
+        };
+        let knocks = |outcome: &str| value(&registry, &format!("knocks_total{{outcome=\"{outcome}\"}}"));
+        let flights: Vec<_> = std::iter::once(flight())
+            .chain((1..FLIGHTS).map(|_| sealed()))
+            .collect();
+        let mut to = listen().await;
+        let before = descriptors();
+        let (mut sockets, mut silent) = (Vec::new(), 0);
+        for flights in flights.chunks(4) {
+            for flight in flights {
+                let mut socket = TcpStream::connect(to).await.unwrap();
+                socket.write_all(flight).await.unwrap();
+                sockets.push(socket);
+                within(PATIENCE, "an answer", || {
+                    let decided = knocks("accepted") + knocks("evicted") + knocks("timeout");
+                    decided == sockets.len() + silent
+                })
+                .await;
+            }
+            if removed {
+                to = listen().await;
+            } else {
+                // The last to come is the last to go.
+                let mut last = TcpStream::connect(to).await.unwrap();
+                let mut nothing = Vec::new();
+                let ended = tokio::io::AsyncReadExt::read_to_end(&mut last, &mut nothing);
+                assert_eq!(soon("the end of their time", ended).await.unwrap(), 0);
+                silent += 1;
+            }
+            let held = || descriptors() - before - sockets.len();
+            within(PATIENCE, "the places", || held() <= PLACES).await;
+        }
+        assert!(knocks("accepted") > FLIGHTS / 2, "stalled before they were answered");
+        let waiting = value(&registry, "sockets_waiting");
+        assert!(waiting > 0, "those that stall have places");
+        task.abort();
+    }
+
+    /// A caller that knocks at the end of its time, and then stalls, does not give up its place and
+    /// keep its socket.
+    #[test]
+    fn callers_that_stall_when_their_time_is_over_hold_no_more_descriptors_than_there_are_places() {
+        alone(stalled_for_good(false));
+    }
+
+    #[test]
+    fn callers_that_stall_when_their_listener_is_removed_hold_no_more_descriptors_than_there_are_places() {
+        alone(stalled_for_good(true));
     }
 
     async fn listening(transport: &mut libp2p_knock::Authenticated<libp2p::tcp::tokio::Transport>) -> SocketAddr {
@@ -375,6 +471,7 @@ mod held {
                 .with_max_waiting(4096.try_into().unwrap())
                 .with_handshake_timeout(Duration::from_secs(300))
                 .with_metrics(&mut registry)
+                .unwrap()
                 .dangerous()
                 .with_close_time(Duration::from_secs(300));
             let mut transport = authenticated(config).with_executor(|task| drop(tokio::spawn(task)));
@@ -464,7 +561,7 @@ mod held {
     fn without_descriptors_strangers_go_and_with_them_back_it_accepts_within_a_second() {
         alone(async {
             let mut registry = Registry::default();
-            let config_of_two = config(2).with_metrics(&mut registry);
+            let config_of_two = config(2).with_metrics(&mut registry).unwrap();
             let mut transport = authenticated(config_of_two);
             transport
                 .listen_on(ListenerId::next(), "/ip4/127.0.0.1/tcp/0/tls".parse().unwrap())

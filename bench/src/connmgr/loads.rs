@@ -250,7 +250,7 @@ fn trim(peers: usize, threads: usize) -> Result<Value> {
             closed(&mut bench.behaviour, peer_id, id(index_of(&peer_id)), &bench.point);
         }
         if let Poll::Ready(trimmed) = trimming.poll_unpin(&mut cx) {
-            break trimmed;
+            break trimmed?;
         }
     };
     let nanos = nanos(start);

@@ -77,7 +77,7 @@ pub(super) fn measure(peers: usize) -> Result<Value> {
             reports += sys::thread_cpu() - cpu;
         }
         if let Poll::Ready(trimmed) = trimming.poll_unpin(&mut cx) {
-            break trimmed;
+            break trimmed?;
         }
     };
     ensure!(

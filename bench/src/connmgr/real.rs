@@ -190,7 +190,7 @@ pub(crate) async fn listener(closing: Closing, connections: usize) -> Result<()>
                     gone += 1;
                 }
             }
-            trimmed = &mut trim => break trimmed,
+            trimmed = &mut trim => break trimmed?,
         }
     };
     let took = start.elapsed();

@@ -2,12 +2,12 @@
 
 use super::echo::Echo;
 use super::protocol::{Accept, Ask};
-use super::{Question, Quiet, Schedule};
+use super::{Question, Quiet, Schedule, UnderWay};
 use futures::future::FutureExt as _;
 use futures::io::{AsyncRead as _, AsyncWrite as _};
 use futures_timer::Delay;
 use libp2p_swarm::handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound};
-use libp2p_swarm::{Stream, StreamUpgradeError, SubstreamProtocol};
+use libp2p_swarm::{ConnectionId, Stream, StreamUpgradeError, SubstreamProtocol};
 use smallvec::SmallVec;
 use std::io;
 use std::pin::Pin;
@@ -26,8 +26,11 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 /// stream.
 #[derive(Debug)]
 pub(crate) struct Alive {
+    connection: ConnectionId,
     schedule: Schedule,
     quiet: Quiet,
+    /// Whether questions, of any handler on this connection, are no streams to `quiet`.
+    watched: bool,
     accepts: bool,
     line: Line,
     echoes: SmallVec<[Echo<Stream>; 1]>,
@@ -41,7 +44,10 @@ pub(crate) struct Alive {
 enum Line {
     None,
     /// The Swarm was asked for one.
-    Opening,
+    Opening {
+        ask: Ask,
+        _under_way: UnderWay,
+    },
     /// The other end holds it.
     Held(Stream),
     /// A byte is on its way there and back; no later than this.
@@ -65,10 +71,12 @@ pub(crate) enum Told {
 
 impl Alive {
     /// `accepts`: whether the other end may have this one keep the connection as well.
-    pub(crate) fn new(schedule: Schedule, accepts: bool) -> Self {
+    pub(crate) fn new(connection: ConnectionId, schedule: Schedule, accepts: bool) -> Self {
         Self {
+            connection,
             schedule,
             quiet: Quiet::default(),
+            watched: false,
             accepts,
             line: Line::None,
             echoes: SmallVec::new(),
@@ -79,7 +87,7 @@ impl Alive {
 
     pub(crate) fn keep(&mut self, keep: bool) {
         self.schedule.keep(keep, Instant::now());
-        if !keep && !matches!(self.line, Line::Opening) {
+        if !keep && !matches!(self.line, Line::Opening { .. }) {
             self.line = Line::None;
         }
     }
@@ -88,9 +96,20 @@ impl Alive {
         self.schedule.ask_now();
     }
 
-    /// From when on the connection has carried no stream.
+    /// Whether [`quiet_since`](Self::quiet_since) is of interest. Else questions count as streams,
+    /// as they restart the other end's idle timeout.
+    pub(crate) fn watch(&mut self, watched: bool) {
+        self.watched = watched;
+    }
+
+    fn is_asked(&self) -> bool {
+        self.watched && UnderWay::is_on(self.connection)
+    }
+
+    /// From when on the connection has carried no stream but questions. `None` while there is one,
+    /// and during a question, which may hide one.
     pub(crate) fn quiet_since(&self) -> Option<Instant> {
-        self.quiet.since()
+        self.quiet.since().filter(|_| !self.is_asked())
     }
 
     pub(crate) fn listen_protocol(&self) -> SubstreamProtocol<Accept> {
@@ -117,8 +136,15 @@ impl Alive {
                 error: StreamUpgradeError::Timeout,
                 ..
             }) => {
-                self.line = Line::None;
-                self.question = self.schedule.silent(Instant::now());
+                let patience = self.schedule.patience();
+                let line = std::mem::replace(&mut self.line, Line::None);
+                // The time runs from when the Swarm was asked for a stream. Where all are in use
+                // there may be none, or one so late that too little time is left for an answer.
+                if matches!(line, Line::Opening { ask, .. } if !ask.was_asked_for(patience / 2)) {
+                    self.schedule.unasked(Instant::now());
+                } else {
+                    self.question = self.schedule.silent(Instant::now());
+                }
             }
             // A refusal is an answer. A connection that is broken ends without us.
             ConnectionEvent::DialUpgradeError(_) => self.answered(None),
@@ -136,7 +162,7 @@ impl Alive {
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Told> {
-        self.quiet.pass();
+        self.quiet.pass(self.is_asked());
         self.echoes.retain(|echo| echo.poll(cx).is_pending());
         loop {
             self.poll_line(cx);
@@ -147,9 +173,9 @@ impl Alive {
             }
             let now = Instant::now();
             // A stream that was let go of has to come before the next can be asked for.
-            if !matches!(self.line, Line::Opening) && self.schedule.is_due(self.quiet.since(), now) {
+            if !matches!(self.line, Line::Opening { .. }) && self.schedule.is_due(self.quiet.began(), now) {
                 let patience = self.schedule.patience();
-                match std::mem::replace(&mut self.line, Line::Opening) {
+                match std::mem::replace(&mut self.line, Line::None) {
                     Line::Held(stream) => {
                         let until = now + patience.min(LONGEST);
                         self.line = Line::Asking {
@@ -159,7 +185,14 @@ impl Alive {
                         };
                         continue;
                     }
-                    _ => return Poll::Ready(Told::Open(SubstreamProtocol::new(Ask(()), ()).with_timeout(patience))),
+                    _ => {
+                        let ask = Ask::default();
+                        self.line = Line::Opening {
+                            ask: ask.clone(),
+                            _under_way: UnderWay::new(self.connection),
+                        };
+                        return Poll::Ready(Told::Open(SubstreamProtocol::new(ask, ()).with_timeout(patience)));
+                    }
                 }
             }
             ready!(self.poll_timer(now, cx));
@@ -168,7 +201,7 @@ impl Alive {
 
     fn poll_line(&mut self, cx: &mut Context<'_>) {
         match &mut self.line {
-            Line::None | Line::Opening => {}
+            Line::None | Line::Opening { .. } => {}
             Line::Held(stream) => {
                 // Nothing is to come but the end.
                 if Pin::new(stream).poll_read(cx, &mut [0]).is_ready() {
@@ -201,16 +234,15 @@ impl Alive {
     /// Ready when there may be something to do.
     fn poll_timer(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let next = match &self.line {
-            Line::Opening => None,
+            Line::Opening { .. } => None,
             Line::Asking { until, .. } => Some(*until),
-            Line::None | Line::Held(_) => self.schedule.next(self.quiet.since()),
+            Line::None | Line::Held(_) => self.schedule.next(self.quiet.began()),
         };
         let Some(next) = next else {
             self.timer = None;
             return Poll::Pending;
         };
-        // Moved back with each stream that ends, and rarely forward: one that fires early is set
-        // again.
+        // Moved back with each stream, and rarely forward: one that fires early is set again.
         let timer = match &mut self.timer {
             Some(timer) if timer.0 <= next => timer,
             other => other.insert((next, Delay::new(next.saturating_duration_since(now).min(LONGEST)))),

@@ -6,17 +6,32 @@ use futures::io::AsyncReadExt as _;
 use libp2p_core::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
 use libp2p_swarm::{Stream, StreamProtocol};
 use std::convert::Infallible;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use std::{iter, option};
+use web_time::Instant;
 
 /// Asks the other end whether it keeps the connection too.
-#[derive(Debug, Clone, Copy)]
-pub struct Ask(pub(crate) ());
+#[derive(Debug, Clone, Default)]
+pub struct Ask {
+    /// When there was a stream for it.
+    opened: Arc<OnceLock<Instant>>,
+}
+
+impl Ask {
+    /// Whether there has been a stream for it, for so long at least.
+    pub(crate) fn was_asked_for(&self, time: Duration) -> bool {
+        self.opened.get().is_some_and(|opened| opened.elapsed() >= time)
+    }
+}
 
 impl UpgradeInfo for Ask {
     type Info = StreamProtocol;
     type InfoIter = iter::Once<StreamProtocol>;
 
+    /// The Swarm calls this once there is a stream.
     fn protocol_info(&self) -> Self::InfoIter {
+        self.opened.get_or_init(Instant::now);
         iter::once(PROTOCOL)
     }
 }

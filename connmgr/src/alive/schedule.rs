@@ -109,9 +109,9 @@ impl Schedule {
         self.probes.map_or(ANSWER, |probes| probes.timeout)
     }
 
-    /// When to ask next; `None` if not before something has happened. `quiet` is from when on the
-    /// connection has carried no stream: the other end's idle timeout cannot have begun earlier.
-    pub(crate) fn next(&self, quiet: Option<Instant>) -> Option<Instant> {
+    /// When to ask next; `None` if not before something has happened. `stream` is when the last
+    /// stream was opened: the other end's idle timeout cannot have begun earlier.
+    pub(crate) fn next(&self, stream: Option<Instant>) -> Option<Instant> {
         let State::Resting { since } = self.state else {
             return None;
         };
@@ -122,14 +122,16 @@ impl Schedule {
             } else {
                 every
             };
-            later(since.max(quiet.unwrap_or(since)), every)
+            later(since.max(stream.unwrap_or(since)), every)
         });
-        [probe, keep].into_iter().flatten().min()
+        // A question that the behaviour waits for could not be asked.
+        let again = self.wanted.then(|| later(since, CLOSEST));
+        [probe, keep, again].into_iter().flatten().min()
     }
 
     /// Whether to ask; if so, it counts as asked.
-    pub(crate) fn is_due(&mut self, quiet: Option<Instant>, now: Instant) -> bool {
-        let due = self.state == State::Due || self.next(quiet).is_some_and(|next| next <= now);
+    pub(crate) fn is_due(&mut self, stream: Option<Instant>, now: Instant) -> bool {
+        let due = self.state == State::Due || self.next(stream).is_some_and(|next| next <= now);
         if due {
             self.state = State::Asked;
         }
@@ -171,6 +173,14 @@ impl Schedule {
         };
         self.held = false;
         if matters { Question::Silent } else { Question::Routine }
+    }
+
+    /// There was no stream for the question in time, as all that there may be are in use. That says
+    /// nothing of the other end.
+    pub(crate) fn unasked(&mut self, now: Instant) {
+        if self.state == State::Asked {
+            self.state = State::Resting { since: now };
+        }
     }
 
     /// The other end has let go of the stream that it had accepted.
@@ -246,14 +256,14 @@ mod tests {
     }
 
     #[test]
-    fn the_time_counts_from_when_the_last_stream_ended_and_while_there_is_one_from_the_answer() {
+    fn the_time_counts_from_the_last_answer_or_from_when_a_stream_was_opened_since() {
         let now = Instant::now();
         let mut schedule = on(Some(6 * SECOND), None, now);
         assert!(schedule.is_due(None, now + SECOND));
         schedule.answered(false, now + SECOND);
         assert_eq!(schedule.next(None), Some(now + 7 * SECOND));
         assert_eq!(schedule.next(Some(now)), Some(now + 7 * SECOND));
-        // Another stream has come and gone: the other end's time began anew as well.
+        // The other end's time began anew as well.
         assert_eq!(schedule.next(Some(now + 3 * SECOND)), Some(now + 9 * SECOND));
     }
 
@@ -283,6 +293,24 @@ mod tests {
         let mut schedule = on(None, Some(PROBES), now);
         assert!(schedule.is_due(None, now + 15 * SECOND));
         assert_eq!(schedule.silent(now + 35 * SECOND), Question::Silent);
+    }
+
+    #[test]
+    fn a_question_for_which_there_was_no_stream_is_asked_again_and_the_behaviour_waits_for_it() {
+        let now = Instant::now();
+        let mut schedule = on(None, Some(PROBES), now);
+        assert!(schedule.is_due(None, now + 15 * SECOND));
+        schedule.unasked(now + 35 * SECOND);
+        assert_eq!(schedule.next(None), Some(now + 50 * SECOND));
+        // Even where nothing else asks.
+        let mut schedule = on(None, None, now);
+        schedule.ask_now();
+        assert!(schedule.is_due(None, now));
+        schedule.unasked(now + 20 * SECOND);
+        assert!(!schedule.is_due(None, now + 20 * SECOND), "not without a pause");
+        assert!(schedule.is_due(None, now + 21 * SECOND));
+        assert_eq!(schedule.answered(false, now + 22 * SECOND), Question::Answered);
+        assert_eq!(schedule.next(None), None);
     }
 
     #[test]

@@ -1,29 +1,31 @@
 //! The Swarm's side of it.
 
+mod failures;
+
 use super::choice::Held;
 use super::config::{Config, DeniedFor};
-use super::error::{AddError, DialFailure, NotByKnock};
+use super::error::{AddError, NotByKnock};
 use super::event::Event;
 use super::handler::{Command, Handler, Reply};
 use super::knock::is_knock;
-use super::peers::{Action, Arrival, Failure, Peers, Plan};
+use super::metrics::{Dialled, Metrics};
+use super::peers::{Action, Arrival, Peers, Plan};
 use crate::conn_manager::ConnManager;
+use crate::user_code::{Hook, HookPanics};
 use futures::future::FutureExt as _;
 use futures_timer::Delay;
 use libp2p_core::multiaddr::Protocol;
 use libp2p_core::transport::PortUse;
 use libp2p_core::{ConnectedPoint, Endpoint, Multiaddr};
 use libp2p_identity::PeerId;
-use libp2p_swarm::behaviour::{self, ConnectionClosed, ConnectionEstablished};
+use libp2p_swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
 use libp2p_swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p_swarm::{
-    CloseConnection, ConnectionDenied, ConnectionId, DialError, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
+    CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
     THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use std::collections::HashSet;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use web_time::Instant;
@@ -41,8 +43,8 @@ pub struct Behaviour {
     early: HashSet<ConnectionId>,
     /// Connections that were given a handler that keeps them, and are not established yet.
     keeping: HashSet<ConnectionId>,
-    /// Whether the closure that tells how long a denial holds has panicked.
-    panicked: bool,
+    panics: HookPanics,
+    metrics: Metrics,
 }
 
 /// Called with `true` when a peer becomes wanted, with `false` when it is no longer.
@@ -52,7 +54,9 @@ impl fmt::Debug for Behaviour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Behaviour")
             .field("connected", &self.peers.connected())
-            .field("wanted", &self.peers.wanted().count())
+            .field("wanted_connected", &self.peers.wanted_connected())
+            .field("wanted_dialling", &self.peers.wanted_dialling())
+            .field("wanted_waiting", &self.peers.waiting())
             .finish_non_exhaustive()
     }
 }
@@ -71,8 +75,27 @@ impl Behaviour {
             waker: None,
             early: HashSet::new(),
             keeping: HashSet::new(),
-            panicked: false,
+            panics: HookPanics::default(),
+            metrics: Metrics::none(),
         }
+    }
+
+    /// Counts into `registry`, under `libp2p_connmgr_persistent`. Each label that there can be is
+    /// there from here on, at zero. A registry takes one behaviour: two in one process have a
+    /// registry each, or a sub-registry with a prefix of its own each.
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyRegistered`](crate::AlreadyRegistered) if the registry has one of the names. To
+    /// find that out it is rendered once, which calls its collectors.
+    #[cfg(feature = "metrics")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+    pub fn with_metrics(
+        mut self,
+        registry: &mut prometheus_client::registry::Registry,
+    ) -> Result<Self, crate::AlreadyRegistered> {
+        self.metrics = Metrics::register(registry, &self.peers)?;
+        Ok(self)
     }
 
     /// `hook(peer, true)` is called when a peer becomes wanted and `hook(peer, false)` when it is
@@ -88,7 +111,7 @@ impl Behaviour {
     }
 
     /// Protects wanted peers with `manager`, under the tag `"persistent"`, for as long as they are wanted.
-    pub fn with_manager(self, manager: Arc<dyn ConnManager>) -> Self {
+    pub fn with_manager(self, manager: impl ConnManager + 'static) -> Self {
         const TAG: &str = "persistent";
         self.with_protection(move |peer, wanted| {
             if wanted {
@@ -158,6 +181,7 @@ impl Behaviour {
             hook(peer, false);
         }
         let was = self.peers.remove(Instant::now(), peer);
+        self.metrics.removed(peer);
         self.wake();
         was
     }
@@ -231,7 +255,12 @@ impl Behaviour {
         if keep {
             self.keeping.insert(connection);
         }
-        Ok(Handler::new(keep, config.keep_alive_interval, config.probes))
+        Ok(Handler::new(
+            connection,
+            keep,
+            config.keep_alive_interval,
+            config.probes,
+        ))
     }
 
     fn wake(&mut self) {
@@ -267,6 +296,9 @@ impl Behaviour {
                 send_back_addr,
             } => (false, None, is_knock(local_addr) || is_knock(send_back_addr)),
         };
+        if self.peers.is_ours(connection_id) {
+            self.metrics.dialled(Dialled::Connected);
+        }
         let now = Instant::now();
         let held = Held {
             id: connection_id,
@@ -283,49 +315,14 @@ impl Behaviour {
         self.peers.established(now, peer_id, arrival);
     }
 
-    fn on_dial_failure(&mut self, failure: behaviour::DialFailure<'_>) {
-        let (id, error) = (failure.connection_id, failure.error);
-        self.keeping.remove(&id);
-        if let (Some(peer), DialError::WrongPeerId { address, .. }) = (failure.peer_id, error) {
-            self.peers.wrong(Instant::now(), &peer, address);
-        }
-        if !self.peers.is_ours(id) {
-            return;
-        }
-        let failure = match error {
-            DialError::DialPeerConditionFalse(_) | DialError::Aborted => Failure::NotNeeded,
-            DialError::Denied { cause } => Failure::Denied {
-                early: self.early.contains(&id),
-                wait: self.denied_for(cause),
-            },
-            DialError::WrongPeerId { .. } => Failure::Misled,
-            _ => Failure::Failed,
-        };
-        let error = DialFailure::new(error);
-        self.peers.dial_failed(Instant::now(), id, failure, error);
-    }
-
     /// What the application knows of a denial.
-    fn denied_for(&mut self, cause: &ConnectionDenied) -> Option<Duration> {
+    fn denied_for(&self, cause: &ConnectionDenied) -> Option<Duration> {
         let DeniedFor(wait) = self.peers.config().denied_for.as_ref()?;
-        match catch_unwind(AssertUnwindSafe(|| wait(cause))) {
-            Ok(wait) => wait,
-            Err(panic) => {
-                if std::mem::replace(&mut self.panicked, true) {
-                    tracing::debug!(hook = "denied_for", "user code panicked");
-                } else {
-                    tracing::error!(
-                        hook = "denied_for",
-                        "user code panicked; further panics of this hook are logged at debug"
-                    );
-                }
-                // What it panicked with may panic when it is dropped.
-                if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-                    std::mem::forget(again);
-                }
-                None
-            }
+        let told = self.panics.call(Hook::DeniedFor, || wait(cause));
+        if told.is_none() {
+            self.metrics.panicked();
         }
+        told.flatten()
     }
 
     fn next_action(&mut self) -> Option<ToSwarm<Event, Command>> {
@@ -361,7 +358,10 @@ impl Behaviour {
                 handler: NotifyHandler::One(connection),
                 event: command,
             },
-            Action::Tell(event) => ToSwarm::GenerateEvent(event),
+            Action::Tell(event) => {
+                self.metrics.event(&event, &self.peers);
+                ToSwarm::GenerateEvent(event)
+            }
         })
     }
 
@@ -435,6 +435,8 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ListenFailure(failure) => {
                 self.keeping.remove(&failure.connection_id);
             }
+            FromSwarm::NewListenAddr(new) => self.peers.listens(new.addr.clone()),
+            FromSwarm::ExpiredListenAddr(expired) => self.peers.listens_no_more(expired.addr),
             FromSwarm::NewExternalAddrOfPeer(new) => {
                 self.peers.claimed(Instant::now(), &new.peer_id, new.addr.clone());
             }
@@ -462,6 +464,7 @@ impl NetworkBehaviour for Behaviour {
             }
             self.peers.timeout(Instant::now());
         }
+        self.metrics.show(&self.peers);
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             self.waker = Some(cx.waker().clone());
         }

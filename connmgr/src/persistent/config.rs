@@ -101,8 +101,8 @@ impl Config {
     /// closes it. The other end waits half as long again. Default 3 s, at least 10 ms.
     ///
     /// A connection that carries streams is not closed, however long that takes; only one that
-    /// leaves a question unanswered is. Streams that the Swarm is told to ignore, as ping's, do not
-    /// count.
+    /// leaves a question unanswered is. Questions of this behaviour and of the manager do not count,
+    /// nor streams that the Swarm is told to ignore, as ping's.
     pub fn with_settle(mut self, unused: Duration) -> Self {
         self.settle = unused.max(Self::SHORTEST_INTERVAL);
         self
@@ -160,6 +160,9 @@ impl Config {
     /// TCP takes a quarter of an hour to notice that its segments are not acknowledged, and for
     /// ever if there is nothing to send. A connection is still asked, with 20 s, when another one
     /// comes up.
+    ///
+    /// A connection whose streams are all in use cannot be asked. It stays, and is asked again after
+    /// the interval; until then the transport alone notices that the peer is gone.
     pub fn with_probes(mut self, probes: impl Into<Option<Probes>>) -> Self {
         self.probes = probes.into();
         self

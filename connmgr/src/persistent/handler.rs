@@ -5,7 +5,7 @@ use crate::alive::{Accept, Alive, Ask, Schedule, Told};
 use futures::future::FutureExt as _;
 use futures_timer::Delay;
 use libp2p_swarm::handler::ConnectionEvent;
-use libp2p_swarm::{ConnectionHandler, ConnectionHandlerEvent, SubstreamProtocol};
+use libp2p_swarm::{ConnectionHandler, ConnectionHandlerEvent, ConnectionId, SubstreamProtocol};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -54,8 +54,8 @@ pub enum Reply {
 }
 
 impl Handler {
-    pub(crate) fn new(keep: bool, every: Option<Duration>, probes: Option<Probes>) -> Self {
-        let mut alive = Alive::new(Schedule::new(every, probes), true);
+    pub(crate) fn new(connection: ConnectionId, keep: bool, every: Option<Duration>, probes: Option<Probes>) -> Self {
+        let mut alive = Alive::new(connection, Schedule::new(every, probes), true);
         alive.keep(keep);
         Self { alive, spare: None }
     }
@@ -112,6 +112,7 @@ impl ConnectionHandler for Handler {
             Command::Ask => return self.alive.ask_now(),
         };
         self.alive.keep(keep);
+        self.alive.watch(spare.is_some());
         self.spare = spare;
     }
 

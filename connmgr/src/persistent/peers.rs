@@ -61,10 +61,15 @@ pub(crate) enum Failure {
 pub(crate) struct Peers {
     config: Config,
     local: PeerId,
+    /// Where this Swarm listens.
+    own: Vec<Multiaddr>,
     dice: Dice,
     /// The wanted, the connected and the known.
     peers: HashMap<PeerId, Peer>,
     connected: usize,
+    /// Of the peers, those that are wanted; and of these, those that have a connection.
+    wanted: usize,
+    wanted_connected: usize,
     /// Wanted peers without a connection or a dial, by when to dial them.
     queue: BTreeSet<(Instant, PeerId)>,
     /// Peers that are not wanted, known for the target and without a connection, the longest so first.
@@ -96,7 +101,7 @@ struct Peer {
     denied_until: Option<Instant>,
     /// Dials in vain since the last connection.
     rounds: u32,
-    /// The last dial reached another peer.
+    /// The last dial that was made reached another peer.
     misled: bool,
     /// A connection that had been stable was lost, and none has lasted beyond doubt since.
     brief: bool,
@@ -143,8 +148,11 @@ impl Peers {
         Self {
             dice: Dice::new(config.seed),
             local,
+            own: Vec::new(),
             peers: HashMap::new(),
             connected: 0,
+            wanted: 0,
+            wanted_connected: 0,
             queue: BTreeSet::new(),
             known: BTreeMap::new(),
             next_known: 0,
@@ -170,6 +178,20 @@ impl Peers {
         self.connected
     }
 
+    pub(crate) fn wanted_connected(&self) -> usize {
+        self.wanted_connected
+    }
+
+    /// Wanted peers whose next dial is to come: its time, or its turn.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Wanted peers that have no connection and are being dialled.
+    pub(crate) fn wanted_dialling(&self) -> usize {
+        self.wanted.saturating_sub(self.wanted_connected + self.queue.len())
+    }
+
     pub(crate) fn is_wanted(&self, peer: &PeerId) -> bool {
         self.peers.get(peer).is_some_and(|peer| peer.wanted)
     }
@@ -193,7 +215,7 @@ impl Peers {
     /// Where others may dial `peer`.
     pub(crate) fn addresses(&self, now: Instant, peer: &PeerId) -> Vec<Multiaddr> {
         let entry = self.peers.get(peer);
-        let addresses = entry.map(|entry| entry.addresses.best(entry.knock_only, now));
+        let addresses = entry.map(|entry| entry.addresses.best(entry.knock_only, &self.own, now));
         addresses.unwrap_or_default()
     }
 
@@ -203,6 +225,10 @@ impl Peers {
         entry.addresses.give(peer, addresses);
         entry.knock_only = knock_only;
         let was = std::mem::replace(&mut entry.wanted, true);
+        if !was {
+            self.wanted += 1;
+            self.wanted_connected += usize::from(!entry.connections.is_empty());
+        }
         if let Some(place) = entry.known.take() {
             self.known.remove(&place);
             entry.due = None;
@@ -230,6 +256,8 @@ impl Peers {
         if !std::mem::replace(&mut entry.wanted, false) {
             return false;
         }
+        self.wanted -= 1;
+        self.wanted_connected -= usize::from(!entry.connections.is_empty());
         entry.knock_only = false;
         self.dequeue(peer);
         self.judge(peer);
@@ -260,6 +288,17 @@ impl Peers {
                 self.short = true;
                 self.run(now);
             }
+        }
+    }
+
+    /// This Swarm listens there: no other peer can be reached there.
+    pub(crate) fn listens(&mut self, address: Multiaddr) {
+        self.own.push(address);
+    }
+
+    pub(crate) fn listens_no_more(&mut self, address: &Multiaddr) {
+        if let Some(at) = self.own.iter().position(|own| own == address) {
+            self.own.swap_remove(at);
         }
     }
 

@@ -117,6 +117,7 @@ fn newcomers_that_arrive_behind_a_trim_that_runs_are_looked_at() {
 #[test]
 fn peers_that_are_released_behind_a_trim_that_runs_are_looked_at() {
     let mut node = node(1, 3, Duration::ZERO);
+    node.run();
     let (trimming, friends) = trim_that_has_passed(&mut node);
     node.finish(trimming);
     for friend in &friends {

@@ -19,7 +19,7 @@ fn absurd_durations_stand_for_very_long_ones() {
     let peers = node.connect_many(3);
     let tag = node
         .manager
-        .register_decaying_tag("tag", Duration::ZERO, Decay::fixed(i64::MIN), Bump::sum_unbounded())
+        .register_decaying_tag("tag", Duration::ZERO, Decay::fixed(i64::MAX), Bump::sum_unbounded())
         .unwrap();
     tag.bump(&peers[0], 1).unwrap();
     node.advance(Duration::from_secs(1 << 33));
@@ -81,7 +81,7 @@ fn a_million_tags_of_one_peer_are_a_thousand_and_some_that_are_ignored() {
     }
     assert_eq!((node.info(peer).tags.len(), node.value(peer)), (1_024, 1_024));
     assert_eq!(node.manager.info().refused_tags, 1_000_000 - 1_024);
-    node.manager.upsert_tag(&peer, "another", &mut |_| 5);
+    node.manager.upsert_tag(&peer, "another", |_| 5);
     let tag = node
         .manager
         .register_decaying_tag("more", SECOND, Decay::none(), Bump::overwrite())
@@ -99,18 +99,39 @@ fn a_million_tags_of_one_peer_are_a_thousand_and_some_that_are_ignored() {
 fn impossible_parameters_of_tags_are_refused() {
     let node = Node::with(1, 1, Duration::ZERO);
     let register = |decay, bump| node.manager.register_decaying_tag("tag", SECOND, decay, bump).err();
-    for by in [f64::NAN, f64::INFINITY, -0.5] {
-        assert_eq!(
-            register(Decay::linear(by), Bump::overwrite()),
-            Some(RegisterError::Coefficient)
-        );
-    }
     assert_eq!(
         register(Decay::none(), Bump::sum_bounded(2, 1)),
-        Some(RegisterError::Bounds)
+        Some(RegisterError::Bounds { min: 2, max: 1 })
     );
     node.manager.close();
     assert_eq!(register(Decay::none(), Bump::overwrite()), Some(RegisterError::Closed));
+}
+
+#[test]
+fn a_decay_that_lets_the_value_grow_is_refused() {
+    let node = Node::with(1, 1, Duration::ZERO);
+    let register = |name, decay| {
+        node.manager
+            .register_decaying_tag(name, SECOND, decay, Bump::overwrite())
+    };
+    for by in [f64::NAN, f64::INFINITY, -0.5, 1.000_001, 1.5] {
+        let refused = register("tag", Decay::linear(by)).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            format!("invalid coefficient {by} of a linear decay: expected 0 to 1")
+        );
+    }
+    for by in [-1, i64::MIN] {
+        let refused = register("tag", Decay::fixed(by)).unwrap_err();
+        assert_eq!(refused, RegisterError::Amount(by));
+    }
+    for (name, decay) in [
+        ("0", Decay::linear(0.0)),
+        ("1", Decay::linear(1.0)),
+        ("none", Decay::fixed(0)),
+    ] {
+        assert!(register(name, decay).is_ok(), "{name}");
+    }
 }
 
 #[test]
@@ -118,7 +139,7 @@ fn closures_that_panic_poison_nothing() {
     let mut node = Node::new(quiet(1, 1, Duration::ZERO).unwrap().with_decay_resolution(ms(50)));
     let peers = node.connect_many(3);
     let upsert = catch_unwind(AssertUnwindSafe(|| {
-        node.manager.upsert_tag(&peers[0], "tag", &mut |_| panic!("upsert"))
+        node.manager.upsert_tag(&peers[0], "tag", |_| panic!("upsert"))
     }));
     assert!(upsert.is_err());
     assert_eq!(node.value(peers[0]), 0);
@@ -156,7 +177,7 @@ fn an_upsert_may_change_what_it_upserts() {
     let node = Node::with(1, 1, Duration::ZERO);
     let peer = PeerId::random();
     let mut calls = 0;
-    node.manager.upsert_tag(&peer, "tag", &mut |old| {
+    node.manager.upsert_tag(&peer, "tag", |old| {
         calls += 1;
         if calls == 1 {
             node.manager.tag_peer(&peer, "tag", 10);

@@ -1,6 +1,7 @@
 //! What a scrape shows, and what the dashboard asks for.
 
 use super::*;
+use crate::{PersistentPeers, persistent};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
@@ -8,7 +9,7 @@ use prometheus_client::registry::Registry;
 fn a_scrape_shows_classes_and_what_trims_came_to() {
     let mut registry = Registry::default();
     let config = quiet(2, 100, SECOND).unwrap().with_max_tags(1);
-    let mut node = Node::new(config.with_metrics(&mut registry));
+    let mut node = Node::new(config.with_metrics(&mut registry).unwrap());
     let old = node.connect_many(6);
     node.advance(SECOND);
     node.connect_many(3);
@@ -45,7 +46,10 @@ fn a_scrape_shows_classes_and_what_trims_came_to() {
 #[test]
 fn panics_of_user_code_are_counted_by_hook_and_every_hook_is_there_from_the_start() {
     let mut registry = Registry::default();
-    let config = quiet(1, 1, Duration::ZERO).unwrap().with_metrics(&mut registry);
+    let config = quiet(1, 1, Duration::ZERO)
+        .unwrap()
+        .with_metrics(&mut registry)
+        .unwrap();
     let mut node = Node::new(config.with_closer(|_, _, _| panic!("closer")));
     let shown = |registry: &Registry| {
         let mut text = String::new();
@@ -70,12 +74,19 @@ fn panics_of_user_code_are_counted_by_hook_and_every_hook_is_there_from_the_star
 #[test]
 fn the_dashboard_asks_for_what_there_is() {
     let mut registry = Registry::default();
-    let mut node = Node::new(quiet(1, 1, Duration::ZERO).unwrap().with_metrics(&mut registry));
+    let mut node = Node::new(
+        quiet(1, 1, Duration::ZERO)
+            .unwrap()
+            .with_metrics(&mut registry)
+            .unwrap(),
+    );
+    let wanted = PersistentPeers::new(PeerId::random(), persistent::Config::new());
+    let _wanted = wanted.with_metrics(&mut registry).unwrap();
     node.connect_many(2);
     node.trim();
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
-    let dashboard = include_str!("../../dashboard.json");
+    let dashboard = include_str!("../../monitoring/dashboard.json");
     let names = dashboard.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let names: std::collections::BTreeSet<_> = names.filter(|name| name.starts_with("libp2p_connmgr_")).collect();
     assert!(names.len() >= 9, "{names:?}");

@@ -204,7 +204,7 @@ fn apply(op: Op, real: &mut Real, naive: &mut Naive) {
             acts.then(|| naive.untag(peer, tag));
         }
         Op::Upsert(peer, tag, by) => {
-            manager.upsert_tag(&id(peer), TAGS[tag], &mut |old| old.saturating_add(by));
+            manager.upsert_tag(&id(peer), TAGS[tag], |old| old.saturating_add(by));
             acts.then(|| naive.upsert(peer, tag, by));
         }
         Op::Protect(peer, tag) => {
@@ -323,7 +323,7 @@ fn compare(real: &mut Real, naive: &mut Naive) {
     assert_eq!(trimmed, expected);
     for (trimming, outcome) in &mut real.asked {
         if outcome.is_none() {
-            *outcome = trimming.now_or_never();
+            *outcome = trimming.now_or_never().map(Result::unwrap);
         }
     }
     let outcomes: Vec<_> = real.asked.iter().map(|(_, outcome)| *outcome).collect();

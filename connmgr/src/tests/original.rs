@@ -40,7 +40,7 @@ fn cm03_whoever_asks_while_a_trim_runs_gets_its_outcome() {
     node.run();
     assert!(!is_over(&mut first) && later.iter_mut().all(|trim| !is_over(trim)));
     node.release();
-    let expected = Some(Trimmed { closed: 1, stuck: 0 });
+    let expected = Some(Ok(Trimmed { closed: 1, stuck: 0 }));
     assert_eq!(first.now_or_never(), expected);
     assert!(later.into_iter().all(|trim| trim.now_or_never() == expected));
     assert_eq!(node.told.len(), 1, "there was one trim, not three");
@@ -299,12 +299,12 @@ fn cm16_protecting_four_times_is_protecting_once() {
 fn cm17_upserting_changes_what_is_there_or_zero() {
     let mut node = Node::with(1, 1, ms(600_000));
     let peer = PeerId::random();
-    node.manager.upsert_tag(&peer, "tag", &mut |old| old + 1);
+    node.manager.upsert_tag(&peer, "tag", |old| old + 1);
     assert_eq!((node.info(peer).tags.len(), node.value(peer)), (1, 1)); // (a)
     node.connect(peer);
-    node.manager.upsert_tag(&peer, "tag", &mut |old| old + 1);
+    node.manager.upsert_tag(&peer, "tag", |old| old + 1);
     assert_eq!((node.info(peer).tags.len(), node.value(peer)), (1, 2)); // (b)
-    node.manager.upsert_tag(&peer, "tag", &mut |old| old - 1);
+    node.manager.upsert_tag(&peer, "tag", |old| old - 1);
     assert_eq!((node.info(peer).tags.len(), node.value(peer)), (1, 1)); // (c)
 }
 

@@ -158,7 +158,7 @@ fn with_no_grace_a_tag_that_is_set_in_the_instant_of_a_trim_stays() {
     assert_eq!(node.trim().closed, 1);
     // The clock stands still, as coarse ones do.
     node.manager.tag_peer(&after, "early", 2);
-    node.manager.upsert_tag(&after, "more", &mut |old| old + 1);
+    node.manager.upsert_tag(&after, "more", |old| old + 1);
     tag.bump(&bumped, 5).unwrap();
     node.manager.unprotect(&released, "friend");
     assert_eq!(node.manager.tag_info(&before), None);

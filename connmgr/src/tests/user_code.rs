@@ -40,13 +40,13 @@ fn an_upsert_that_panics_reaches_its_caller_and_leaves_everything_as_it_was() {
         let before = node.manager.tag_info(&peer);
         let manager = node.manager.clone();
         let upsert = catch_unwind(AssertUnwindSafe(|| {
-            manager.upsert_tag(&peer, "tag", &mut |_| panic!("upsert"));
+            manager.upsert_tag(&peer, "tag", |_| panic!("upsert"));
         }));
         assert_eq!(*upsert.unwrap_err().downcast::<&str>().unwrap(), "upsert");
         assert_eq!(node.manager.tag_info(&peer), before);
         // No lock is poisoned or held.
         returns("an upsert after one that panicked", move || {
-            manager.upsert_tag(&peer, "tag", &mut |old| old + 1);
+            manager.upsert_tag(&peer, "tag", |old| old + 1);
             manager.untag_peer(&peer, "another");
         });
     }
@@ -277,14 +277,14 @@ fn who_waits_for_a_trim_may_panic_when_it_is_woken() {
     assert!(trimming.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
     let other = node.manager.trim_open_conns();
     assert_eq!(node.finish(other), Trimmed { closed: 2, stuck: 0 });
-    assert_eq!(trimming.now_or_never(), Some(Trimmed { closed: 2, stuck: 0 }));
+    assert_eq!(trimming.now_or_never(), Some(Ok(Trimmed { closed: 2, stuck: 0 })));
     assert_eq!(panics(&node), [("waker", 1)]);
     // When the manager goes, too.
     node.connect_many(3);
     let mut trimming = node.manager.trim_open_conns();
     assert!(trimming.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
     node.manager.close();
-    assert_eq!(trimming.now_or_never(), Some(Trimmed::default()));
+    assert_eq!(trimming.now_or_never(), Some(Ok(Trimmed::default())));
     // And when the behaviour does.
     let mut node = Node::new(config()).unwired();
     node.connect_many(3);
@@ -292,7 +292,7 @@ fn who_waits_for_a_trim_may_panic_when_it_is_woken() {
     node.run();
     assert!(trimming.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
     drop(node.behaviour);
-    assert_eq!(trimming.now_or_never(), Some(Trimmed::default()));
+    assert_eq!(trimming.now_or_never(), Some(Ok(Trimmed::default())));
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn many_threads_meet_panics_and_lose_nothing() {
                 start.wait();
                 for at in 0..200 {
                     let upsert = catch_unwind(AssertUnwindSafe(|| {
-                        manager.upsert_tag(&peer, "sum", &mut |old| match at % 2 {
+                        manager.upsert_tag(&peer, "sum", |old| match at % 2 {
                             0 => old + 1,
                             _ => panic!("odd"),
                         });

@@ -124,3 +124,27 @@ async fn being_asked_is_no_use_of_a_connection_to_the_manager() {
     let cases = ALL.map(|over| async move { futures::join!(asking(over, false), asking(over, true)) });
     join_all(cases).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_connection_goes_though_the_manager_asks_it_more_often_than_it_has_to_be_unused() {
+    let stock = stock(Over::Noise).await;
+    let (peer, address) = (*stock.swarm.local_peer_id(), stock.address.clone());
+    let _task = stock.run();
+    let config = Config::disabled().with_keep_alive_interval(SHORT);
+    let wants = persistent::Config::new().with_settle(3 * SHORT);
+    let mut node = Node::with(Over::Noise, config, wants, |config| config).await;
+    node.manager.protect(&peer, "friend");
+    let persistent = &mut node.swarm.behaviour_mut().persistent;
+    persistent.add_peer(peer, [address.clone()]).unwrap();
+    node.until(|node| node.swarm.is_connected(&peer)).await;
+    let again = libp2p::swarm::dial_opts::DialOpts::peer_id(peer)
+        .condition(libp2p::swarm::dial_opts::PeerCondition::Always)
+        .addresses(vec![address]);
+    node.swarm.dial(again.build()).unwrap();
+    node.until(|node| node.swarm.network_info().connection_counters().num_established() == 2)
+        .await;
+    node.until(|node| node.lost == 1).await;
+    // And the other one stays.
+    node.run_for(5 * SHORT).await;
+    assert_eq!(node.lost, 1);
+}

@@ -13,16 +13,17 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 /// Generous: what is awaited mostly comes within a second.
-const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// What the Swarm gives a dial here.
 const DIAL: Duration = Duration::from_secs(2);
 
-fn swarm<B: NetworkBehaviour>(behaviour: impl FnOnce(&Keypair) -> B) -> Swarm<B> {
+pub(crate) fn swarm<B: NetworkBehaviour>(behaviour: impl FnOnce(&Keypair) -> B) -> Swarm<B> {
     SwarmBuilder::with_existing_identity(Keypair::generate_ed25519())
         .with_tokio()
         .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
         .unwrap()
+        .with_quic()
         .with_behaviour(behaviour)
         .unwrap()
         .with_swarm_config(|config| config)
@@ -35,7 +36,7 @@ fn wanting() -> Swarm<PersistentPeers> {
 }
 
 /// Listens, and runs by itself from then on.
-async fn run<B>(mut swarm: Swarm<B>) -> (PeerId, Multiaddr, JoinHandle<()>)
+pub(crate) async fn run<B>(mut swarm: Swarm<B>) -> (PeerId, Multiaddr, JoinHandle<()>)
 where
     B: NetworkBehaviour + Send,
     B::ToSwarm: Send,
@@ -60,7 +61,7 @@ fn port(address: &Multiaddr) -> u16 {
     text.rsplit('/').next().unwrap().parse().unwrap()
 }
 
-fn at(port: u16) -> Multiaddr {
+pub(crate) fn at(port: u16) -> Multiaddr {
     format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()
 }
 
@@ -175,4 +176,23 @@ async fn an_address_that_worked_outlives_thirty_that_are_announced() {
     timeout(SOON, wait).await.expect("it is found again");
     assert!(announced && lost);
     task.abort();
+}
+
+#[tokio::test]
+async fn an_address_at_which_this_node_itself_listens_is_not_dialled() {
+    let (peer, right, _task) = run(swarm(|_| dummy::Behaviour)).await;
+    let right = detour(&right, Duration::from_millis(200)).await;
+    let mut ada = wanting();
+    // A dial over TCP would come from that very port, and fail for that.
+    ada.listen_on("/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()).unwrap();
+    let own = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = ada.select_next_some().await {
+            break address;
+        }
+    };
+    // As programs that all listen on the same port of their own host announce it.
+    ada.behaviour_mut().add_peer(peer, [own, right]).unwrap();
+    let events = connected(&mut ada, peer).await;
+    let failed = events.iter().filter(|event| matches!(event, Event::DialFailed { .. }));
+    assert_eq!(failed.count(), 0, "{events:?}");
 }

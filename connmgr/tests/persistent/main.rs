@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod addresses;
 #[cfg(test)]
+mod counted;
+#[cfg(test)]
 mod settling;
 #[cfg(test)]
 mod streams;

@@ -15,7 +15,7 @@ use libp2p::swarm::{
 };
 use libp2p::{Multiaddr, PeerId, SwarmBuilder, noise, tcp, yamux};
 use libp2p_connmgr::PersistentPeers;
-use libp2p_connmgr::persistent::Config;
+use libp2p_connmgr::persistent::{Config, Probes};
 use std::convert::Infallible;
 use std::iter;
 use std::task::{Context, Poll};
@@ -31,6 +31,8 @@ struct Holder {
     orders: Vec<(PeerId, ConnectionId, Order)>,
     /// How long the accepting end takes over each.
     slow: Duration,
+    /// Whether the accepting end lets go of each at once.
+    drops: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -42,13 +44,15 @@ enum Order {
 impl Holder {
     fn new(slow: Duration) -> Self {
         let orders = Vec::new();
-        Self { orders, slow }
+        let drops = false;
+        Self { orders, slow, drops }
     }
 
     fn handler(&self) -> Handler {
         Handler {
             slow: self.slow,
-            open: false,
+            drops: self.drops,
+            open: 0,
             streams: Vec::new(),
         }
     }
@@ -123,7 +127,8 @@ impl InboundUpgrade<Stream> for Slow {
 
 struct Handler {
     slow: Duration,
-    open: bool,
+    drops: bool,
+    open: usize,
     streams: Vec<Stream>,
 }
 
@@ -140,7 +145,8 @@ impl ConnectionHandler for Handler {
     }
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Infallible>> {
-        if std::mem::take(&mut self.open) {
+        if let Some(left) = self.open.checked_sub(1) {
+            self.open = left;
             let protocol = SubstreamProtocol::new(ReadyUpgrade::new(PROTOCOL), ());
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
         }
@@ -149,13 +155,14 @@ impl ConnectionHandler for Handler {
 
     fn on_behaviour_event(&mut self, order: Order) {
         match order {
-            Order::Open => self.open = true,
+            Order::Open => self.open += 1,
             Order::Drop => self.streams.clear(),
         }
     }
 
     fn on_connection_event(&mut self, event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol>) {
         match event {
+            ConnectionEvent::FullyNegotiatedInbound(_) if self.drops => {}
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. })
             | ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, .. }) => {
                 self.streams.push(protocol);
@@ -192,11 +199,18 @@ async fn other(
     slow: Duration,
     config: impl FnOnce(swarm::Config) -> swarm::Config,
 ) -> (PeerId, Multiaddr, JoinHandle<()>) {
+    other_with(Holder::new(slow), config).await
+}
+
+async fn other_with(
+    holder: Holder,
+    config: impl FnOnce(swarm::Config) -> swarm::Config,
+) -> (PeerId, Multiaddr, JoinHandle<()>) {
     let mut swarm = SwarmBuilder::with_existing_identity(Keypair::generate_ed25519())
         .with_tokio()
         .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
         .unwrap()
-        .with_behaviour(|_| Holder::new(slow))
+        .with_behaviour(|_| holder)
         .unwrap()
         .with_swarm_config(config)
         .build();
@@ -285,4 +299,79 @@ async fn a_peer_that_takes_one_stream_at_a_time_and_its_time_over_it_is_kept_too
     assert_eq!(closed(&mut ada, slow + SETTLE).await, None);
     ada.behaviour_mut().holder.orders.push((peer, connection, Order::Drop));
     assert_eq!(closed(&mut ada, 4 * SETTLE).await, None);
+}
+
+#[tokio::test]
+async fn a_peer_is_asked_in_time_though_only_this_end_still_holds_a_stream() {
+    let mut holder = Holder::new(Duration::ZERO);
+    holder.drops = true;
+    let idle = Duration::from_secs(3);
+    let (peer, address, _task) = other_with(holder, |config| config.with_idle_connection_timeout(idle)).await;
+    // The first question comes after 300 ms, the second 1.8 s later.
+    let interval = Duration::from_millis(1_800);
+    let mut ada = wanting(Config::new().with_keep_alive_interval(interval));
+    ada.behaviour_mut().persistent.add_peer(peer, [address]).unwrap();
+    let connection = connected(&mut ada).await;
+    ada.behaviour_mut().holder.orders.push((peer, connection, Order::Open));
+    // The peer's idle timeout runs since the first question. Here the stream ends shortly before the
+    // second.
+    assert_eq!(closed(&mut ada, Duration::from_millis(1_900)).await, None);
+    ada.behaviour_mut().holder.orders.push((peer, connection, Order::Drop));
+    assert_eq!(closed(&mut ada, idle).await, None);
+}
+
+/// Over QUIC, as one end takes so few streams at a time.
+fn over_quic<B: NetworkBehaviour>(behaviour: impl FnOnce(&Keypair) -> B, streams: u32) -> Swarm<B> {
+    SwarmBuilder::with_existing_identity(Keypair::generate_ed25519())
+        .with_tokio()
+        .with_quic_config(|mut config| {
+            config.max_concurrent_stream_limit = streams;
+            config
+        })
+        .with_behaviour(behaviour)
+        .unwrap()
+        .build()
+}
+
+#[tokio::test]
+async fn a_connection_whose_streams_are_all_in_use_is_not_taken_for_dead() {
+    const STREAMS: u32 = 4;
+    let mut bob = over_quic(|_| Holder::new(Duration::ZERO), STREAMS);
+    bob.listen_on("/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()).unwrap();
+    let address = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = bob.select_next_some().await {
+            break address;
+        }
+    };
+    let peer = *bob.local_peer_id();
+    let task = tokio::spawn(async move {
+        loop {
+            bob.select_next_some().await;
+        }
+    });
+    let probes = Probes {
+        interval: Duration::from_millis(500),
+        timeout: Duration::from_millis(500),
+    };
+    let config = Config::new()
+        .with_keep_alive_interval(Duration::from_millis(500))
+        .with_probes(probes);
+    let mut ada = over_quic(
+        |key| Behaviour {
+            persistent: PersistentPeers::new(key.public().to_peer_id(), config),
+            holder: Holder::new(Duration::ZERO),
+        },
+        STREAMS,
+    );
+    ada.behaviour_mut().persistent.add_peer(peer, [address]).unwrap();
+    let connection = connected(&mut ada).await;
+    for _ in 0..STREAMS {
+        ada.behaviour_mut().holder.orders.push((peer, connection, Order::Open));
+    }
+    assert_eq!(closed(&mut ada, Duration::from_secs(3)).await, None);
+    // Where it can be asked again, silence counts again.
+    ada.behaviour_mut().holder.orders.push((peer, connection, Order::Drop));
+    assert_eq!(closed(&mut ada, Duration::from_secs(2)).await, None);
+    task.abort();
+    assert_eq!(closed(&mut ada, SOON).await, Some(connection));
 }

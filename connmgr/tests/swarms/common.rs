@@ -182,7 +182,7 @@ impl Node {
 
     pub(crate) async fn trim(&mut self) -> libp2p_connmgr::Trimmed {
         let trimming = self.manager.trim_open_conns();
-        self.drive(trimming).await
+        self.drive(trimming).await.unwrap()
     }
 
     /// Takes up what has happened already.

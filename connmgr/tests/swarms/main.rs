@@ -7,6 +7,8 @@ mod hard_limit;
 #[cfg(test)]
 mod keep_alive;
 #[cfg(test)]
+mod names;
+#[cfg(test)]
 mod punching;
 #[cfg(test)]
 mod trimming;

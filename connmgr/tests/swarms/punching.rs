@@ -119,7 +119,7 @@ async fn a_hole_punch_in_flight_survives_a_trim() {
     let mut trim = Box::pin(trim);
     let trimmed = loop {
         tokio::select! {
-            trimmed = &mut trim => break trimmed,
+            trimmed = &mut trim => break trimmed.unwrap(),
             _ = swarm.select_next_some() => {}
         }
     };
@@ -144,7 +144,7 @@ async fn a_hole_punch_in_flight_survives_a_trim() {
     let mut trim = Box::pin(manager.trim_open_conns());
     let trimmed = loop {
         tokio::select! {
-            trimmed = &mut trim => break trimmed,
+            trimmed = &mut trim => break trimmed.unwrap(),
             _ = swarm.select_next_some() => {}
         }
     };

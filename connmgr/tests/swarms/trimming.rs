@@ -234,7 +234,7 @@ async fn cm24_a_trimmed_connection_is_closed_for_both_ends_and_the_reason_is_tol
             while manager.info().connections < 2 {
                 tokio::task::yield_now().await;
             }
-            manager.trim_open_conns().await
+            manager.trim_open_conns().await.unwrap()
         };
         let (trimmed, ended): (Trimmed, PeerId) = node.drive(async { futures::join!(trim, ended) }).await;
         assert_eq!((trimmed.closed, trimmed.stuck), (1, 0), "{over:?}");

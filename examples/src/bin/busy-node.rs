@@ -216,11 +216,13 @@ impl Table {
     fn new(args: &Args) -> Self {
         Self {
             start: Instant::now(),
-            terminal: io::stdout().is_terminal(),
+            // A dumb one cannot draw a line over itself.
+            terminal: io::stdout().is_terminal()
+                && (cfg!(windows) || std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")),
             trimmed: 0,
             last: String::new(),
             header: format!(
-                "{} peers dial; at {} connections the node trims down to {} beside its {} friends\n\n  time   came  connections = protected + in grace + tagged + plain   closed",
+                "{} peers dial; at {} connections the node trims to {} beside its {} friends\n\n  time   came  connections = protected + in grace + tagged + plain   closed",
                 args.peers, args.high, args.low, args.friends
             ),
         }

@@ -10,7 +10,7 @@
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use knock_host::discovery::StaticList;
-use knock_host::{Host, HostConfig, Limits};
+use knock_host::{Host, HostConfig, Limits, Sent};
 use libp2p::identity::Keypair;
 use sha2::{Digest as _, Sha256};
 use std::net::SocketAddr;
@@ -18,7 +18,12 @@ use std::str::FromStr;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// A chat between two terminals.
+/// Lines that wait while the other is away; the oldest makes room for the next.
+const WAITING: usize = 100;
+/// The longest line in bytes. A terminal gives 4096 at most, a pipe any number.
+const LONGEST: usize = 64 * 1024;
+
+/// A chat between two terminals. /quit or Ctrl-D leaves.
 #[derive(Debug, Parser)]
 #[command(name = "chat", version)]
 struct Cli {
@@ -53,6 +58,16 @@ fn key(name: &str) -> Result<Keypair> {
     Ok(Keypair::ed25519_from_bytes(seed)?)
 }
 
+/// What the other has typed, without what could move the cursor, colour the screen or turn the
+/// direction of writing.
+fn printable(message: &[u8]) -> String {
+    let harmless = |c: char| {
+        !c.is_control() && !matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let text = String::from_utf8_lossy(message);
+    text.chars().map(|c| if harmless(c) { c } else { '\u{fffd}' }).collect()
+}
+
 /// What is typed, from a thread of its own: whoever waits for a line waits for a person.
 fn lines() -> mpsc::Receiver<String> {
     let (send, lines) = mpsc::channel(1);
@@ -79,10 +94,20 @@ async fn main() -> Result<()> {
         .with_listen_address(format!("/ip4/0.0.0.0/tcp/{}", cli.port).parse()?)
         .with_dial_interval(Duration::from_secs(1));
     let host = Host::start(config, known).await.context("cannot start")?;
-    let stream = host.open_stream(peer, "chat", Limits::default())?;
+    // What waited at one end arrives at the other in one go.
+    let limits = Limits::default()
+        .with_outgoing_buffer(WAITING)
+        .with_incoming_buffer(WAITING)
+        .with_max_message(LONGEST);
+    let stream = host.open_stream(peer, "chat", limits)?;
     for address in host.listen_addresses() {
         println!("* {} listens on {address}", cli.name);
     }
+    println!(
+        "* waiting for {}, who gets the last {WAITING} lines that you type until then",
+        cli.other.name
+    );
+    println!("* /quit or Ctrl-D to leave");
 
     let mut lines = lines();
     let mut watch = tokio::time::interval(Duration::from_millis(200));
@@ -90,12 +115,24 @@ async fn main() -> Result<()> {
     loop {
         tokio::select! {
             message = stream.recv() => match message {
-                Some(message) => println!("{}: {}", cli.other.name, String::from_utf8_lossy(&message)),
+                Some(message) => println!("{}: {}", cli.other.name, printable(&message)),
                 None => break,
             },
-            line = lines.recv() => match line {
-                Some(line) => stream.send(line),
-                None => break,
+            line = lines.recv() => match line.as_deref().map(str::trim) {
+                None | Some("/quit" | "/exit") => break,
+                Some("") => {}
+                Some(line) if line.starts_with('/') => {
+                    let word = line.split_whitespace().next().unwrap_or(line);
+                    println!("! there is no {word}: /quit or Ctrl-D to leave");
+                }
+                Some(line) if line.len() > LONGEST => {
+                    println!("! not sent: {} bytes, expected at most {LONGEST}", line.len());
+                }
+                Some(line) => {
+                    if stream.send(line) == Sent::Displaced {
+                        println!("! not sent: an older line, as {WAITING} wait already");
+                    }
+                }
             },
             _ = watch.tick() => {
                 let now = host.is_connected(&peer);

@@ -3,6 +3,7 @@
 //! `cargo run -p examples --bin gatekeeper`
 
 use anyhow::Context as _;
+use clap::Parser;
 use futures::StreamExt as _;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
@@ -246,10 +247,21 @@ async fn refuse(stage: Stage, by_dialer: bool) -> anyhow::Result<String> {
     Ok(text)
 }
 
+/// Two nodes, and a policy that refuses at one stage of a connection after the other: what has the
+/// other end seen by then? Takes some seconds, and nothing but the loopback.
+///
+/// Stages, in their order: peer_dial and addr_dial (nothing is sent), accept (a socket), knock (a
+/// valid knock), secured (the keys are proven), upgraded (the muxer runs), live (an established
+/// connection that a rule no longer lets in).
+#[derive(Debug, Parser)]
+#[command(name = "gatekeeper", version)]
+struct Cli;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    let Cli = Cli::parse();
     println!("alice dials bob by a knock. One of them refuses, at one stage after the other.\n");
-    println!("  {:<10} {:<6} what the other has seen", "stage", "by");
+    println!("  {:<9} {:<5} what the other has seen", "stage", "by");
     for (stage, by_dialer) in [
         (Stage::PeerDial, true),
         (Stage::AddrDial, true),
@@ -267,7 +279,7 @@ async fn main() -> anyhow::Result<()> {
             .await
             .with_context(|| format!("{stage}, {by}: nothing within {PATIENCE:?}"))?
             .with_context(|| format!("{stage}, {by}"))?;
-        println!("  {:<10} {by:<6} {saw}", stage.name());
+        println!("  {:<9} {by:<5} {saw}", stage.name());
     }
     Ok(())
 }

@@ -24,6 +24,32 @@ mod gatekeeper {
     }
 
     #[test]
+    fn help_is_help_and_names_each_stage_that_refuses() {
+        let run = |arg: &str| {
+            Command::new(env!("CARGO_BIN_EXE_gatekeeper"))
+                .arg(arg)
+                .output()
+                .unwrap()
+        };
+        let help = run("--help");
+        let text = String::from_utf8(help.stdout).unwrap();
+        assert!(help.status.success() && text.contains("Usage: gatekeeper"), "{text}");
+        assert!(!text.contains("what the other has seen"), "the table was made: {text}");
+        for stage in [
+            "peer_dial",
+            "addr_dial",
+            "accept",
+            "knock",
+            "secured",
+            "upgraded",
+            "live",
+        ] {
+            assert!(text.contains(stage), "{stage}: {text}");
+        }
+        assert_eq!(run("--no-such-flag").status.code(), Some(2));
+    }
+
+    #[test]
     fn each_stage_refuses_once_and_later_ones_have_let_more_through() {
         let table = table();
         let saw = |stage: &str, by: &str| {

@@ -1,12 +1,11 @@
-//! `demo`, `run` and `probe`, each as its user would run it.
+//! `demo` and `run`, each as its user would run it.
 
 use crate::process::{Dir, Running, output, stderr, stdout};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::OnceLock;
 
-const ANY_PORT: [&str; 2] = ["--listen", "/ip4/127.0.0.1/tcp/0/tls"];
+pub(crate) const ANY_PORT: [&str; 2] = ["--listen", "/ip4/127.0.0.1/tcp/0/tls"];
 
 /// What `node demo` prints, run once for all who ask.
 pub(crate) fn demo() -> &'static Output {
@@ -45,31 +44,6 @@ fn the_demo_speaks_json() {
         last["demo"],
         serde_json::json!({ "ok": steps.len(), "of": steps.len() })
     );
-}
-
-#[test]
-fn a_probe_learns_nothing_from_a_node_and_something_from_others() {
-    let dir = Dir::new("probe");
-    let address = Running::start(dir.path(), &ANY_PORT).address();
-    let refused = output(dir.path(), &["probe", &address]);
-    assert_eq!(refused.status.code(), Some(2), "the node is gone: {}", stdout(&refused));
-
-    let mut node = Running::start(dir.path(), &ANY_PORT);
-    let silent = output(dir.path(), &["probe", &node.address(), "--seconds", "2"]);
-    let said = stdout(&silent);
-    assert!(said.starts_with("sent 1024 bytes, received 0 in 2."), "{said}");
-    assert!(silent.status.success());
-
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = server.local_addr().unwrap().port();
-    std::thread::spawn(move || std::io::Write::write_all(&mut server.accept().unwrap().0, b"hello?"));
-    let loud = output(dir.path(), &["probe", &format!("127.0.0.1:{port}"), "--seconds", "2"]);
-    assert!(
-        stdout(&loud).starts_with("sent 1024 bytes, received 6 in "),
-        "{}",
-        stdout(&loud)
-    );
-    assert_eq!(loud.status.code(), Some(1));
 }
 
 #[test]
@@ -119,7 +93,7 @@ fn the_key_file_is_for_its_owner_alone() {
     );
 }
 
-fn write_private(path: &Path, bytes: &[u8]) {
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) {
     std::fs::write(path, bytes).unwrap();
     #[cfg(unix)]
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -169,10 +143,12 @@ fn two_nodes_chat_and_send_files() {
     std::fs::write(dir.path().join("a file.bin"), &content).unwrap();
     for copy in ["a file.bin", "a file-1.bin"] {
         bob.type_line("/send a file.bin");
-        let received = alice.expect(&format!("{copy} from"));
-        let sent = bob.expect("* sent a file.bin");
-        let hash = |line: &str| line.split_once("SHA-256 ").unwrap().1[..64].to_owned();
-        assert_eq!(hash(&received), hash(&sent));
+        alice.expect(&format!("{copy} from"));
+        bob.expect("* sent a file.bin");
+        let [received, sent] = [&mut alice, &mut bob].map(|node| node.expect("  SHA-256 "));
+        assert_eq!(received.len(), "  SHA-256 ".len() + 64);
+        assert_eq!(received, sent);
+        alice.forget();
         let found = files(&dir.path().join("received"));
         let path = found.iter().find(|path| path.ends_with(copy)).unwrap();
         assert!(std::fs::read(path).unwrap() == content);

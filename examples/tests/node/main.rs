@@ -5,6 +5,12 @@ mod commands;
 #[cfg(test)]
 mod crowd;
 #[cfg(test)]
+mod probe;
+#[cfg(test)]
 mod process;
 #[cfg(test)]
 mod readme;
+#[cfg(test)]
+mod screen;
+#[cfg(all(test, unix))]
+mod shell;

@@ -1,6 +1,6 @@
 //! The built program, run as a user runs it.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -9,9 +9,36 @@ use std::time::{Duration, Instant};
 /// Far more than anything here takes, for machines that are busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn command(dir: &Path, args: &[&str]) -> Command {
+pub(crate) fn command(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
     command.current_dir(dir).args(args).env_remove("RUST_LOG");
+    command
+}
+
+/// The program on a terminal of 80 columns, which is of the kind `term`.
+#[cfg(target_os = "linux")]
+pub(crate) fn on_a_terminal(dir: &Path, term: &str, args: &[&str]) -> Command {
+    let words = [&[env!("CARGO_BIN_EXE_node")], args].concat();
+    let words = shlex::try_join(words).unwrap();
+    let mut command = Command::new("script");
+    command
+        .current_dir(dir)
+        .args(["-qefc", &format!("stty cols 80 rows 24; exec {words}"), "/dev/null"])
+        .env("TERM", term)
+        .env_remove("RUST_LOG")
+        .env_remove("NO_COLOR");
+    command
+}
+
+/// What a user gets who pastes `line` into a shell.
+#[cfg(unix)]
+pub(crate) fn pasted(dir: &Path, line: &str) -> Command {
+    let mut command = Command::new("sh");
+    // The shell becomes the program, so that it can be killed.
+    command
+        .current_dir(dir)
+        .args(["-c", &format!("exec {line}")])
+        .env_remove("RUST_LOG");
     command
 }
 
@@ -61,17 +88,27 @@ pub(crate) struct Running {
 impl Running {
     /// Starts `node run` with `args` in `dir`, and waits until it is ready.
     pub(crate) fn start(dir: &Path, args: &[&str]) -> Self {
-        let mut child = command(dir, &[&["run"], args].concat())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::spawn(dir, command(dir, &[&["run"], args].concat()))
+    }
+
+    /// Starts `command`, a `node run` in `dir`, and waits until it is ready.
+    pub(crate) fn spawn(dir: &Path, mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
+            let mut line = Vec::new();
+            for byte in BufReader::new(stdout).bytes().map_while(Result::ok) {
+                match byte {
+                    // A progress bar goes back to the start of its line and draws itself again.
+                    b'\n' | b'\r' => {
+                        let text = String::from_utf8_lossy(&line).into_owned();
+                        line.clear();
+                        if sender.send(text).is_err() {
+                            break;
+                        }
+                    }
+                    byte => line.push(byte),
                 }
             }
         });

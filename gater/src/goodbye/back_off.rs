@@ -1,7 +1,9 @@
 //! Whom not to dial until when. Pure: the time is given.
 
 use super::message::Goodbye;
+use crate::verdict::Denied;
 use libp2p_identity::PeerId;
+use libp2p_swarm::ConnectionDenied;
 use lru::LruCache;
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -19,6 +21,17 @@ pub struct BackedOff {
     pub goodbye: Goodbye,
     /// For how long it is not dialled yet.
     pub left: Duration,
+}
+
+/// For how long it is no use to dial a peer again that a gate of this Swarm has denied: what is
+/// left of the time that the peer has asked for, or what the rule gives as
+/// [`Reason::retry_after`](crate::Reason::retry_after). `None` where neither says.
+///
+/// What `libp2p_connmgr::persistent::Config::with_denied_for` takes.
+pub fn denied_for(denied: &ConnectionDenied) -> Option<Duration> {
+    let backed_off = denied.downcast_ref::<BackedOff>().map(|backed_off| backed_off.left);
+    let by_rule = || denied.downcast_ref::<Denied>()?.reason.retry_after();
+    backed_off.or_else(by_rule)
 }
 
 #[derive(Debug)]
@@ -58,6 +71,12 @@ impl BackOffs {
         })
     }
 
+    /// How many are not over. Looks at all of them.
+    #[cfg(feature = "metrics")]
+    pub(super) fn active(&self, now: Duration) -> usize {
+        self.peers.iter().filter(|(_, (until, _))| *until > now).count()
+    }
+
     pub(super) fn forgive(&mut self, peer: &PeerId) {
         self.peers.pop(peer);
     }
@@ -67,6 +86,7 @@ impl BackOffs {
 mod tests {
     use super::super::message::Code;
     use super::*;
+    use crate::verdict::{Reason, Stage};
 
     const fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -74,6 +94,22 @@ mod tests {
 
     fn said(seconds: u64) -> Goodbye {
         Goodbye::new(Code::Trimmed).with_retry_after(at(seconds))
+    }
+
+    #[test]
+    fn a_denied_dial_says_for_how_long_it_is_no_use() {
+        let (goodbye, left) = (said(60), at(7));
+        let denied = |reason: Reason| ConnectionDenied::new(Denied::new(Stage::PeerDial, reason));
+        assert_eq!(
+            denied_for(&ConnectionDenied::new(BackedOff { goodbye, left })),
+            Some(left)
+        );
+        assert_eq!(
+            denied_for(&denied(Reason::new("rule").with_retry_after(at(9)))),
+            Some(at(9))
+        );
+        assert_eq!(denied_for(&denied(Reason::new("rule"))), None);
+        assert_eq!(denied_for(&ConnectionDenied::new(std::fmt::Error)), None);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use super::back_off::{BackOffs, BackedOff};
 use super::handler::{FromHandler, Handler, Said};
 use super::message::Goodbye;
+use super::metrics::Metrics;
+use crate::gate::lock;
 use libp2p_core::transport::PortUse;
 use libp2p_core::{Endpoint, Multiaddr};
 use libp2p_identity::PeerId;
@@ -12,6 +14,7 @@ use libp2p_swarm::{
     THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use web_time::Instant;
@@ -82,10 +85,12 @@ pub enum Event {
 pub struct Behaviour {
     live: HashSet<ConnectionId>,
     saying: HashMap<ConnectionId, (PeerId, Goodbye)>,
-    back_offs: BackOffs,
+    /// Shared with what counts them.
+    back_offs: Arc<Mutex<BackOffs>>,
     start: Instant,
     actions: VecDeque<ToSwarm<Event, Goodbye>>,
     waker: Option<Waker>,
+    metrics: Metrics,
 }
 
 impl Default for Behaviour {
@@ -97,14 +102,41 @@ impl Default for Behaviour {
 impl Behaviour {
     /// One that treats what it is told as `config` says.
     pub fn new(config: Config) -> Self {
+        Self::counted(config, Metrics::default())
+    }
+
+    /// One that counts into `metrics`, perhaps beside others.
+    pub(crate) fn counted(config: Config, metrics: Metrics) -> Self {
+        let back_offs = Arc::new(Mutex::new(BackOffs::new(config.usual, config.longest)));
+        let start = Instant::now();
+        metrics.watch(&back_offs, start);
         Self {
             live: HashSet::new(),
             saying: HashMap::new(),
-            back_offs: BackOffs::new(config.usual, config.longest),
-            start: Instant::now(),
+            back_offs,
+            start,
             actions: VecDeque::new(),
             waker: None,
+            metrics,
         }
+    }
+
+    /// Counts into `registry`, under `libp2p_gater_goodbye`. Each label that there can be is there
+    /// from here on, at zero. What is counted goes on being counted into every registry that it was
+    /// in before. A gate's behaviour counts into [`Gate::with_metrics`](crate::Gate::with_metrics).
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyRegistered`](crate::AlreadyRegistered) if the registry has one of the names. To
+    /// find that out it is rendered once, which calls its collectors.
+    #[cfg(feature = "metrics")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+    pub fn with_metrics(
+        self,
+        registry: &mut prometheus_client::registry::Registry,
+    ) -> Result<Self, crate::AlreadyRegistered> {
+        self.metrics.register(registry)?;
+        Ok(self)
     }
 
     /// Says `goodbye` over `connection`, which is one with `peer`, and closes it: within a second, whether or not the
@@ -125,12 +157,12 @@ impl Behaviour {
     /// Whether `peer` is not dialled for now, and why.
     pub fn back_off(&mut self, peer: &PeerId) -> Option<BackedOff> {
         let now = self.start.elapsed();
-        self.back_offs.of(peer, now)
+        lock(&self.back_offs).of(peer, now)
     }
 
     /// Dials `peer` again, whatever it asked for.
     pub fn forgive(&mut self, peer: &PeerId) {
-        self.back_offs.forgive(peer);
+        lock(&self.back_offs).forgive(peer);
     }
 
     fn wake(&mut self) {
@@ -141,6 +173,7 @@ impl Behaviour {
 
     fn said(&mut self, connection: ConnectionId, said: Said) -> Option<PeerId> {
         let (peer, goodbye) = self.saying.remove(&connection)?;
+        self.metrics.said(goodbye.code(), said);
         self.actions.push_back(ToSwarm::GenerateEvent(Event::Said {
             peer,
             connection,
@@ -163,7 +196,10 @@ impl NetworkBehaviour for Behaviour {
         _: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         match peer.and_then(|peer| self.back_off(&peer)) {
-            Some(backed_off) => Err(ConnectionDenied::new(backed_off)),
+            Some(backed_off) => {
+                self.metrics.denied();
+                Err(ConnectionDenied::new(backed_off))
+            }
             None => Ok(Vec::new()),
         }
     }
@@ -194,7 +230,7 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ConnectionEstablished(established) => {
                 self.live.insert(established.connection_id);
                 if established.endpoint.is_listener() {
-                    self.back_offs.forgive(&established.peer_id);
+                    lock(&self.back_offs).forgive(&established.peer_id);
                 }
             }
             FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. }) => {
@@ -217,7 +253,8 @@ impl NetworkBehaviour for Behaviour {
             }
             FromHandler::Heard(goodbye) => {
                 let now = self.start.elapsed();
-                self.back_offs.heard(peer, goodbye.clone(), now);
+                lock(&self.back_offs).heard(peer, goodbye.clone(), now);
+                self.metrics.heard(goodbye.code());
                 self.actions.push_back(ToSwarm::GenerateEvent(Event::Heard {
                     peer,
                     connection,

@@ -2,10 +2,11 @@
 
 mod expiry;
 mod finish;
+mod lists;
 
 pub(super) use finish::Finished;
 
-use super::cidr::Cidr;
+use super::cidr::{Cidr, CidrError};
 use super::file::LONGEST_LINE;
 use super::key::PeerKey;
 use super::limits::{Caps, Rate};
@@ -15,6 +16,7 @@ use super::snapshot::{List, Snapshot};
 use super::warning::Named;
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Most rules about neither a peer nor a network: each is looked at for every connection.
@@ -43,8 +45,8 @@ pub enum RuleError {
         /// How many there may be.
         at_most: usize,
     },
-    /// The name of a set is empty, longer than 64 bytes, or has characters other than letters, digits, `.`, `_` and `-`.
-    #[error("`{0}` is no name for a set: want 1 to 64 letters, digits, `.`, `_` or `-`")]
+    /// The name of a set or a list is empty, longer than 64 bytes, or has characters other than letters, digits, `.`, `_` and `-`.
+    #[error("invalid name `{0}`: expected 1 to 64 letters, digits, `.`, `_` or `-`")]
     Name(String),
     /// Ports from a higher one to a lower one.
     #[error("{first} to {last} holds no port")]
@@ -64,6 +66,22 @@ pub enum RuleError {
     /// No address that could be written down and read again.
     #[error("`{0}` is no address of a listener")]
     Listener(Multiaddr),
+    /// A list of networks has no members: it is allowed or blocked.
+    #[error("a list of networks cannot be `member`: expected `allowed` or `blocked`")]
+    Members,
+    /// The path of a list's file could not be written down and read again: it is not UTF-8, has a
+    /// line break, or a word that begins with `#`.
+    #[error("the path {} cannot stand in a file of rules", .0.display())]
+    Path(PathBuf),
+    /// Something is no network.
+    #[error("invalid network: {0}")]
+    Network(CidrError),
+}
+
+impl From<CidrError> for RuleError {
+    fn from(error: CidrError) -> Self {
+        Self::Network(error)
+    }
 }
 
 /// A change that is being made; see [`Rules::change`](crate::Rules::change). Nobody sees any of it before all of it.
@@ -224,10 +242,7 @@ impl Change {
         standing: Standing,
         members: impl IntoIterator<Item = M>,
     ) -> Result<(), RuleError> {
-        let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
-        if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(allowed) {
-            return Err(RuleError::Name(name.to_owned()));
-        }
+        check_name(name)?;
         if !self.next.sets.contains_key(name) && self.next.sets.len() >= MOST_SETS {
             return Err(RuleError::TooMany {
                 what: "sets",
@@ -342,6 +357,15 @@ impl Change {
             false => self.next.peers.insert(key, list),
         };
         self.next.allowing -= old.as_ref().map_or(0, allowing);
+    }
+}
+
+/// Whether a set or a list can have this name.
+fn check_name(name: &str) -> Result<(), RuleError> {
+    let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
+    match name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(allowed) {
+        true => Err(RuleError::Name(name.to_owned())),
+        false => Ok(()),
     }
 }
 

@@ -1,9 +1,8 @@
 //! Which rule would decide, in sentences.
 
 use super::Rules;
-use super::counts::Cap;
 use super::facts::Facts;
-use super::policy::Tokens;
+use super::policy::{CapLine, InList, Tokens};
 use super::rule::Rule;
 use super::snapshot::{Because, Found, Snapshot};
 use crate::context::{Direction, Link};
@@ -57,7 +56,7 @@ impl Rules {
                 };
                 let because = self.0.decide(&now, &facts, now.outright(&facts), Tokens::Look);
                 let why = self.why(&now, &facts, because);
-                Explanation::new(stage, direction, super::policy::verdict(because), why)
+                Explanation::new(stage, direction, super::policy::verdict(&now, because), why)
             })
             .collect()
     }
@@ -66,54 +65,48 @@ impl Rules {
         let listed = now.listed(facts, now.outright(facts), &|| self.0.now());
         let mut why = match because {
             Because::Malformed => "the address can be read in two ways".to_owned(),
-            Because::NoKnock { everybody: true } => "nobody may connect without a knock".to_owned(),
-            Because::NoKnock { everybody: false } => "the peer is one that has to knock".to_owned(),
-            Because::Allowed(found) => format!("on the allow list: {}", entry(found, true)),
-            Because::Blocked(found) => format!("on the block list: {}", entry(found, false)),
-            Because::Name => "the address has a name instead of an IP".to_owned(),
-            Because::NoMember => "in no set, and only members are let in".to_owned(),
-            Because::NotKnownThere => "no member is known at that IP, and only such addresses are let in".to_owned(),
+            Because::NoKnock(None) => "no connection may do without a knock: require-knock everybody".to_owned(),
+            Because::NoKnock(Some(peer)) => format!("the peer has to knock: require-knock peer {peer}"),
+            Because::Allowed(found) => format!("on the allow list: {}", entry(now, found, true)),
+            Because::Blocked(found) => format!("on the block list: {}", entry(now, found, false)),
+            Because::Name => "the address has a name instead of an IP: refuse-names".to_owned(),
+            Because::NoMember => format!("in no set, and only members are let in: admit {}", now.admission.name()),
+            Because::NotKnownThere => {
+                "no member is known at that IP, and only such addresses are let in: admit known-addresses".to_owned()
+            }
             Because::Rate(at, wait) => match now.rates.get(usize::from(at)) {
                 Some(rate) => format!("over the rate `{rate}`, for another {wait:?}"),
                 None => "over a rate".to_owned(),
             },
-            Because::Cap(cap, most) => format!("the cap is reached: {} {most}", cap_name(cap)),
+            Because::Cap(cap, most) => {
+                let prefixes = now.caps.as_ref().and_then(|caps| Some(caps.per_prefix?.1));
+                format!("the cap is reached: {}", CapLine { cap, most, prefixes })
+            }
             Because::Nothing => match listed.perhaps {
-                Some(found) => format!("may yet turn out to be on the allow list: {}", entry(found, true)),
+                Some(found) => format!("may yet turn out to be on the allow list: {}", entry(now, found, true)),
                 None => "no rule objects".to_owned(),
             },
         };
-        if !matches!(
-            because,
-            Because::Blocked(_) | Because::NoKnock { .. } | Because::Malformed
-        ) && let Some(found) = listed.blocked
+        if !matches!(because, Because::Blocked(_) | Because::NoKnock(_) | Because::Malformed)
+            && let Some(found) = listed.blocked
         {
-            why += &format!("; this outranks the block list: {}", entry(found, false));
+            why += &format!("; this outranks the block list: {}", entry(now, found, false));
         }
         why
     }
 }
 
 /// As a line of the rules' file.
-fn entry(found: Found<'_>, allow: bool) -> String {
+fn entry(now: &Snapshot, found: Found<'_>, allow: bool) -> String {
     match found {
         Found::Peer(peer) => Rule::block().peer(*peer).to_string(),
         Found::Network(network) => Rule::block().network(network).to_string(),
         Found::Rule(rule) => rule.to_string(),
         Found::Set(name) => format!("set {name} {}", if allow { "allowed" } else { "blocked" }),
-    }
-}
-
-/// As in the rules' file.
-fn cap_name(cap: Cap) -> String {
-    match cap {
-        Cap::Total => "total".to_owned(),
-        Cap::Direction(direction) => direction.name().to_owned(),
-        Cap::Pending(direction) => format!("pending-{direction}"),
-        Cap::PerPeer => "per-peer".to_owned(),
-        Cap::PerIp => "per-ip".to_owned(),
-        Cap::PerPrefix => "per-prefix".to_owned(),
-        Cap::Transport(kind) => format!("transport {kind}"),
+        Found::List(name, network) => match now.lists.get(name) {
+            Some(list) => InList(network, Arc::clone(list)).to_string(),
+            None => network.to_string(),
+        },
     }
 }
 

@@ -6,99 +6,43 @@
 //! rules are next loaded. Before it is renamed the old one is read: what was edited meanwhile is
 //! not replaced.
 
+mod error;
 mod known;
+mod read;
+mod statement;
 mod write;
 
+pub use error::{FileError, SaveError};
 pub use known::Edits;
 pub(super) use known::Files;
+pub(super) use read::read_list;
 
 use super::change::{Change, RuleError};
-use super::limits::{Caps, Rate};
-use super::rule::Rule;
-use super::sets::{Admission, Member, Standing};
 use super::snapshot::Snapshot;
-use super::text::{LineError, Words};
 use super::{Kept, Rules};
-use known::{Hashing, Print};
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read as _};
-use std::path::{Path, PathBuf};
+use read::{Lists, read};
+use std::path::Path;
 
+/// The first line of a file of rules.
 const HEADER: &str = "libp2p-gater rules 1";
+/// Behind it in a file that must have an `end`, as every file has that is written here.
+const UNTIL_END: &str = "until end";
 /// In bytes.
 pub(super) const LONGEST_LINE: usize = 4096;
-
-/// A file of rules that cannot be read, or cannot be written.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FileError {
-    /// The system said no. What was there is still there.
-    #[error("{}: cannot {what}", path.display())]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// What it said no to: `open it`, `read it`, `write it`, …
-        what: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// A line cannot be understood. The file is left as it is, and so are the rules.
-    #[error("{}, line {line}: {error}", path.display())]
-    Line {
-        /// Which file.
-        path: PathBuf,
-        /// Which line, from 1.
-        line: usize,
-        /// What is wrong with it.
-        error: LineError,
-    },
-    /// It says something else than what these rules last read from it or wrote to it: it has been
-    /// edited, or another program has written it. The file is left as it is, and so are the rules.
-    /// [`Rules::reload`] takes what it says, [`Rules::overwrite`] does not.
-    #[error("{}: was changed since it was last read or written: {edits}", path.display())]
-    Edited {
-        /// Which file.
-        path: PathBuf,
-        /// What it says now that it did not say, and the other way round.
-        edits: Edits,
-    },
-    /// Every line can be understood, and all together are too much. Or the closure of a change of
-    /// the same rules has asked for it.
-    #[error("{}: {error}", path.display())]
-    Rules {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong.
-        error: RuleError,
-    },
-}
-
-/// Why a change was not made that was to be kept in a file.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SaveError {
-    /// The file was not replaced.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// There is something that can be no rule.
-    #[error(transparent)]
-    Rule(#[from] RuleError),
-}
 
 impl Rules {
     /// The rules in the file at `path`.
     ///
     /// ```
-    /// use libp2p_gater::{Cidr, Rules, SaveError};
+    /// use libp2p_gater::{Cidr, Rules};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let directory = tempfile::tempdir()?;
     /// # let path = directory.path().join("rules");
     /// let rules = Rules::new();
     /// let range: Cidr = "192.0.2.0/24".parse()?;
-    /// rules.change_and_save(&path, |change| Ok::<_, SaveError>(change.block(range)?))?;
-    /// assert_eq!(std::fs::read_to_string(&path)?, "libp2p-gater rules 1\nblock network 192.0.2.0/24\nend\n");
+    /// rules.change_and_save(&path, |change| change.block(range))?;
+    /// assert_eq!(std::fs::read_to_string(&path)?, "libp2p-gater rules 1 until end\nblock network 192.0.2.0/24\nend\n");
     /// assert_eq!(Rules::load(&path)?.list(), rules.list());
     /// # Ok(()) }
     /// ```
@@ -108,14 +52,16 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// [`FileError`], naming the file and, where that says anything, the line. The file is never touched.
+    /// [`FileError`], naming the file and, where that says anything, the line. A list that it imports
+    /// and that cannot be read is one too. The files are never touched.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, FileError> {
         let rules = Self::new();
         rules.reload(path)?;
         Ok(rules)
     }
 
-    /// Replaces all rules with those in the file at `path`, in one step.
+    /// Replaces all rules with those in the file at `path`, and all lists with those in the files that
+    /// it imports, in one step.
     ///
     /// # Errors
     ///
@@ -126,9 +72,9 @@ impl Rules {
         let print = std::cell::Cell::new(None);
         let result = self.change_and(
             now,
-            |change| {
+            |change: &mut Change| {
                 change.clear();
-                print.set(Some(read(path, change).map_err(Failed::File)?));
+                print.set(Some(read(path, change, Lists::Read).map_err(Failed::File)?));
                 Ok(())
             },
             |kept: Kept<'_>| {
@@ -190,7 +136,24 @@ impl Rules {
     /// # Panics
     ///
     /// As [`Self::change`]; the file is as it was, too.
-    pub fn change_and_save<T, E: From<RuleError> + From<FileError>>(
+    pub fn change_and_save<T>(
+        &self,
+        path: impl AsRef<Path>,
+        change: impl FnOnce(&mut Change) -> Result<T, RuleError>,
+    ) -> Result<T, SaveError> {
+        self.try_change_and_save(path, |next| change(next).map_err(SaveError::Rule))
+    }
+
+    /// [`Self::change_and_save`] for a closure with an error of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::change_and_save`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::change_and_save`].
+    pub fn try_change_and_save<T, E: From<RuleError> + From<FileError>>(
         &self,
         path: impl AsRef<Path>,
         change: impl FnOnce(&mut Change) -> Result<T, E>,
@@ -225,181 +188,11 @@ impl From<RuleError> for Failed {
     }
 }
 
-/// What applies to the whole, and is put together at the end.
-#[derive(Default)]
-struct Whole {
-    caps: Caps,
-    rates: Vec<Rate>,
-    sets: BTreeMap<String, (Standing, Vec<Member>)>,
-    admission: Option<Admission>,
-}
-
-/// The rules in the file at `path`, at the second `now`.
+/// The rules in the file at `path`, at the second `now`. Of lists in other files nothing is read but
+/// which files those are.
 fn rules_in(path: &Path, now: u64) -> Result<Snapshot, FileError> {
     let mut change = Change::of(Snapshot::default(), now);
-    read(path, &mut change)?;
+    read(path, &mut change, Lists::Name)?;
     let done = change.finish().map_err(|error| Failed::Rule(error).at(path))?;
     Ok(done.next)
-}
-
-fn read(path: &Path, change: &mut Change) -> Result<Print, FileError> {
-    let io = |what| {
-        move |source| FileError::Io {
-            path: path.to_owned(),
-            what,
-            source,
-        }
-    };
-    let mut hashing = Hashing::new(File::open(path).map_err(io("open it"))?);
-    let mut file = BufReader::with_capacity(1 << 16, &mut hashing);
-    let mut whole = Whole::default();
-    let mut bytes = Vec::new();
-    let mut line = 0;
-    let mut ended = false;
-    loop {
-        bytes.clear();
-        let read = file
-            .by_ref()
-            .take(LONGEST_LINE as u64 + 1)
-            .read_until(b'\n', &mut bytes);
-        if read.map_err(io("read it"))? == 0 {
-            break;
-        }
-        line += 1;
-        let result = match bytes.strip_suffix(b"\n") {
-            Some(text) => statement(text, line, &mut ended, change, &mut whole),
-            None if bytes.len() > LONGEST_LINE => Err(LineError::NotText),
-            None => statement(&bytes, line, &mut ended, change, &mut whole),
-        };
-        result.map_err(|error| at(path, line, error))?;
-    }
-    if !ended {
-        let error = if line == 0 { LineError::Header } else { LineError::NoEnd };
-        return Err(at(path, line.max(1), error));
-    }
-    // What is left cannot fail for a reason that a line would explain better than `end`.
-    whole.apply(change).map_err(|error| at(path, line, error.into()))?;
-    Ok(hashing.print())
-}
-
-fn at(path: &Path, line: usize, error: LineError) -> FileError {
-    FileError::Line {
-        path: path.to_owned(),
-        line,
-        error,
-    }
-}
-
-fn statement(
-    bytes: &[u8],
-    line: usize,
-    ended: &mut bool,
-    change: &mut Change,
-    whole: &mut Whole,
-) -> Result<(), LineError> {
-    let text = std::str::from_utf8(bytes).map_err(|_| LineError::NotText)?.trim();
-    if line == 1 {
-        return header(text);
-    }
-    if text.is_empty() || text.starts_with('#') {
-        return Ok(());
-    }
-    if *ended {
-        return Err(LineError::BehindEnd);
-    }
-    let mut words = Words::of(text);
-    let rule = match words.next().unwrap_or_default() {
-        "allow" => words.rule(Rule::allow())?,
-        "block" => words.rule(Rule::block())?,
-        "end" => {
-            *ended = true;
-            return words.end();
-        }
-        other => {
-            whole.statement(other, &mut words, change)?;
-            return words.end();
-        }
-    };
-    Ok(change.insert_read(rule)?)
-}
-
-fn header(text: &str) -> Result<(), LineError> {
-    if text == HEADER {
-        return Ok(());
-    }
-    let version = text
-        .strip_prefix("libp2p-gater rules ")
-        .and_then(|version| version.parse().ok());
-    match version {
-        Some(found) if found > 1 => Err(LineError::Newer { found }),
-        _ => Err(LineError::Header),
-    }
-}
-
-impl Whole {
-    fn statement(&mut self, word: &str, words: &mut Words<'_>, change: &mut Change) -> Result<(), LineError> {
-        match word {
-            "require-knock" => match words.next() {
-                Some("everybody") => change.require_knock_of_everybody(true),
-                Some("peer") => change.require_knock(words.peer()?, true)?,
-                Some(other) => return Err(LineError::Field(other.to_owned())),
-                None => return Err(LineError::Missing("require-knock")),
-            },
-            "refuse-names" => change.refuse_names(true),
-            "admit" => {
-                let value = words.next().ok_or(LineError::Missing("admit"))?;
-                let all = [Admission::Everyone, Admission::Members, Admission::KnownAddresses];
-                let Some(admission) = all.into_iter().find(|one| one.name() == value) else {
-                    return Err(LineError::Field(value.to_owned()));
-                };
-                if self.admission.replace(admission).is_some() {
-                    return Err(LineError::Twice("admit"));
-                }
-            }
-            "cap" => words.cap(&mut self.caps)?,
-            "rate" => self.rates.push(words.rate()?),
-            "set" => {
-                let name = words.next().ok_or(LineError::Missing("set"))?;
-                let standing = words.next().ok_or(LineError::Missing("set"))?;
-                let all = [Standing::Allowed, Standing::Blocked, Standing::Member];
-                let Some(standing) = all.into_iter().find(|one| one.name() == standing) else {
-                    return Err(LineError::Field(standing.to_owned()));
-                };
-                if self.sets.contains_key(name) {
-                    return Err(LineError::Twice("set"));
-                }
-                // The name is looked at here, where its line is known.
-                change.set(name, standing, std::iter::empty::<Member>())?;
-                self.sets.insert(name.to_owned(), (standing, Vec::new()));
-            }
-            "member" => {
-                let name = words.next().ok_or(LineError::Missing("member"))?;
-                let Some((_, members)) = self.sets.get_mut(name) else {
-                    return Err(LineError::Value {
-                        value: name.to_owned(),
-                        wanted: "set of this file",
-                    });
-                };
-                let peer = words.peer()?;
-                super::key::PeerKey::of(&peer).ok_or(RuleError::NoSuchPeer(peer))?;
-                let mut ips = Vec::new();
-                while let Some(word) = words.next() {
-                    ips.push(word.parse().map_err(|_| LineError::Field(word.to_owned()))?);
-                }
-                members.push(Member::at(peer, ips));
-            }
-            other => return Err(LineError::Statement(other.to_owned())),
-        }
-        Ok(())
-    }
-
-    fn apply(self, change: &mut Change) -> Result<(), RuleError> {
-        change.caps(self.caps);
-        change.rates(self.rates)?;
-        change.admit(self.admission.unwrap_or_default());
-        for (name, (standing, members)) in self.sets {
-            change.set(&name, standing, members)?;
-        }
-        Ok(())
-    }
 }

@@ -1,12 +1,15 @@
 //! The rules as a policy: facts of each stage in, a verdict out.
 
+use super::cidr::Cidr;
 use super::counts::{Cap, counted};
 use super::facts::Facts;
-use super::limits::Rate;
+use super::limits::{Prefixes, Rate};
+use super::lists::NamedList;
 use super::rates::Buckets;
 use super::rule::Rule;
+use super::sets::{Admission, Standing};
 use super::snapshot::{Because, Found, Outright, Snapshot};
-use super::{Rules, Shared, lock};
+use super::{Rules, Shared, denials, lock};
 use crate::changes::Changes;
 use crate::context::{
     Accept, AddrDial, Direction, Knock, Link, LiveConnection, PeerDial, PendingConnection, Secured, Upgraded,
@@ -15,6 +18,8 @@ use crate::gater::{ConnectionGater, Explanation, Observation};
 use crate::verdict::{Reason, Said, Stage, Verdict};
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 impl ConnectionGater for Rules {
@@ -81,6 +86,10 @@ impl ConnectionGater for Rules {
         self.0.tick()
     }
 
+    fn denial_rules(&self, stage: Stage) -> Vec<std::borrow::Cow<'static, str>> {
+        denials::at(stage).map(Into::into).collect()
+    }
+
     fn explain(&self, peer: Option<&PeerId>, address: Option<&Multiaddr>) -> Vec<Explanation> {
         self.explanations(peer, address)
     }
@@ -107,13 +116,15 @@ impl Shared {
         self.current.with(|now| {
             let outright = now.outright(facts);
             // What a flood meets: said at once, where nothing can outrank it.
-            if now.short && outright.peer.is_some() {
-                return Verdict::Deny(Reason::fixed(&BLOCKED_PEER));
+            if now.short {
+                if let Some(peer) = outright.peer {
+                    return Verdict::Deny(blocked(now, Found::Peer(peer)));
+                }
+                if let Some(network) = outright.network.filter(|_| !outright.ruled) {
+                    return Verdict::Deny(Reason::of_network(network));
+                }
             }
-            if now.short && outright.network && !outright.ruled {
-                return Verdict::Deny(Reason::fixed(&BLOCKED_NETWORK));
-            }
-            verdict(self.decide(now, facts, outright, Tokens::Take))
+            verdict(now, self.decide(now, facts, outright, Tokens::Take))
         })
     }
 
@@ -122,7 +133,7 @@ impl Shared {
         self.current
             .with(|now| match now.judge(facts, now.outright(facts), &|| self.now()) {
                 Ok(_) => Verdict::Pass,
-                Err(because) => verdict(because),
+                Err(because) => verdict(now, because),
             })
     }
 
@@ -176,70 +187,149 @@ macro_rules! reasons {
     };
 }
 
-// Ready, for a flood is refused with these.
 reasons! {
     MALFORMED = "malformed_address": "the address can be read in two ways";
-    NO_KNOCK_EVERYBODY = "require_knock": "nobody may connect without a knock";
-    NO_KNOCK_PEER = "require_knock": "this peer may not connect without a knock";
-    BLOCKED_PEER = "block_peer": "the peer is blocked";
-    BLOCKED_NETWORK = "block_network": "the address is in a blocked network";
-    NAME = "refuse_names": "the address has a name instead of an IP";
-    NO_MEMBER = "admit_members": "the peer is a member of no set";
-    NOT_KNOWN_THERE = "admit_known_addresses": "no member is known at the address";
-    CAP_TOTAL = "cap_total": "there are as many connections as there may be";
-    CAP_INBOUND = "cap_inbound": "there are as many inbound connections as there may be";
-    CAP_OUTBOUND = "cap_outbound": "there are as many outbound connections as there may be";
-    CAP_PENDING_INBOUND = "cap_pending_inbound": "there are as many inbound attempts as there may be";
-    CAP_PENDING_OUTBOUND = "cap_pending_outbound": "there are as many dials under way as there may be";
-    CAP_PER_PEER = "cap_per_peer": "there are as many connections with the peer as there may be";
-    CAP_PER_IP = "cap_per_ip": "there are as many connections with the IP as there may be";
-    CAP_PER_PREFIX = "cap_per_prefix": "there are as many connections with the IP's neighbourhood as there may be";
-    CAP_TRANSPORT = "cap_transport": "there are as many connections over the transport as there may be";
+    NO_KNOCK_EVERYBODY = "require_knock": "no knock: require-knock everybody";
+    NAME = "refuse_names": "the address has a name instead of an IP: refuse-names";
+    NO_MEMBER = "admit_members": "the peer is in no set: admit members";
+    NO_MEMBER_THERE = "admit_members": "the peer is in no set: admit known-addresses";
+    NOT_KNOWN_THERE = "admit_known_addresses": "no member is known at the IP: admit known-addresses";
 }
 
-pub(super) fn verdict(because: Because<'_>) -> Verdict {
+/// The answer, with the line of the rules that gives it.
+pub(super) fn verdict(now: &Snapshot, because: Because<'_>) -> Verdict {
     let reason: &'static Said = match because {
         Because::Nothing => return Verdict::Pass,
         Because::Allowed(_) => return Verdict::Allow,
-        Because::Blocked(found) => return Verdict::Deny(blocked(found)),
-        Because::Rate(_, wait) => {
-            let reason = Reason::new("rate").with_detail("too often from the IP's neighbourhood");
-            return Verdict::Deny(reason.with_retry_after(wait));
+        Because::Blocked(found) => return Verdict::Deny(blocked(now, found)),
+        Because::NoKnock(Some(peer)) => {
+            let line = About("no knock", Requires(*peer));
+            return Verdict::Deny(Reason::of_line("require_knock", None, line));
         }
+        Because::Rate(at, wait) => return Verdict::Deny(rate(now.rates.get(usize::from(at)), wait)),
+        Because::Cap(cap, most) => return Verdict::Deny(full(now, cap, most)),
         Because::Malformed => &MALFORMED,
-        Because::NoKnock { everybody: true } => &NO_KNOCK_EVERYBODY,
-        Because::NoKnock { everybody: false } => &NO_KNOCK_PEER,
+        Because::NoKnock(None) => &NO_KNOCK_EVERYBODY,
         Because::Name => &NAME,
+        Because::NoMember if now.admission == Admission::KnownAddresses => &NO_MEMBER_THERE,
         Because::NoMember => &NO_MEMBER,
         Because::NotKnownThere => &NOT_KNOWN_THERE,
-        Because::Cap(cap, _) => match cap {
-            Cap::Total => &CAP_TOTAL,
-            Cap::Direction(Direction::Inbound) => &CAP_INBOUND,
-            Cap::Direction(Direction::Outbound) => &CAP_OUTBOUND,
-            Cap::Pending(Direction::Inbound) => &CAP_PENDING_INBOUND,
-            Cap::Pending(Direction::Outbound) => &CAP_PENDING_OUTBOUND,
-            Cap::PerPeer => &CAP_PER_PEER,
-            Cap::PerIp => &CAP_PER_IP,
-            Cap::PerPrefix => &CAP_PER_PREFIX,
-            Cap::Transport(_) => &CAP_TRANSPORT,
-        },
     };
     Verdict::Deny(Reason::fixed(reason))
 }
 
-fn blocked(found: Found<'_>) -> Reason {
+fn rate(rate: Option<&Rate>, wait: Duration) -> Reason {
+    const OFTEN: &str = "too often from the IP's neighbourhood";
+    match rate {
+        Some(rate) => Reason::of_line("rate", Some(wait), About(OFTEN, *rate)),
+        None => Reason::new("rate").with_detail(OFTEN).with_retry_after(wait),
+    }
+}
+
+fn full(now: &Snapshot, cap: Cap, most: u32) -> Reason {
+    let (name, of) = match cap {
+        Cap::Total => ("cap_total", "as many connections as may be"),
+        Cap::Direction(Direction::Inbound) => ("cap_inbound", "as many inbound connections as may be"),
+        Cap::Direction(Direction::Outbound) => ("cap_outbound", "as many outbound connections as may be"),
+        Cap::Pending(Direction::Inbound) => ("cap_pending_inbound", "as many inbound attempts as may be"),
+        Cap::Pending(Direction::Outbound) => ("cap_pending_outbound", "as many dials under way as may be"),
+        Cap::PerPeer => ("cap_per_peer", "as many connections with the peer as may be"),
+        Cap::PerIp => ("cap_per_ip", "as many connections with the IP as may be"),
+        Cap::PerPrefix => (
+            "cap_per_prefix",
+            "as many connections with the IP's neighbourhood as may be",
+        ),
+        Cap::Transport(_) => ("cap_transport", "as many connections over the transport as may be"),
+    };
+    let line = CapLine {
+        cap,
+        most,
+        prefixes: now.caps.as_ref().and_then(|caps| Some(caps.per_prefix?.1)),
+    };
+    Reason::of_line(name, None, About(of, line))
+}
+
+fn blocked(now: &Snapshot, found: Found<'_>) -> Reason {
+    // A note is for the operator's eyes as much as the rest; what goes to the peer is the caller's
+    // to choose.
     match found {
-        Found::Peer(_) => Reason::fixed(&BLOCKED_PEER),
-        Found::Network(_) => Reason::fixed(&BLOCKED_NETWORK),
-        Found::Set(name) => Reason::new("block_set").with_detail(format!("the peer is in the set {name}")),
+        Found::Peer(peer) => Reason::of_line("block_peer", None, Blocks(*peer)),
+        Found::Network(network) => Reason::of_network(network),
+        Found::Set(name) => {
+            let line = format!("set {name} {}", Standing::Blocked.name());
+            Reason::of_line("block_set", None, About("the peer is in a blocked set", line))
+        }
+        Found::List(name, network) => match now.lists.get(name) {
+            Some(list) => Reason::of_line("block_list", None, InList(network, Arc::clone(list))),
+            None => Reason::new("block_list").with_detail(network.to_string()),
+        },
         Found::Rule(rule) => {
-            let name = match rule {
+            let name = match &**rule {
                 Rule { peer: Some(_), .. } => "block_peer",
                 Rule { network: Some(_), .. } => "block_network",
                 _ => "block",
             };
-            // The note is for the operator's eyes as much as the rest; what goes to the peer is the caller's to choose.
-            Reason::new(name).with_detail(rule.to_string())
+            Reason::of_line(name, None, Arc::clone(rule))
+        }
+    }
+}
+
+/// A sentence, and the line of the rules' file.
+struct About<L>(&'static str, L);
+
+impl<L: fmt::Display> fmt::Display for About<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0, self.1)
+    }
+}
+
+/// As a rule about that peer is written.
+struct Blocks(PeerId);
+
+impl fmt::Display for Blocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "block peer {}", self.0)
+    }
+}
+
+struct Requires(PeerId);
+
+impl fmt::Display for Requires {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "require-knock peer {}", self.0)
+    }
+}
+
+/// Which network of which list.
+pub(super) struct InList(pub(super) Cidr, pub(super) Arc<NamedList>);
+
+impl fmt::Display for InList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "network {} of {}", self.0, self.1)
+    }
+}
+
+/// A cap as in the rules' file.
+pub(super) struct CapLine {
+    pub(super) cap: Cap,
+    pub(super) most: u32,
+    pub(super) prefixes: Option<Prefixes>,
+}
+
+impl fmt::Display for CapLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let most = self.most;
+        match self.cap {
+            Cap::Total => write!(f, "cap total {most}"),
+            Cap::Direction(direction) => write!(f, "cap {direction} {most}"),
+            Cap::Pending(direction) => write!(f, "cap pending-{direction} {most}"),
+            Cap::PerPeer => write!(f, "cap per-peer {most}"),
+            Cap::PerIp => write!(f, "cap per-ip {most}"),
+            Cap::PerPrefix => {
+                write!(f, "cap per-prefix {most}")?;
+                self.prefixes.map_or(Ok(()), |prefixes| write!(f, " {prefixes}"))
+            }
+            Cap::Transport(kind) => write!(f, "cap transport {kind} {most}"),
         }
     }
 }

@@ -6,6 +6,7 @@ use super::expired::Expired;
 use super::facts::Facts;
 use super::key::{PeerKey, Words};
 use super::limits::{Caps, Rate};
+use super::lists::NamedList;
 use super::networks::{Networks, Value};
 use super::peers::Peers;
 use super::rule::{Holds, Rule};
@@ -49,6 +50,7 @@ pub(super) struct Snapshot {
     /// About neither a peer nor a network, in the order of insertion.
     pub(super) general: List,
     pub(super) sets: Arc<BTreeMap<String, Arc<PeerSet>>>,
+    pub(super) lists: Arc<BTreeMap<String, Arc<NamedList>>>,
     pub(super) knock_everybody: bool,
     pub(super) knock_peers: Sharded<PeerKey, ()>,
     pub(super) refuse_names: bool,
@@ -71,10 +73,8 @@ pub(super) struct Snapshot {
 pub(super) enum Because<'s> {
     /// The address can be read in two ways.
     Malformed,
-    /// The connection does not knock, and must.
-    NoKnock {
-        everybody: bool,
-    },
+    /// The connection does not knock, and must: every one, or those of this peer.
+    NoKnock(Option<&'s PeerId>),
     Allowed(Found<'s>),
     Blocked(Found<'s>),
     /// The address has a name instead of an IP.
@@ -91,8 +91,10 @@ pub(super) enum Because<'s> {
 pub(super) enum Found<'s> {
     Peer(&'s PeerId),
     Network(Cidr),
-    Rule(&'s Rule),
+    Rule(&'s Arc<Rule>),
     Set(&'s str),
+    /// Of that list, in that network.
+    List(&'s str, Cidr),
 }
 
 /// What the two long lists say, of who is blocked without conditions.
@@ -100,8 +102,8 @@ pub(super) enum Found<'s> {
 pub(super) struct Outright<'s> {
     /// Of those that have part in the connection. Where there is one, addresses are not looked up.
     pub(super) peer: Option<&'s PeerId>,
-    /// Whether an address is.
-    pub(super) network: bool,
+    /// The narrowest range that an address is in.
+    pub(super) network: Option<Cidr>,
     /// Whether rules stand at a range around an address.
     pub(super) ruled: bool,
 }
@@ -147,7 +149,7 @@ impl Snapshot {
     pub(super) fn outright<'s>(&self, facts: &Facts<'s>) -> Outright<'s> {
         let mut outright = Outright {
             peer: None,
-            network: false,
+            network: None,
             ruled: false,
         };
         if !self.blocked.is_empty() {
@@ -183,8 +185,10 @@ impl Snapshot {
 
     #[inline]
     fn look_at(&self, ip: IpAddr, outright: &mut Outright<'_>) {
-        self.networks.around(ip, |_, entry| {
-            outright.network |= entry.blocked;
+        self.networks.around(ip, |range, entry| {
+            if entry.blocked && outright.network.is_none() {
+                outright.network = Some(range);
+            }
             outright.ruled |= entry.rules.is_some();
         });
     }
@@ -234,7 +238,7 @@ impl Snapshot {
             return listed;
         }
         // Looked at again only where there is something to name.
-        if (outright.network || outright.ruled || outright.peer.is_some())
+        if (outright.network.is_some() || outright.ruled || outright.peer.is_some())
             && let Some(parts) = parts
         {
             for ip in parts.ips() {
@@ -254,7 +258,33 @@ impl Snapshot {
         if !self.sets.is_empty() {
             self.sets(facts, &mut listed);
         }
+        if !self.lists.is_empty()
+            && let Some(parts) = parts
+        {
+            self.lists(parts, &mut listed);
+        }
         listed
+    }
+
+    /// What the named lists of networks say of an address, as rules about each of their networks
+    /// would.
+    fn lists<'s>(&'s self, parts: &Parts, listed: &mut Listed<'s>) {
+        for (name, named) in &*self.lists {
+            let around = |ip| named.list.around(ip).map(|network| Found::List(name, network));
+            if named.standing == Standing::Blocked {
+                if let Some(found) = parts.ips().find_map(around) {
+                    listed.block(found);
+                }
+                continue;
+            }
+            let ip = parts.ip.filter(|_| !parts.is_relayed());
+            match ip.and_then(around) {
+                // What the name stands for is not known yet.
+                Some(found) if parts.named => listed.perhaps = listed.perhaps.or(Some(found)),
+                Some(found) => listed.allow(found),
+                None => {}
+            }
+        }
     }
 
     fn peer<'s>(&'s self, peer: &PeerId, facts: &Facts<'_>, now: &impl Fn() -> SystemTime, listed: &mut Listed<'s>) {
@@ -329,17 +359,17 @@ impl Snapshot {
     }
 
     /// Whether it knocks, if it has to.
-    fn knocks(&self, facts: &Facts<'_>) -> Result<(), Because<'static>> {
+    fn knocks<'s>(&self, facts: &Facts<'s>) -> Result<(), Because<'s>> {
         if facts.is_over(TransportKind::Knock) != Some(false) {
             return Ok(());
         }
         if self.knock_everybody {
-            return Err(Because::NoKnock { everybody: true });
+            return Err(Because::NoKnock(None));
         }
-        let must = |peer: &PeerId| PeerKey::of(peer).is_some_and(|key| self.knock_peers.contains(&key));
-        if facts.peer.is_some_and(must) {
-            return Err(Because::NoKnock { everybody: false });
+        let must = |peer: &&PeerId| PeerKey::of(peer).is_some_and(|key| self.knock_peers.contains(&key));
+        match facts.peer.filter(must) {
+            Some(peer) => Err(Because::NoKnock(Some(peer))),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

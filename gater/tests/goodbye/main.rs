@@ -1,5 +1,7 @@
 //! Goodbyes between real Swarms, over TCP on the loopback, and to one that knows nothing of them.
 
+#[cfg(test)]
+mod counted;
 mod swarms;
 
 use libp2p::swarm::dial_opts::DialOpts;

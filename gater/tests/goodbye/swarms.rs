@@ -54,8 +54,12 @@ fn of<B: NetworkBehaviour>(behaviour: B) -> Swarm<B> {
 }
 
 pub(crate) fn swarm(config: goodbye::Config) -> Host {
+    swarm_of(goodbye::Behaviour::new(config))
+}
+
+pub(crate) fn swarm_of(goodbye: goodbye::Behaviour) -> Host {
     of(Node {
-        goodbye: goodbye::Behaviour::new(config),
+        goodbye,
         ping: ping::Behaviour::default(),
     })
 }

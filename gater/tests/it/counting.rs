@@ -94,7 +94,14 @@ async fn every_decision_is_counted_by_stage_verdict_and_rule() {
     use prometheus_client::{encoding::text::encode, registry::Registry};
     let mut registry = Registry::default();
     let rules = Rules::new();
-    let gate = Gate::new(rules.clone()).with_metrics(&mut registry);
+    let gate = Gate::new(rules.clone()).with_metrics(&mut registry).unwrap();
+    let labels = |registry: &Registry| {
+        let mut text = String::new();
+        encode(&mut text, registry).unwrap();
+        let of = |line: &str| line.rsplit_once(' ').map(|(name, _)| name.to_owned());
+        text.lines().filter_map(of).collect::<std::collections::BTreeSet<_>>()
+    };
+    let first = labels(&registry);
     let peer = PeerId::random();
     rules.change(|change| change.block(peer)).unwrap();
     let mut swarm = libp2p::SwarmBuilder::with_new_identity()
@@ -119,6 +126,7 @@ async fn every_decision_is_counted_by_stage_verdict_and_rule() {
             .find(|line| {
                 line.starts_with("libp2p_gater_decisions_total{stage=\"peer_dial\"")
                     && line.contains(&format!("verdict=\"{verdict}\""))
+                    && !line.ends_with(" 0")
             })
             .unwrap_or_else(|| panic!("{text}"))
             .to_owned()
@@ -128,6 +136,8 @@ async fn every_decision_is_counted_by_stage_verdict_and_rule() {
         "{text}"
     );
     assert!(line("pass").ends_with(" 1"), "{text}");
+    // Nothing is born at the first event.
+    assert_eq!(labels(&registry), first);
 }
 
 #[tokio::test]

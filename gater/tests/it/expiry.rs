@@ -10,7 +10,7 @@ use libp2p::core::transport::PortUse;
 use libp2p::core::{ConnectedPoint, Endpoint};
 use libp2p::swarm::behaviour::ConnectionEstablished;
 use libp2p::swarm::{ConnectionId, FromSwarm, NetworkBehaviour as _, SwarmEvent, ToSwarm};
-use libp2p_gater::{Behaviour, Changes, Cidr, ConnectionGater, Event, FirstWins, Gate, Rule, RuleError, Rules};
+use libp2p_gater::{Behaviour, Changes, Cidr, ConnectionGater, Event, FirstWins, Gate, Rule, Rules};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -167,7 +167,7 @@ fn one_timer_waits_for_the_earliest_expiry_and_what_that_let_in_is_closed_at_its
     assert_eq!(closing(&mut behaviour), closed(2));
     let forgotten = rules.change(|change| {
         change.forget_expired();
-        Ok::<_, RuleError>(())
+        Ok(())
     });
     forgotten.unwrap();
     closing(&mut behaviour);

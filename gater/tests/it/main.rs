@@ -1,6 +1,8 @@
 //! The gate in real swarms. Which check of go-libp2p each test ports stands in `tests/README.md`.
 
 #[cfg(test)]
+mod admission;
+#[cfg(test)]
 mod alone;
 #[cfg(test)]
 mod cells;
@@ -12,6 +14,8 @@ mod counting;
 mod expiry;
 #[cfg(test)]
 mod faulty;
+#[cfg(test)]
+mod foreign;
 #[cfg(test)]
 mod gating;
 #[cfg(test)]

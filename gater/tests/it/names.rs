@@ -9,7 +9,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, Swarm, SwarmBuilder, Transport as _, noise, tcp, yamux};
-use libp2p_gater::{Behaviour, Caps, Cidr, Denied, FirstWins, Gate, RuleError, Rules, Stage};
+use libp2p_gater::{Behaviour, Caps, Cidr, Denied, FirstWins, Gate, Rules, Stage};
 use std::time::Duration;
 
 use crate::recorder::Recorder;
@@ -105,7 +105,7 @@ async fn what_was_dialled_by_name_is_counted_and_judged_by_what_the_name_stood_f
     rules
         .change(|change| {
             change.caps(Caps::new().with_per_ip(1));
-            Ok::<_, RuleError>(())
+            Ok(())
         })
         .unwrap();
     let mut dialer = resolving(&Gate::new(rules.clone()));

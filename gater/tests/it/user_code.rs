@@ -89,7 +89,7 @@ fn every_panic_is_counted_by_its_hook_and_every_hook_has_a_line_from_the_start()
     let faulty = Faulty::default();
     for gate in gates(&faulty) {
         let mut registry = Registry::default();
-        let gate = gate.with_metrics(&mut registry);
+        let gate = gate.with_metrics(&mut registry).unwrap();
         let counts = || {
             let mut text = String::new();
             encode(&mut text, &registry).unwrap();
@@ -256,7 +256,7 @@ fn a_swarm_that_goes_while_its_policy_panics_gives_its_places_back() {
     let (faulty, rules) = (Faulty::default(), Rules::new());
     let changed = rules.change(|change| {
         change.caps(Caps::new().with_total(1));
-        Ok::<_, libp2p_gater::RuleError>(())
+        Ok(())
     });
     changed.unwrap();
     let gate = Gate::new(FirstWins::new().with(faulty.clone()).with(rules));

@@ -1,9 +1,7 @@
 //! Hard caps, as far as they can be counted without a Swarm.
 
 use crate::asking::{Asking as _, LOCAL, address};
-use libp2p_gater::{
-    Caps, ConnectionGater as _, Direction, Link, Observation, Prefixes, Rule, RuleError, Rules, TransportKind,
-};
+use libp2p_gater::{Caps, ConnectionGater as _, Direction, Link, Observation, Prefixes, Rule, Rules, TransportKind};
 use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
 
@@ -12,7 +10,7 @@ fn capped(caps: Caps) -> Rules {
     rules
         .change(|change| {
             change.caps(caps);
-            Ok::<_, RuleError>(())
+            Ok(())
         })
         .expect("changed");
     rules
@@ -94,7 +92,7 @@ fn a_cap_per_prefix_counts_those_who_came_before_it_was_set() {
     rules
         .change(|change| {
             change.caps(Caps::new().with_per_prefix(1, Prefixes::new(16, 48)));
-            Ok::<_, RuleError>(())
+            Ok(())
         })
         .expect("changed");
     assert_eq!(rules.accept("/ip4/192.0.99.7/tcp/1"), "cap_per_prefix");

@@ -1,7 +1,7 @@
 //! A clock that is wrong loses nothing that is on disk; and what time does without any change.
 
 use crate::asking::{Asking as _, Time, cidr};
-use libp2p_gater::{ConnectionGater as _, Rule, RuleError, Rules, SaveError};
+use libp2p_gater::{ConnectionGater as _, Rule, Rules};
 use libp2p_identity::PeerId;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ fn a_start_with_the_clock_ahead_and_a_save_lose_no_rule() {
     assert_eq!(wrong.list(), [], "all has expired, as far as it can know");
     assert_eq!(wrong.dial(&foe), "pass");
     for _ in 0..3 {
-        let saved = wrong.change_and_save(&path, |change| Ok::<_, SaveError>(change.block(other)?));
+        let saved = wrong.change_and_save(&path, |change| change.block(other));
         saved.expect("saved");
         wrong.save(&path).expect("saved");
     }
@@ -121,7 +121,7 @@ fn a_rule_that_was_taken_back_does_not_return_with_the_clock() {
     assert_eq!(rules.expired().len(), 1);
     let forgotten = rules.change(|change| {
         change.forget_expired();
-        Ok::<_, RuleError>(())
+        Ok(())
     });
     forgotten.expect("changed");
     assert_eq!(rules.expired(), []);
@@ -197,7 +197,7 @@ fn what_has_expired_is_kept_up_to_a_bound() {
     rules.reload(&path).expect("loaded");
     assert_eq!(rules.expired().len(), MOST + 101);
     rules
-        .change_and_save(&path, |change| Ok::<_, SaveError>(change.block(PeerId::random())?))
+        .change_and_save(&path, |change| change.block(PeerId::random()))
         .expect("saved");
     let left = rules.expired();
     assert!((MOST / 2..=MOST).contains(&left.len()), "{}", left.len());
@@ -237,7 +237,7 @@ fn the_earliest_allow_that_expires_says_when_rules_are_to_be_called() {
     assert_eq!(rules.tick(), Some(seconds(10)));
     let removed = rules.change(|change| {
         change.remove(Rule::allow().port(200));
-        Ok::<_, RuleError>(())
+        Ok(())
     });
     removed.expect("changed");
     time.pass(seconds(500));
@@ -251,7 +251,7 @@ fn the_earliest_allow_that_expires_says_when_rules_are_to_be_called() {
     rules
         .change(|change| {
             change.forget_expired();
-            Ok::<_, RuleError>(())
+            Ok(())
         })
         .expect("changed");
     assert_eq!(rules.tick(), None);
@@ -273,7 +273,7 @@ fn rules_that_are_called_beside_a_slow_change_wait_for_nothing() {
         slow.change(|_| {
             begin.send(()).expect("listened to");
             wait.recv().expect("told to go on");
-            Ok::<_, RuleError>(())
+            Ok(())
         })
     });
     begun.recv().expect("it begins");

@@ -1,7 +1,7 @@
 //! Closures of a user's, in calls of a user's.
 
 use crate::asking::{Asking as _, cidr};
-use libp2p_gater::{Rule, RuleError, Rules, SaveError};
+use libp2p_gater::{Cidr, FileError, Rule, RuleError, Rules, Subject};
 use libp2p_identity::PeerId;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,25 +25,88 @@ fn a_change_that_panics_reaches_its_caller_and_changes_nothing() {
     let path = directory.path().join("rules");
     rules.save(&path).expect("saved");
     let bell = libp2p_gater::ConnectionGater::changes(&rules).pop().expect("a bell");
-    let panics = |change: &mut libp2p_gater::Change| -> Result<(), SaveError> {
+    let panics = |change: &mut libp2p_gater::Change| -> Result<(), RuleError> {
         change.block(peer)?;
         change.block(cidr("192.0.2.0/24"))?;
         panic!("in a change")
     };
     for save in [false, true] {
         let panicked = catch_unwind(AssertUnwindSafe(|| match save {
-            true => rules.change_and_save(&path, panics),
-            false => rules.change(panics),
+            true => rules.change_and_save(&path, panics).map_err(drop),
+            false => rules.change(panics).map_err(drop),
         }));
         let payload = panicked.expect_err("it reaches the caller");
         assert_eq!(payload.downcast_ref::<&str>(), Some(&"in a change"));
         assert_eq!((rules.list(), bell.count()), (vec![], 0));
         assert_eq!(
             std::fs::read_to_string(&path).expect("text"),
-            "libp2p-gater rules 1\nend\n"
+            "libp2p-gater rules 1 until end\nend\n"
         );
     }
     rules.change(|change| change.block(peer)).expect("changed");
+    assert_eq!(rules.dial(&peer), "block_peer");
+}
+
+/// None of these closures says of which type its error is.
+#[test]
+fn a_change_needs_no_type_annotations() -> Result<(), Box<dyn std::error::Error>> {
+    let (rules, peer) = (Rules::new(), PeerId::random());
+    rules.change(|c| c.block(peer))?;
+    rules.change(|c| {
+        c.unblock(peer);
+        Ok(())
+    })?;
+    rules.change(|c| {
+        c.block("192.0.2.0/24".parse::<Cidr>()?)?;
+        c.refuse_names(true);
+        Ok(())
+    })?;
+    let count = rules.change(|c| {
+        c.block(peer)?;
+        Ok(3)
+    })?;
+    assert_eq!((count, rules.list().len()), (3, 2));
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("rules");
+    rules.change_and_save(&path, |c| {
+        c.unblock(peer);
+        Ok(())
+    })?;
+    let error = rules.change(|c| c.block("192.0.2.7/24".parse::<Cidr>()?));
+    assert_eq!(
+        error.expect_err("no range").to_string(),
+        "invalid network: bits are set behind the prefix: expected 192.0.2.0/24"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_change_may_have_an_error_of_its_own() {
+    #[derive(Debug, thiserror::Error)]
+    enum Own {
+        #[error("not today")]
+        NotToday,
+        #[error(transparent)]
+        Rule(#[from] RuleError),
+        #[error(transparent)]
+        File(#[from] FileError),
+    }
+    let (rules, peer) = (Rules::new(), PeerId::random());
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("rules");
+    let refused = rules.try_change(|change| {
+        change.block(peer)?;
+        Err::<(), _>(Own::NotToday)
+    });
+    assert!(matches!(refused, Err(Own::NotToday)));
+    let refused = rules.try_change_and_save(&path, |change| {
+        change.block(peer)?;
+        Err::<(), _>(Own::NotToday)
+    });
+    assert!(matches!(refused, Err(Own::NotToday)) && !path.exists());
+    assert_eq!(rules.dial(&peer), "pass");
+    let saved: Result<(), Own> = rules.try_change_and_save(&path, |change| Ok(change.block(Subject::from(peer))?));
+    saved.expect("saved");
     assert_eq!(rules.dial(&peer), "block_peer");
 }
 
@@ -61,7 +124,7 @@ fn a_change_inside_a_change_is_an_error_and_no_deadlock() {
             change.block(peer)?;
             inside.change(|change| change.block(other)).expect_err("inside");
             inside
-                .change_and_save(&at, |change| Ok::<_, SaveError>(change.block(other)?))
+                .change_and_save(&at, |change| change.block(other))
                 .expect_err("inside");
             inside.save(&at).expect_err("inside");
             inside.reload(&at).expect_err("inside");

@@ -1,6 +1,6 @@
 //! Files that are no rules: each is refused with its name and the line, and left as it is.
 
-use libp2p_gater::{CidrError, FileError, LineError, RuleError, Rules};
+use libp2p_gater::{FileError, LineError, Rules};
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -30,90 +30,224 @@ fn wrong(bytes: &[u8]) -> (usize, LineError) {
     (line, error)
 }
 
-fn field(word: &str) -> LineError {
-    LineError::Field(word.to_owned())
+/// The rules that `text` is as a file.
+fn load(text: &[u8]) -> Rules {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("rules");
+    std::fs::write(&path, text).expect("written");
+    Rules::load(&path).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Each with what its error says, which is the line that was meant where one can be guessed.
 #[test]
-fn a_line_that_cannot_be_understood_is_named() {
-    let value = |value: &str, wanted| LineError::Value {
-        value: value.to_owned(),
-        wanted,
-    };
-    let network = |value: &str, error| LineError::Network {
-        value: value.to_owned(),
-        error,
-    };
-    let meant = "192.0.2.0/24".parse().expect("a range");
-    for (line, error) in [
-        // Malformed networks.
-        ("block network 192.0.2/24", network("192.0.2/24", CidrError::Address)),
+fn a_line_that_cannot_be_understood_is_named_with_what_was_meant() {
+    let peer = format!("block {PEER}");
+    let peer_meant = format!("unknown field `{PEER}`; did you mean `block peer {PEER}`?");
+    let address = format!("block peer /ip4/192.0.2.7/tcp/4001/p2p/{PEER}");
+    let address_meant = format!(
+        "invalid value `/ip4/192.0.2.7/tcp/4001/p2p/{PEER}`: expected a peer id; \
+         did you mean `block peer {PEER} ip 192.0.2.7 port 4001`?"
+    );
+    for (line, said) in [
+        (
+            "block network 192.0.2/24",
+            "invalid network `192.0.2/24`: expected a network such as 192.0.2.0/24",
+        ),
         (
             "block network 192.0.2.0/33",
-            network("192.0.2.0/33", CidrError::Length { at_most: 32 }),
+            "invalid network `192.0.2.0/33`: expected a prefix length from 0 to 32",
         ),
         (
             "block network 192.0.2.7/24",
-            network("192.0.2.7/24", CidrError::HostBits { meant }),
+            "invalid network `192.0.2.7/24`: bits are set behind the prefix: expected 192.0.2.0/24; did you mean `block network 192.0.2.0/24`?",
         ),
         (
             "block network ::ffff:192.0.2.7/120",
-            network("::ffff:192.0.2.7/120", CidrError::HostBits { meant }),
+            "invalid network `::ffff:192.0.2.7/120`: bits are set behind the prefix: expected 192.0.2.0/24; did you mean `block network 192.0.2.0/24`?",
         ),
-        ("block ip 192.0.2.0/24", value("192.0.2.0/24", "IP address")),
-        // Words that mean nothing.
-        ("blok ip 192.0.2.7", LineError::Statement("blok".into())),
-        ("block adress 192.0.2.7", field("adress")),
-        ("block ip 192.0.2.7 192.0.2.8", field("192.0.2.8")),
-        ("admit friends", field("friends")),
-        ("cap everything 5", field("everything")),
-        ("require-knock sometimes", field("sometimes")),
-        ("set us trusted", field("trusted")),
-        ("refuse-names yes", field("yes")),
-        ("end of file", field("of")),
-        // Values that are none.
-        ("block peer 12D3KooWnobody", value("12D3KooWnobody", "peer id")),
+        (
+            "block ip 192.0.2.0/24",
+            "invalid value `192.0.2.0/24`: expected an IP address; did you mean `block network 192.0.2.0/24`?",
+        ),
+        (
+            "block network 10.0.0.0/255.0.0.0",
+            "invalid network `10.0.0.0/255.0.0.0`: expected a prefix length from 0 to 32; did you mean `block network 10.0.0.0/8`?",
+        ),
+        (
+            "block network 10.0.0.0-10.255.255.255",
+            "invalid network `10.0.0.0-10.255.255.255`: expected a network such as 192.0.2.0/24; did you mean `block network 10.0.0.0/8`?",
+        ),
+        (
+            "block 10.0.0.0/24",
+            "unknown field `10.0.0.0/24`; did you mean `block network 10.0.0.0/24`?",
+        ),
+        (
+            "block 10.0.0.1",
+            "unknown field `10.0.0.1`; did you mean `block ip 10.0.0.1`?",
+        ),
+        (
+            "block 10.0.0.5/24",
+            "unknown field `10.0.0.5/24`; did you mean `block network 10.0.0.0/24`?",
+        ),
+        (
+            "block 2001:db8::/32",
+            "unknown field `2001:db8::/32`; did you mean `block network 2001:db8::/32`?",
+        ),
+        (
+            "block /ip4/10.0.0.0/ipcidr/8",
+            "unknown field `/ip4/10.0.0.0/ipcidr/8`; did you mean `block network 10.0.0.0/8`?",
+        ),
+        (
+            "10.0.0.0/24",
+            "unknown statement `10.0.0.0/24`; did you mean `block network 10.0.0.0/24`?",
+        ),
+        (
+            "block network /ip4/10.0.0.0/8",
+            "invalid network `/ip4/10.0.0.0/8`: expected a filter such as /ip4/192.0.2.0/ipcidr/24",
+        ),
+        (
+            "blok ip 192.0.2.7",
+            "unknown statement `blok`; did you mean `block ip 192.0.2.7`?",
+        ),
+        (
+            "deny from 192.0.2.0/24",
+            "unknown statement `deny`; did you mean `block network 192.0.2.0/24`?",
+        ),
+        (
+            "drop subnet 192.0.2.0/24",
+            "unknown statement `drop`; did you mean `block network 192.0.2.0/24`?",
+        ),
+        (
+            "Block network 192.0.2.0/24",
+            "unknown statement `Block`; did you mean `block network 192.0.2.0/24`?",
+        ),
+        ("block adress 192.0.2.7", "unknown field `adress`"),
+        ("block ip 192.0.2.7 192.0.2.8", "unknown field `192.0.2.8`"),
+        ("block 4001", "unknown field `4001`; did you mean `block port 4001`?"),
+        ("block in", "unknown field `in`"),
+        (
+            "admit friends",
+            "invalid value `friends`: expected `everyone`, `members` or `known-addresses`",
+        ),
+        (
+            "admit everybody",
+            "invalid value `everybody`: expected `everyone`, `members` or `known-addresses`; did you mean `admit everyone`?",
+        ),
+        (
+            "cap everything 5",
+            "invalid value `everything`: expected `total`, `inbound`, `outbound`, `pending-inbound`, `pending-outbound`, `per-peer`, `per-ip`, `per-prefix` or `transport`",
+        ),
+        (
+            "cap totl 5",
+            "invalid value `totl`: expected `total`, `inbound`, `outbound`, `pending-inbound`, `pending-outbound`, `per-peer`, `per-ip`, `per-prefix` or `transport`; did you mean `cap total 5`?",
+        ),
+        (
+            "require-knock sometimes",
+            "invalid value `sometimes`: expected `everybody` or `peer`",
+        ),
+        (
+            "set us trusted",
+            "invalid value `trusted`: expected `allowed`, `blocked` or `member`; did you mean `set us allowed`?",
+        ),
+        ("refuse-names yes", "unknown field `yes`"),
+        ("end of file", "unknown field `of`"),
+        (
+            "block peer 12D3KooWnobody",
+            "invalid value `12D3KooWnobody`: expected a peer id",
+        ),
         (
             "block port 65536",
-            value("65536", "port from 0 to 65535, or two with a hyphen between them"),
+            "invalid value `65536`: expected a port from 0 to 65535, or two with a hyphen between them",
         ),
-        (
-            "block port 5-4",
-            LineError::Rule(RuleError::Ports { first: 5, last: 4 }),
-        ),
+        ("block port 5-4", "5 to 4 holds no port"),
         (
             "block direction sideways",
-            value("sideways", "direction: inbound or outbound"),
+            "invalid value `sideways`: expected `inbound` or `outbound`",
         ),
-        ("block transport pigeon", value("pigeon", "transport")),
-        ("block listener nowhere", value("nowhere", "multiaddr")),
+        (
+            "block direction in",
+            "invalid value `in`: expected `inbound` or `outbound`; did you mean `block direction inbound`?",
+        ),
+        (
+            "block transport pigeon",
+            "invalid value `pigeon`: expected a transport: knock, tcp, quic, websocket, webtransport, webrtc, relayed, memory or other",
+        ),
+        (
+            "block transport websockets",
+            "invalid value `websockets`: expected a transport: knock, tcp, quic, websocket, webtransport, webrtc, relayed, memory or other; did you mean `block transport websocket`?",
+        ),
+        (
+            "block listener nowhere",
+            "invalid value `nowhere`: expected a multiaddr",
+        ),
         (
             "block ip 192.0.2.7 until tomorrow",
-            value("tomorrow", "time such as 2027-01-31T00:00:00Z"),
+            "invalid value `tomorrow`: expected a time such as 2027-01-31T00:00:00Z",
         ),
-        ("cap total many", value("many", "number of connections")),
-        ("cap per-prefix 5 v4 33 v6 48", value("33", "length of a prefix")),
+        (
+            "block ip 192.0.2.7 until 2027-01-31",
+            "invalid value `2027-01-31`: expected a time such as 2027-01-31T00:00:00Z; did you mean `block ip 192.0.2.7 until 2027-01-31T00:00:00Z`?",
+        ),
+        (
+            "cap total many",
+            "invalid value `many`: expected a number of connections",
+        ),
+        (
+            "cap per-prefix 5 v4 33 v6 48",
+            "invalid value `33`: expected a prefix length",
+        ),
         (
             "rate inbound one-per 0s burst 1 v4 24 v6 48",
-            value("0s", "time such as 5s, 200ms or 50us, a day at most"),
+            "invalid value `0s`: expected a time such as 5s, 200ms or 50us, a day at most",
         ),
         (
             "rate inbound one-per 5s burst 0 v4 24 v6 48",
-            value("0", "number from 1 on"),
+            "invalid value `0`: expected a number from 1 on",
         ),
-        ("member us 192.0.2.7", value("us", "set of this file")),
-        ("set a/b member", LineError::Rule(RuleError::Name("a/b".into()))),
-        // Too little, too much.
-        ("block", LineError::Nothing),
-        ("block note for no reason", LineError::Nothing),
-        ("block peer", LineError::Missing("peer")),
-        ("cap", LineError::Missing("cap")),
-        ("rate inbound one-per 5s", LineError::Missing("burst")),
-        ("block ip 192.0.2.7 network 192.0.2.0/24", LineError::Twice("network")),
-        ("block everything port 5", field("everything")),
+        ("member us 192.0.2.7", "invalid value `us`: expected a set of this file"),
+        (
+            "range us 192.0.2.0/24",
+            "invalid value `us`: expected a list of this file that is no import",
+        ),
+        (
+            "set a/b member",
+            "invalid name `a/b`: expected 1 to 64 letters, digits, `.`, `_` or `-`",
+        ),
+        (
+            "list us member",
+            "a list of networks cannot be `member`: expected `allowed` or `blocked`",
+        ),
+        (
+            "import us blocked netset /etc/level1.netset",
+            "invalid value `netset`: expected a format: detect, plain, json-lines, kubo, p2p or emule",
+        ),
+        (
+            "block",
+            "the rule has no subject: use `everything` to match all connections",
+        ),
+        (
+            "block note for no reason",
+            "the rule has no subject: use `everything` to match all connections",
+        ),
+        ("block peer", "expected a value behind `peer`"),
+        ("cap", "expected a value behind `cap`"),
+        ("rate inbound one-per 5s", "expected a value behind `burst`"),
+        (
+            "block ip 192.0.2.7 network 192.0.2.0/24",
+            "`network` is said twice: expected it once",
+        ),
+        ("block everything port 5", "unknown field `everything`"),
+        (peer.as_str(), peer_meant.as_str()),
+        (address.as_str(), address_meant.as_str()),
     ] {
         let text = format!("libp2p-gater rules 1\n# a comment\n{line}\nend\n");
-        assert_eq!(wrong(text.as_bytes()), (3, error), "{line}");
+        let (at, error) = wrong(text.as_bytes());
+        assert_eq!((at, error.to_string().as_str()), (3, said), "{line}");
+        // What was meant is a line that can be read.
+        if let Some((_, meant)) = said.split_once("did you mean `") {
+            let meant = meant.trim_end_matches("`?");
+            load(format!("libp2p-gater rules 1\n{meant}\n").as_bytes());
+        }
     }
     for line in ["cap total 5", "admit members", "set us member"] {
         let text = format!("libp2p-gater rules 1\n{line}\n{line}\nend\n");
@@ -121,10 +255,18 @@ fn a_line_that_cannot_be_understood_is_named() {
     }
 }
 
+fn header(found: &str) -> LineError {
+    LineError::Header {
+        found: found.to_owned(),
+    }
+}
+
 #[test]
 fn an_empty_file_is_no_file_of_rules() {
-    assert_eq!(wrong(b""), (1, LineError::Header));
-    assert_eq!(wrong(b"\n"), (1, LineError::Header));
+    for text in ["", "\n", "\u{feff}", "\u{feff}\r\n# a comment\r\n"] {
+        let (_, error) = wrong(text.as_bytes());
+        assert_eq!(error, header(""), "{text:?}");
+    }
 }
 
 #[test]
@@ -138,20 +280,20 @@ fn a_newer_version_is_refused_and_said_to_be_newer() {
         "libp2p-gater rules",
         "libp2p-gater rules one",
         "rules 1",
-        "# hello",
+        "block everything",
+        "libp2p-gater rules 1 until",
+        "libp2p-gater rules 1 to end",
     ] {
-        assert_eq!(
-            wrong(format!("{line}\nend\n").as_bytes()),
-            (1, LineError::Header),
-            "{line}"
-        );
+        assert_eq!(wrong(format!("{line}\nend\n").as_bytes()), (1, header(line)), "{line}");
     }
+    // Comments may stand above.
+    assert_eq!(wrong(b"# hello\nend\n"), (2, header("end")));
 }
 
-/// Wherever it is cut: a file without its end is not half a file of rules.
+/// Wherever it is cut: a file that is to have an end is none without it.
 #[test]
 fn a_file_that_was_cut_short_is_refused_wherever_it_was_cut() {
-    let whole = format!("libp2p-gater rules 1\nblock peer {PEER}\nblock network 192.0.2.0/24\nend\n");
+    let whole = format!("libp2p-gater rules 1 until end\nblock peer {PEER}\nblock network 192.0.2.0/24\nend\n");
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("rules");
     // But for the last line break.
@@ -162,6 +304,49 @@ fn a_file_that_was_cut_short_is_refused_wherever_it_was_cut() {
     }
     std::fs::write(&path, &whole).expect("written");
     Rules::load(&path).expect("whole");
+}
+
+/// As people write it: where it is cut in a line, that is seen.
+#[test]
+fn a_file_written_by_hand_needs_no_end_but_a_whole_last_line() {
+    let whole = "libp2p-gater rules 1\nblock network 192.0.2.0/24\nblock port 25\n";
+    for length in 0..=whole.len() {
+        let lines = whole[..length].lines().count();
+        match whole[..length].ends_with('\n') {
+            true => assert_eq!(load(&whole.as_bytes()[..length]).list().len(), lines - 1),
+            false => drop(wrong(&whole.as_bytes()[..length])),
+        }
+    }
+    let end = load(b"libp2p-gater rules 1\nblock port 25\nend");
+    assert_eq!(end.list().len(), 1);
+}
+
+#[test]
+fn a_byte_order_mark_and_comments_may_stand_anywhere() {
+    let text = "\u{feff}# office rules\r\n\r\nlibp2p-gater rules 1 # ours\r\n# the lab\r\n\
+                \tblock network 192.0.2.0/24 # moved in spring\r\n\
+                \u{feff}block port 25 #\r\n  # indented\r\nset us member #none yet\r\n\
+                block ip 203.0.113.9 note room #4 # and more\r\nend # really\r\n# after\r\n";
+    let rules = load(text.as_bytes());
+    let mut lines: Vec<String> = rules.list().iter().map(ToString::to_string).collect();
+    lines.sort();
+    // A note has the rest of its line.
+    let expected = [
+        "block ip 203.0.113.9 note room #4 # and more",
+        "block network 192.0.2.0/24",
+        "block port 25",
+    ];
+    assert_eq!(lines, expected);
+    assert_eq!(rules.sets().len(), 1);
+}
+
+#[test]
+fn a_file_in_utf_16_is_said_to_be_one() {
+    for order in [u16::to_le_bytes, u16::to_be_bytes] {
+        let units = "\u{feff}libp2p-gater rules 1\r\nend\r\n".encode_utf16();
+        let bytes: Vec<u8> = units.flat_map(order).collect();
+        assert_eq!(wrong(&bytes), (1, LineError::Utf16));
+    }
 }
 
 #[test]
@@ -203,7 +388,10 @@ fn too_many_rules_about_one_thing_are_refused_with_the_file_named() {
 
 fn refused_by_the_system(path: &Path) -> ErrorKind {
     let error = Rules::load(path).expect_err("it cannot be read");
-    assert!(error.to_string().starts_with(&path.display().to_string()), "{error}");
+    let shown = error.to_string();
+    assert!(shown.starts_with(&format!("{}: cannot ", path.display())), "{shown}");
+    // Once, in the text: a chain of causes adds nothing.
+    assert!(std::error::Error::source(&error).is_none());
     let FileError::Io {
         path: named, source, ..
     } = error
@@ -211,6 +399,7 @@ fn refused_by_the_system(path: &Path) -> ErrorKind {
         panic!("{error:?}")
     };
     assert_eq!(named, path);
+    assert!(shown.ends_with(&source.to_string()), "{shown}");
     source.kind()
 }
 

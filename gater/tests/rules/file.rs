@@ -25,7 +25,7 @@ fn read(path: &Path) -> String {
 }
 
 /// One of everything there is.
-fn everything(rules: &Rules) {
+pub(crate) fn everything(rules: &Rules) {
     let changed = rules.change(|change| {
         change.block(peer(0))?;
         change.block(cidr("192.0.2.0/24"))?;
@@ -83,7 +83,7 @@ fn one_of_everything_is_written_as_people_read_it_and_comes_back() {
     rules.save(&path).expect("saved");
     let [a, b, c] = PEERS;
     let expected = format!(
-        "libp2p-gater rules 1
+        "libp2p-gater rules 1 until end
 require-knock everybody
 require-knock peer {a}
 refuse-names
@@ -152,7 +152,7 @@ fn what_has_expired_is_written_behind_the_rest_and_is_out_of_force() {
         })
         .expect("changed");
     time.pass(Duration::from_secs(5));
-    let expected = "libp2p-gater rules 1
+    let expected = "libp2p-gater rules 1 until end
 block network 203.0.113.0/24
 # expired by the clock of this machine; kept in case it is wrong
 block network 192.0.2.0/24 until 2027-01-15T08:00:05Z
@@ -178,7 +178,7 @@ fn a_change_that_cannot_be_saved_is_not_made() {
         // A directory cannot be replaced by a file.
         directory.path().to_owned(),
     ] {
-        let changed = rules.change_and_save(&path, |change| Ok::<_, SaveError>(change.block(peer)?));
+        let changed = rules.change_and_save(&path, |change| change.block(peer));
         assert!(
             matches!(&changed, Err(SaveError::File(FileError::Io { path: named, .. })) if *named == path),
             "{changed:?}"
@@ -199,10 +199,10 @@ fn a_change_that_is_refused_leaves_the_file_alone() {
     rules.save(&path).expect("saved");
     let refused: Result<(), SaveError> = rules.change_and_save(&path, |change| {
         change.block(PeerId::random())?;
-        Err(RuleError::Name("no".into()).into())
+        Err(RuleError::Name("no".into()))
     });
     refused.expect_err("it says so");
-    assert_eq!(read(&path), "libp2p-gater rules 1\nend\n");
+    assert_eq!(read(&path), "libp2p-gater rules 1 until end\nend\n");
 }
 
 #[cfg(unix)]
@@ -254,7 +254,10 @@ fn a_link_to_a_file_stays_a_link() {
         .expect("changed");
     rules.save(&link).expect("saved");
     assert!(std::fs::symlink_metadata(&link).expect("there").is_symlink());
-    assert_eq!(read(&path), "libp2p-gater rules 1\nblock network 192.0.2.0/24\nend\n");
+    assert_eq!(
+        read(&path),
+        "libp2p-gater rules 1 until end\nblock network 192.0.2.0/24\nend\n"
+    );
 }
 
 #[test]
@@ -269,7 +272,9 @@ fn reloading_replaces_everything_or_nothing() {
     )
     .expect("written");
     let error = rules.reload(&path).expect_err("a damaged file");
-    assert!(matches!(&error, FileError::Line { line: 3, error: LineError::Statement(word), .. } if word == "blok"));
+    assert!(
+        matches!(&error, FileError::Line { line: 3, error: LineError::Statement { word, .. }, .. } if word == "blok")
+    );
     assert_eq!(
         (rules.dial(&old), rules.dial(&new)),
         ("block_peer".into(), "pass".into())

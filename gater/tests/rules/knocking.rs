@@ -19,7 +19,7 @@ fn a_knock_over_a_unix_socket_is_a_knock() {
     let rules = Rules::new();
     let knocks = rules.change(|change| {
         change.require_knock_of_everybody(true);
-        Ok::<_, libp2p_gater::RuleError>(())
+        Ok(())
     });
     knocks.expect("changed");
     let peer: PeerId = ONE.parse().expect("a peer id");
@@ -42,7 +42,7 @@ fn what_the_transport_does_not_claim_is_no_knock() {
     let rules = Rules::new();
     let changed = rules.change(|change| {
         change.require_knock_of_everybody(true);
-        Ok::<_, libp2p_gater::RuleError>(())
+        Ok(())
     });
     changed.expect("changed");
     for at in [

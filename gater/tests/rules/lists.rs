@@ -119,7 +119,7 @@ fn blocks_and_their_removal_outlive_the_process_in_a_file() {
         change.unblock(basic.a);
         change.unblock(IPS[0].parse::<IpAddr>().expect("an IP"));
         change.unblock(cidr("1.2.3.0/24"));
-        Ok::<_, libp2p_gater::SaveError>(())
+        Ok(())
     });
     unblocked.expect("changed and saved");
     for rules in [second, Rules::load(&path).expect("loaded")] {
@@ -177,7 +177,7 @@ fn a_blocked_peer_is_not_reached_as_a_relay_nor_behind_one() {
         rules
             .change(|change| {
                 change.unblock(blocked);
-                Ok::<_, RuleError>(())
+                Ok(())
             })
             .expect("changed");
         assert_eq!(rules.dial_at(Some(&target), &circuit), "pass");
@@ -199,7 +199,7 @@ fn names_are_refused_where_that_is_asked_for() {
     rules
         .change(|change| {
             change.refuse_names(true);
-            Ok::<_, RuleError>(())
+            Ok(())
         })
         .expect("changed");
     assert_eq!(rules.dial_at(None, "/dns4/example.org/tcp/1"), "refuse_names");

@@ -8,7 +8,7 @@ fn admit(rules: &Rules, admission: Admission) {
     rules
         .change(|change| {
             change.admit(admission);
-            Ok::<_, RuleError>(())
+            Ok(())
         })
         .expect("changed");
 }
@@ -72,7 +72,7 @@ fn a_set_can_allow_or_block_its_members() {
             change.set("friends", Standing::Allowed, [friend])?;
             change.set("foes", Standing::Blocked, [foe, friend])?;
             change.admit(Admission::Members);
-            Ok::<_, RuleError>(())
+            Ok(())
         })
         .expect("changed");
     assert_eq!(
@@ -89,7 +89,7 @@ fn a_set_can_allow_or_block_its_members() {
     rules
         .change(|change| {
             change.remove_set("foes");
-            Ok::<_, RuleError>(())
+            Ok(())
         })
         .expect("changed");
     assert_eq!(

@@ -2,9 +2,7 @@
 
 use crate::asking::{Asking as _, Time, address, cidr};
 use libp2p_core::Endpoint;
-use libp2p_gater::{
-    AddrDial, Admission, Caps, ConnectionGater as _, Direction, Link, Rate, Rule, RuleError, Rules, Standing,
-};
+use libp2p_gater::{AddrDial, Admission, Caps, ConnectionGater as _, Direction, Link, Rate, Rule, Rules, Standing};
 use libp2p_identity::PeerId;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -29,7 +27,7 @@ fn the_allow_list_outranks_blocks_membership_rates_and_caps() {
             change.admit(Admission::Members);
             change.rates([Rate::accepts(Duration::from_secs(1), one())])?;
             change.caps(Caps::new().with_total(0).with_pending(Direction::Inbound, 0));
-            Ok::<_, RuleError>(())
+            Ok(())
         })
         .expect("changed");
     for _ in 0..3 {
@@ -99,7 +97,7 @@ fn a_blocked_peer_is_let_in_by_every_kind_of_allow_for_as_long_as_it_is_there() 
         rules
             .change(|change| {
                 change.remove_set("friends");
-                Ok::<_, RuleError>(())
+                Ok(())
             })
             .expect("changed");
     }
@@ -139,7 +137,7 @@ fn a_peer_allowed_from_a_network_gets_to_where_it_is_known_and_nobody_else_past_
             change.insert(Rule::allow().peer(friend).network(cidr("192.0.2.0/24")))?;
             change.block(cidr("192.0.2.0/24"))?;
             change.caps(Caps::new().with_total(0));
-            Ok::<_, RuleError>(())
+            Ok(())
         })
         .expect("changed");
     assert_eq!(rules.accept(THERE), "pass");
@@ -168,7 +166,7 @@ fn whoever_may_turn_out_allowed_does_not_outrank_rates_and_pending_attempts() {
         .change(|change| {
             change.rates([])?;
             change.caps(Caps::new().with_pending(Direction::Inbound, 0));
-            Ok::<_, RuleError>(())
+            Ok(())
         })
         .expect("changed");
     assert_eq!(rules.accept(THERE), "cap_pending_inbound");
@@ -192,7 +190,7 @@ fn nothing_outranks_a_required_knock() {
     rules
         .change(|change| {
             change.require_knock_of_everybody(true);
-            Ok::<_, RuleError>(())
+            Ok(())
         })
         .expect("changed");
     for at in [
@@ -311,7 +309,7 @@ fn what_is_said_at_once_is_what_is_said_after_all_rules_were_asked() {
                 if friends {
                     change.insert(Rule::allow().peer(friend))?;
                 }
-                Ok::<_, RuleError>(())
+                Ok(())
             })
             .expect("changed");
         rules

@@ -65,7 +65,7 @@ fn the_bell_rings_for_what_tightens_and_not_for_what_loosens() {
     rules
         .change(|change| {
             change.unblock(peer);
-            Ok::<_, RuleError>(())
+            Ok(())
         })
         .expect("changed");
     rules
@@ -75,7 +75,7 @@ fn the_bell_rings_for_what_tightens_and_not_for_what_loosens() {
     rules
         .change(|change| {
             change.remove(Rule::allow().peer(peer));
-            Ok::<_, RuleError>(())
+            Ok(())
         })
         .expect("changed");
     assert_eq!(bell.count(), 2, "who was allowed may be so no more");

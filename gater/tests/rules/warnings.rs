@@ -2,7 +2,7 @@
 
 use crate::asking::{Asking as _, cidr};
 use crate::logs::logged;
-use libp2p_gater::{Admission, Member, Rule, RuleError, Rules, Standing, Warning};
+use libp2p_gater::{Admission, Member, Rule, Rules, Standing, Warning};
 use libp2p_identity::{Keypair, PeerId};
 use tracing::Level;
 
@@ -57,7 +57,7 @@ fn admission_that_lets_nothing_in_is_said_once_and_again_when_it_returns() {
     let admit = |admission| {
         let changed = rules.change(|change| {
             change.admit(admission);
-            Ok::<_, RuleError>(())
+            Ok(())
         });
         changed.expect("changed");
     };

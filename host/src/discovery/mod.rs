@@ -10,6 +10,7 @@ use crate::Handle;
 use futures::future::BoxFuture;
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
+use std::sync::Arc;
 
 pub mod ragedisco;
 mod static_list;
@@ -46,4 +47,18 @@ pub trait Discoverer: Send + Sync + 'static {
     /// last; the next round goes on behind them. An address that worked and is not known any more
     /// is tried last, unless nothing is known at all: then nothing is dialled.
     fn find_peer(&self, peer: &PeerId) -> Vec<Multiaddr>;
+}
+
+impl<D: Discoverer + ?Sized> Discoverer for Arc<D> {
+    fn start(&self, host: &Handle) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        (**self).start(host)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        (**self).close()
+    }
+
+    fn find_peer(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        (**self).find_peer(peer)
+    }
 }

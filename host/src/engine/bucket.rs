@@ -158,6 +158,11 @@ impl WireBucket {
         left.is_some()
     }
 
+    /// Returns what was taken for something else. The capacity is the most there can be.
+    pub(crate) fn give_back(&mut self, bytes: u128) {
+        self.bucket.add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+
     /// Tokens per second, and capacity.
     pub(crate) fn limit(&self) -> (f64, f64) {
         (self.bucket.rate as f64 / 1000.0, self.bucket.capacity as f64)

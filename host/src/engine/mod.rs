@@ -11,3 +11,4 @@ pub(crate) mod peer;
 pub(crate) mod responses;
 pub(crate) mod slots;
 pub(crate) mod time;
+pub(crate) mod unreached;

@@ -6,7 +6,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
-use super::bucket::TokenBucket;
+use super::bucket::{TokenBucket, WireBucket};
 use super::frame::{Decoder, Header, Kind, RequestId, Violation};
 use super::id::{Key, StreamId};
 use super::memory::Budget;
@@ -179,9 +179,11 @@ impl Peer {
         }
     }
 
-    /// What may come over the wire for the responses that were asked for.
-    pub(crate) fn allowance(&mut self) -> &mut u128 {
-        &mut self.responses.allowance
+    /// Whether so many bytes more may come over `wire`, for what the streams allow and for the
+    /// responses that were asked for.
+    pub(crate) fn allows(&mut self, wire: &mut WireBucket, bytes: usize, now: Instant) -> bool {
+        wire.give_back(self.responses.take_left_over());
+        wire.take(bytes, now, &mut self.responses.allowance)
     }
 
     /// When [`Peer::tick`] has something to do.

@@ -26,9 +26,12 @@ pub struct ResponsePolicy {
 pub(crate) struct Responses {
     policies: HashMap<RequestId, (StreamId, ResponsePolicy, usize)>,
     order: Vec<RequestId>,
-    /// Bytes that may come over the wire for them, beyond what streams allow: all that the policies
-    /// let in, and what is on its way of responses that were let in.
+    /// Bytes that may come over the wire for them, beyond what streams allow: what is left of all
+    /// that the policies let in, and of the response that is arriving.
     pub(crate) allowance: u128,
+    /// What all policies let in, and the response that is arriving. More than that is left over.
+    expected: u128,
+    arriving: u128,
 }
 
 impl Responses {
@@ -53,12 +56,26 @@ impl Responses {
         self.policies.insert(request, (stream, policy, self.order.len()));
         self.order.push(request);
         self.allowance += on_the_wire(policy.max_size);
+        self.expected += on_the_wire(policy.max_size);
     }
 
     /// The connection is gone, and what was on its way with it.
     pub(crate) fn nothing_comes(&mut self) {
-        let policies = self.policies.values();
-        self.allowance = policies.map(|(_, policy, _)| on_the_wire(policy.max_size)).sum();
+        self.arriving = 0;
+        self.allowance = self.expected;
+    }
+
+    /// A frame has come to its end, and with it the response that was arriving, if it was one.
+    pub(crate) fn frame_ended(&mut self) {
+        self.arriving = 0;
+    }
+
+    /// What responses that have come have left of their allowance. What the streams allow has paid
+    /// for them first, so it gets that back, with half as much again at most: the room for TLS.
+    pub(crate) fn take_left_over(&mut self) -> u128 {
+        let left = self.allowance.saturating_sub(self.expected + self.arriving);
+        self.allowance -= left;
+        left
     }
 
     /// Whether a response is let in. Whatever the answer, there is no second one.
@@ -72,7 +89,8 @@ impl Responses {
         let admitted = now < policy.expires && size <= policy.max_size;
         self.forget(request);
         if admitted {
-            self.allowance += on_the_wire(size);
+            self.arriving = on_the_wire(size);
+            self.allowance += self.arriving;
         }
         admitted
     }
@@ -95,6 +113,7 @@ impl Responses {
             return;
         };
         self.allowance = self.allowance.saturating_sub(on_the_wire(policy.max_size));
+        self.expected -= on_the_wire(policy.max_size);
         self.order.swap_remove(at);
         if let Some(moved) = self.order.get(at) {
             self.policies.entry(*moved).and_modify(|entry| entry.2 = at);

@@ -10,6 +10,7 @@ use crate::error::StartError;
 use crate::limits::MAX_PEERS_PER_HOST;
 use crate::link::Link;
 use crate::peers::{Need, Registry, chance};
+use crate::unreached::{NO_ADDRESS, Reason, Unreached};
 use crate::user_code::Hook;
 use libp2p_core::transport::{DialOpts, ListenerId, PortUse, TransportError, TransportEvent};
 use libp2p_core::{Endpoint, Multiaddr, Transport as _};
@@ -50,8 +51,8 @@ enum Done {
     Found(PeerId, Vec<Multiaddr>),
     /// Where a peer can be dialled, its names looked up.
     Resolved(PeerId, Vec<Multiaddr>),
-    /// A round of dials, and where one was successful.
-    Dialled(PeerId, Option<(Multiaddr, Secured)>),
+    /// A round of dials: where one was successful, or why none was.
+    Dialled(PeerId, Result<(Multiaddr, Secured), Reason>),
     /// An inbound handshake.
     Secured(Secured),
     /// A connection, or an inbound handshake that failed: nothing is left to do.
@@ -68,6 +69,7 @@ pub(super) struct Driver {
     listen: Vec<Multiaddr>,
     dial_timeout: Duration,
     plan: DialPlan,
+    unreached: Unreached,
     /// The peers that the discoverer is being asked about.
     asking: HashSet<PeerId>,
     rng: StdRng,
@@ -82,17 +84,19 @@ impl Driver {
         listening: Listening,
     ) -> Self {
         let tcp = Tcp::new(listening.clone(), registry.counters.clone());
+        let dial_timeout = config.dial_timeout();
         let admission = admission(registry.clone(), config.admission);
         // In addition to the hooks that the configuration has, which are asked first.
         let knock = config.knock.with_admission(move |peer, point| admission(peer, point));
         Self {
+            unreached: Unreached::new(registry.clone()),
             transport: Authenticated::new(tcp, knock).with_executor(|task| drop(tokio::spawn(task))),
             registry,
             discoverer,
             listening,
             reached: Vec::new(),
             listen: config.listen,
-            dial_timeout: config.dial_timeout,
+            dial_timeout,
             plan: DialPlan::new(config.dial_interval),
             asking: HashSet::new(),
             rng: chance(),
@@ -217,7 +221,10 @@ impl Driver {
         match need {
             Need::Connection => self.plan.want(peer, Instant::now(), &mut self.rng),
             Need::Nothing => self.plan.satisfied(&peer),
-            Need::Forget => self.plan.forget(&peer),
+            Need::Forget => {
+                self.plan.forget(&peer);
+                self.unreached.forget(&peer);
+            }
         }
     }
 
@@ -229,9 +236,12 @@ impl Driver {
             }
             Done::Resolved(peer, found) => self.dial_one_of(peer, found),
             Done::Dialled(peer, secured) => {
-                if let Some((address, secured)) = secured {
-                    self.plan.worked(&peer, address);
-                    self.connected(secured, true);
+                match secured {
+                    Ok((address, secured)) => {
+                        self.plan.worked(&peer, address);
+                        self.connected(secured, true);
+                    }
+                    Err(reason) => self.unreached.warn(peer, || Some(reason)),
                 }
                 // Now, or the next round may begin before it is seen that none is needed.
                 self.see_to(peer, self.registry.need(&peer));
@@ -301,6 +311,7 @@ impl Driver {
         // The peer may have been forgotten while the discoverer was asked. Where nothing is known
         // no address is made up.
         if !self.plan.is_busy(&peer) || found.is_empty() {
+            self.unreached.warn(peer, || Some(Reason::new(NO_ADDRESS)));
             return self.plan.finished(peer);
         }
         let addresses = self.plan.order(&peer, found);
@@ -321,19 +332,21 @@ impl Driver {
         let dials: Vec<_> = dials.collect();
         let (timeout, counters) = (self.dial_timeout, self.registry.counters.clone());
         self.tasks.spawn(async move {
+            let panics = &counters.hook_panics;
+            let mut why = Reason::new("no address of the peer can be dialled");
             for (address, dial) in dials {
-                let dial = counters.hook_panics.poll(Hook::Handshake, dial);
-                match tokio::time::timeout(timeout, dial).await {
-                    Ok(Some(Ok(secured))) => return Done::Dialled(peer, Some((address, secured))),
-                    Ok(Some(Err(failure))) => {
-                        let error = failure.error() as &dyn std::error::Error;
-                        tracing::debug!(%address, error, "dial");
-                    }
-                    Ok(None) => {}
-                    Err(_) => tracing::debug!(%address, "dial: no answer within {timeout:?}"),
-                }
+                let reason = match tokio::time::timeout(timeout, panics.poll(Hook::Handshake, dial)).await {
+                    Ok(Some(Ok(secured))) => return Done::Dialled(peer, Ok((address, secured))),
+                    Ok(Some(Err(failure))) => panics.call(Hook::Handshake, || Reason::of(&failure)),
+                    Ok(None) => None,
+                    Err(_) => Some(Reason::new(format!("no answer within {timeout:?}"))),
+                };
+                let reason = reason.unwrap_or_else(|| Reason::new("code of the application's panicked"));
+                let reason = reason.at(&address);
+                tracing::debug!(%peer, reason = reason.text(), "dial");
+                why = why.or(reason);
             }
-            Done::Dialled(peer, None)
+            Done::Dialled(peer, Err(why))
         });
     }
 

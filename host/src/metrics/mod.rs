@@ -1,10 +1,10 @@
 //! ragep2p's metrics: its names, labels and buckets, so that its dashboards and alerts work as they are.
 //!
 //! ```
-//! # fn example(host: &knock_host::Host) {
+//! # fn example(host: &knock_host::Host) -> Result<(), knock_host::metrics::AlreadyRegistered> {
 //! let mut registry = prometheus_client::registry::Registry::default();
-//! knock_host::metrics::register(&mut registry, host);
-//! # }
+//! knock_host::metrics::register(&mut registry, host)?;
+//! # Ok(()) }
 //! ```
 //!
 //! What is rendered is read from the host's counters at each scrape. The metrics of a peer are there as long as there is a stream to
@@ -40,6 +40,9 @@
 //! asks for, where the original's older format has `256`.
 
 pub mod rageping;
+mod registered;
+
+pub use registered::AlreadyRegistered;
 
 use crate::counters::{Counter, Gauge, HostCounters, PeerCounters, Sizes};
 use crate::discovery::ragedisco::Ragedisco;
@@ -51,26 +54,48 @@ use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
 
-/// Registers what `host` counts. One host for each registry: a second one would have a second description of every metric, which
-/// OpenMetrics does not allow.
-pub fn register(registry: &mut Registry, host: &Host) {
-    register_handle(registry, host.handle());
+/// Registers what `host` counts. One host for each registry: a second one would have a second
+/// description of every metric, which OpenMetrics does not allow. Two hosts in one process have a
+/// registry each, served at two paths or ports; a sub-registry with a prefix would change the names.
+///
+/// # Errors
+///
+/// [`AlreadyRegistered`] if the registry has one of the names, of this host or another one. To find
+/// that out it is rendered once, which calls its collectors.
+pub fn register(registry: &mut Registry, host: &Host) -> Result<(), AlreadyRegistered> {
+    register_handle(registry, host.handle())
 }
 
 /// As [`register`], for streams that run in a Swarm.
-pub fn register_handle(registry: &mut Registry, host: &Handle) {
-    registry.register_collector(Box::new(HostCollector {
-        host: host.local_peer_id().to_string(),
-        counters: host.counters(),
-    }));
+///
+/// # Errors
+///
+/// As [`register`].
+pub fn register_handle(registry: &mut Registry, host: &Handle) -> Result<(), AlreadyRegistered> {
+    registered::register(registry, |registry| {
+        registry.register_collector(Box::new(HostCollector {
+            host: host.local_peer_id().to_string(),
+            counters: host.counters(),
+        }));
+    })
 }
 
 /// Registers how far the discovery of `host` is.
-pub fn register_ragedisco(registry: &mut Registry, host: &Handle, ragedisco: &Ragedisco) {
-    registry.register_collector(Box::new(RagediscoCollector {
-        host: host.local_peer_id().to_string(),
-        ragedisco: ragedisco.clone(),
-    }));
+///
+/// # Errors
+///
+/// As [`register`].
+pub fn register_ragedisco(
+    registry: &mut Registry,
+    host: &Handle,
+    ragedisco: &Ragedisco,
+) -> Result<(), AlreadyRegistered> {
+    registered::register(registry, |registry| {
+        registry.register_collector(Box::new(RagediscoCollector {
+            host: host.local_peer_id().to_string(),
+            ragedisco: ragedisco.clone(),
+        }));
+    })
 }
 
 #[derive(Debug)]

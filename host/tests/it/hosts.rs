@@ -4,7 +4,7 @@ use crate::common::{address, config, host, in_time, knock, pair, peer, until, un
 use bytes::Bytes;
 use futures::future::join_all;
 use knock_host::discovery::StaticList;
-use knock_host::{Host, HostConfig, Inbound, Limits, OpenError, Priority, ResponsePolicy, StartError};
+use knock_host::{Host, HostConfig, Inbound, Limits, OpenError, Priority, ResponsePolicy, Sent, StartError};
 use libp2p_core::Multiaddr;
 use libp2p_core::multiaddr::Protocol;
 use libp2p_knock::{Mode, Version};
@@ -334,4 +334,42 @@ async fn counters_say_what_happened() {
     assert_eq!(ours.message_bytes.sum(), 1000);
     assert_eq!(theirs.bytes_rate_limit_rate.get(), 2e9);
     assert_eq!(theirs.messages_rate_limit_capacity.get(), 1e6);
+}
+
+#[tokio::test]
+async fn send_says_what_became_of_a_message_whatever_kind_of_text_or_bytes_it_is() {
+    // No peer is there, so that everything waits.
+    let one = host(1, &StaticList::new()).await;
+    let limits = || Limits::default().with_outgoing_buffer(3).with_max_message(5);
+    let stream = one.open_stream(peer(2), "x", limits()).unwrap();
+    let second = one.open_stream2(peer(2), "y", Priority::Default, limits()).unwrap();
+    let owned = String::from("three");
+    let sent = [
+        stream.send("one"),
+        stream.send(&owned),
+        stream.send(&owned[..2]),
+        stream.send(owned),
+        stream.send(b"five"),
+        stream.send(vec![6; 5]),
+        stream.send(Bytes::from_static(b"seven")),
+    ];
+    let expected = [Sent::Queued; 3].into_iter().chain([Sent::Displaced; 4]);
+    assert!(sent.into_iter().eq(expected), "{sent:?}");
+    assert!(sent.iter().all(|sent| sent.is_queued()));
+    let counters = one.counters().peer(&peer(2)).unwrap();
+    assert_eq!(counters.dropped_outgoing.get(), 4);
+
+    let policy = ResponsePolicy {
+        max_size: 10,
+        expires: Instant::now() + Duration::from_secs(1),
+    };
+    assert_eq!(second.request("ask", policy), Sent::Queued);
+    let too_long = Sent::TooLong { bytes: 6, longest: 5 };
+    assert_eq!((stream.send("longer"), second.send("longer")), (too_long, too_long));
+    assert_eq!(second.request("longer", policy), too_long);
+    stream.close();
+    assert_eq!(stream.send("late"), Sent::Closed);
+    one.close().await;
+    assert_eq!(second.send("late"), Sent::Closed);
+    assert!(!Sent::Closed.is_queued() && !too_long.is_queued());
 }

@@ -19,6 +19,8 @@ mod starting;
 #[cfg(test)]
 mod swarms;
 #[cfg(test)]
+mod unreached;
+#[cfg(test)]
 mod user_code;
 #[cfg(test)]
 mod window;

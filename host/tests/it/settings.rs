@@ -264,3 +264,41 @@ async fn two_thousand_streams_have_a_limit_over_the_wire_and_closing_them_gives_
     until("it is thrown out", || !victim.is_connected(&peer(HOSTILE))).await;
     drop(first);
 }
+
+/// A program that depends on this crate alone can name what its signatures name.
+mod foreign {
+    use knock_host::discovery::Discoverer;
+    #[cfg(feature = "metrics")]
+    use knock_host::prometheus_client::registry::Registry;
+    use knock_host::{BoxFuture, Bytes, Handle, HostConfig, Keypair, Multiaddr, Payload, PeerId, libp2p_knock};
+
+    struct Nothing;
+
+    impl Discoverer for Nothing {
+        fn start(&self, _: &Handle) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            Ok(())
+        }
+
+        fn close(&self) -> BoxFuture<'_, ()> {
+            Box::pin(async {})
+        }
+
+        fn find_peer(&self, _: &PeerId) -> Vec<Multiaddr> {
+            Vec::new()
+        }
+    }
+
+    #[tokio::test]
+    async fn types_of_other_crates_in_public_signatures_have_names_here() {
+        let key = Keypair::generate_ed25519();
+        let anywhere: Multiaddr = "/ip4/127.0.0.1/tcp/0".parse().unwrap();
+        let config = HostConfig::new(libp2p_knock::Config::new(&key).unwrap()).with_listen_address(anywhere);
+        let host = knock_host::Host::start(config, Nothing).await.unwrap();
+        let own: PeerId = host.local_peer_id();
+        assert_eq!(own, key.public().to_peer_id());
+        assert_eq!(Bytes::from(Payload::from("text")), Bytes::from_static(b"text"));
+        #[cfg(feature = "metrics")]
+        knock_host::metrics::register(&mut Registry::default(), &host).unwrap();
+        host.close().await;
+    }
+}

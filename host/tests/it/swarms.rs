@@ -7,7 +7,6 @@ use knock_host::discovery::StaticList;
 use knock_host::{Behaviour, BehaviourConfig, Handle, OpenError};
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, Swarm, SwarmBuilder, noise, ping, tcp, yamux};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -61,7 +60,7 @@ fn swarm(over: Over, seed: u8, behaviour: Both) -> Swarm<Both> {
 
 async fn node(over: Over, seed: u8, list: &StaticList) -> Node {
     let config = BehaviourConfig::default().with_dial_interval(Duration::from_millis(100));
-    let streams = Behaviour::new(peer(seed), config).with_discoverer(Arc::new(list.clone()));
+    let streams = Behaviour::new(peer(seed), config).with_discoverer(list.clone());
     let handle = streams.handle();
     let ping = ping::Behaviour::default();
     let mut swarm = swarm(over, seed, Both { streams, ping });

@@ -522,7 +522,7 @@ async fn what_owns_a_message_may_call_the_stream_when_it_is_dropped_and_may_pani
         there.clone(),
         [10, 10, 10, 5_000, 200_000].map(|length| message(length, false)),
     );
-    comes_back(move || messages.into_iter().for_each(|message| sending.send(message)));
+    comes_back(move || messages.into_iter().for_each(|message| _ = sending.send(message)));
     assert_eq!(dropped.load(Ordering::SeqCst), 3);
     // What is left goes out, and so do messages whose owners panic, small ones and large ones: on
     // one connection.

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod dashboard;
 #[cfg(test)]
+mod first_scrape;
+#[cfg(test)]
 mod prometheus;
 #[cfg(test)]
 mod rageping;

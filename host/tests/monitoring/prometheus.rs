@@ -45,7 +45,7 @@ async fn pair(seed: u8, limits: Limits) -> [(Arc<Host>, Arc<Stream>); 2] {
 /// Serves what `host` counts, as a program would, and returns where.
 async fn serve(host: &Host) -> SocketAddr {
     let mut registry = Registry::default();
-    knock_host::metrics::register(&mut registry, host);
+    knock_host::metrics::register(&mut registry, host).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

@@ -2,7 +2,7 @@
 
 use knock_host::discovery::StaticList;
 use knock_host::metrics::rageping::{Config, Rageping};
-use knock_host::{Host, HostConfig};
+use knock_host::{Behaviour, BehaviourConfig, Host, HostConfig};
 use libp2p_identity::{Keypair, PeerId};
 use prometheus_client::registry::Registry;
 use std::time::Duration;
@@ -44,6 +44,17 @@ fn render(registry: &Registry) -> String {
     text
 }
 
+fn samples(registry: &Registry) -> String {
+    let text = render(registry);
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    samples.collect()
+}
+
+/// What the host of the seed shows while it measures nothing.
+fn nothing(seed: u8) -> String {
+    format!("knock_host_rageping_streams{{peer_id=\"{}\"}} 0", peer(seed))
+}
+
 /// The value of the sample `name` for pings of `size` bytes.
 fn value(text: &str, name: &str, size: usize) -> Option<f64> {
     let size = format!("ping_size=\"{size}\"");
@@ -62,8 +73,8 @@ async fn round_trips_are_measured_in_both_directions_until_the_peer_is_removed_a
     there.add_peers([peer(2)]);
     let here = Rageping::new(&caller, configs().into_iter().chain(configs()));
     let mut registry = Registry::default();
-    here.register(&mut registry);
-    assert_eq!(render(&registry), "# EOF\n", "nobody yet");
+    here.register(&mut registry).unwrap();
+    assert_eq!(samples(&registry), nothing(2), "nobody yet");
     here.add_peers([peer(1), peer(2)]);
     here.add_peers([peer(1)]);
 
@@ -115,7 +126,7 @@ async fn round_trips_are_measured_in_both_directions_until_the_peer_is_removed_a
         "added twice"
     );
     here.remove_peers([peer(1)]);
-    assert_eq!(render(&registry), "# EOF\n");
+    assert_eq!(samples(&registry), nothing(2));
     caller.close().await;
     called.close().await;
 }
@@ -166,10 +177,10 @@ async fn what_lists_peers_and_what_takes_the_metrics_may_call_the_measuring_and_
     });
     let text = {
         let mut registry = Registry::default();
-        pings.register(&mut registry);
-        render(&registry)
+        pings.register(&mut registry).unwrap();
+        samples(&registry)
     };
-    assert_eq!(text, "# EOF\n", "added three times, removed three times");
+    assert_eq!(text, nothing(1), "added three times, removed three times");
 
     pings.add_peers([peer(2)]);
     let wild = [7, 8].into_iter().map(|seed| {
@@ -182,10 +193,44 @@ async fn what_lists_peers_and_what_takes_the_metrics_may_call_the_measuring_and_
     let calling = pings.clone();
     comes_back(move || {
         let mut registry = Registry::default();
-        calling.register(&mut registry);
+        calling.register(&mut registry).unwrap();
         let mut writer = Calling(calling, 0);
         prometheus_client::encoding::text::encode(&mut writer, &registry).unwrap();
         assert!(writer.1 > 10);
     });
     host.close().await;
+}
+
+/// Asks the measuring when it is woken, as an executor may that logs what it runs.
+struct Asking(Rageping);
+
+impl std::task::Wake for Asking {
+    fn wake(self: std::sync::Arc<Self>) {
+        assert!(!format!("{:?}", self.0).is_empty());
+        self.0.remove_peers([peer(9)]);
+    }
+}
+
+#[tokio::test]
+async fn the_task_of_a_swarm_that_is_woken_for_a_new_peer_may_call_the_measuring() {
+    use libp2p_swarm::NetworkBehaviour as _;
+    use std::task::{Context, Waker};
+    let mut behaviour = Behaviour::new(peer(1), BehaviourConfig::default());
+    let pings = Rageping::new(&behaviour.handle(), configs());
+    let waker = Waker::from(std::sync::Arc::new(Asking(pings.clone())));
+    assert!(behaviour.poll(&mut Context::from_waker(&waker)).is_pending());
+    let adding = pings.clone();
+    comes_back(move || adding.add_peers([peer(2), peer(3)]));
+    let mut dials = 0;
+    while behaviour.poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+        dials += 1;
+    }
+    assert_eq!(dials, 2, "the Swarm sees to both");
+    let outside = pings.clone();
+    let added = std::thread::spawn(move || outside.add_peers([peer(4)])).join();
+    assert!(added.is_err(), "there is no runtime");
+    assert!(
+        behaviour.handle().counters().peer(&peer(4)).is_none(),
+        "and nothing has changed"
+    );
 }

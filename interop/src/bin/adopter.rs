@@ -123,8 +123,8 @@ fn swarm(seed: u8, stage: MigrationStage, registry: &mut Registry) -> Result<Swa
                 .upgrade(Version::V1Lazy)
                 .authenticate(noise::Config::new(key)?)
                 .multiplex(yamux::Config::default());
-            let knock = libp2p_knock::tokio::Transport::new(Config::new(key)?.with_metrics(registry));
-            Ok(Migration::new(stage, stock, knock).with_metrics(registry))
+            let knock = libp2p_knock::tokio::Transport::new(Config::new(key)?.with_metrics(registry)?);
+            Ok(Migration::new(stage, stock, knock).with_metrics(registry)?)
         })?
         .with_dns()?
         .with_behaviour(|_| behaviour)?

@@ -14,7 +14,6 @@ use libp2p_connmgr::{Manager, PersistentPeers};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
@@ -101,7 +100,7 @@ fn swarm(seed: u8) -> Result<(Swarm<Behaviour>, Manager)> {
             interval: Duration::from_millis(500),
             timeout: Duration::from_secs(3),
         });
-    let persistent = PersistentPeers::new(key.public().to_peer_id(), config).with_manager(Arc::new(manager.clone()));
+    let persistent = PersistentPeers::new(key.public().to_peer_id(), config).with_manager(manager.clone());
     let swarm = libp2p::SwarmBuilder::with_existing_identity(key)
         .with_tokio()
         .with_other_transport(|key| Ok(libp2p_knock::tokio::Transport::new(libp2p_knock::Config::new(key)?)))?

@@ -115,7 +115,7 @@ async fn main() -> Result<()> {
 
 fn swarm(args: &Args, registry: &mut Registry, connmgr: libp2p_connmgr::Behaviour) -> Result<Swarm<Behaviour>> {
     let key = Keypair::generate_ed25519();
-    let config = libp2p_knock::Config::new(&key)?.with_metrics(registry);
+    let config = libp2p_knock::Config::new(&key)?.with_metrics(registry)?;
     Ok(libp2p::SwarmBuilder::with_existing_identity(key)
         .with_tokio()
         .with_other_transport(|_| libp2p_knock::tokio::Transport::new(config))?

@@ -12,7 +12,6 @@ use libp2p_connmgr::persistent::{self, Probes};
 use libp2p_gater::goodbye::BackedOff;
 use libp2p_gater::{Gate, Rules};
 use prometheus_client::registry::Registry;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -60,7 +59,7 @@ impl Node {
                 let config = libp2p_knock::Config::new(key)?
                     .with_admission(gate.knock())
                     .with_secured_hook(gate.secured())
-                    .with_metrics(&mut registry);
+                    .with_metrics(&mut registry)?;
                 Ok(manager.count(gate.transport(libp2p_knock::tokio::Transport::new(config))))
             })
             .unwrap()
@@ -92,7 +91,7 @@ impl Node {
                 Behaviour {
                     gate: gate.behaviour(),
                     connmgr,
-                    persistent: PersistentPeers::new(local, config).with_manager(Arc::new(manager.clone())),
+                    persistent: PersistentPeers::new(local, config).with_manager(manager.clone()),
                     identify: identify::Behaviour::new(identify),
                     kad,
                     autonat1: autonat::v1::Behaviour::new(local, autonat1),

@@ -53,7 +53,7 @@ fn stock(registry: &mut Registry) -> Swarm<Stock> {
     SwarmBuilder::with_new_identity()
         .with_tokio()
         .with_other_transport(|key| {
-            let config = libp2p_knock::Config::new(key)?.with_metrics(registry);
+            let config = libp2p_knock::Config::new(key)?.with_metrics(registry)?;
             Ok(libp2p_knock::tokio::Transport::new(config))
         })
         .unwrap()
@@ -98,7 +98,7 @@ fn bare(registry: &mut Registry) -> Swarm<dummy::Behaviour> {
     SwarmBuilder::with_new_identity()
         .with_tokio()
         .with_other_transport(|key| {
-            let config = libp2p_knock::Config::new(key)?.with_metrics(registry);
+            let config = libp2p_knock::Config::new(key)?.with_metrics(registry)?;
             Ok(libp2p_knock::tokio::Transport::new(config))
         })
         .unwrap()

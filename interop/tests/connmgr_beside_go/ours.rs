@@ -111,7 +111,7 @@ impl Ours {
         match op {
             Op::Tag(peer, tag, value) => manager.tag_peer(&id(peer), TAGS[tag], value),
             Op::Untag(peer, tag) => manager.untag_peer(&id(peer), TAGS[tag]),
-            Op::Upsert(peer, tag, by) => manager.upsert_tag(&id(peer), TAGS[tag], &mut |old| old + by),
+            Op::Upsert(peer, tag, by) => manager.upsert_tag(&id(peer), TAGS[tag], |old| old + by),
             Op::Protect(peer, tag) => manager.protect(&id(peer), TAGS[tag]),
             Op::Unprotect(peer, tag) => {
                 let still = manager.unprotect(&id(peer), TAGS[tag]);

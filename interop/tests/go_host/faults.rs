@@ -2,9 +2,14 @@
 
 use crate::go::{Go, STACKS, Stack, config, in_time, know, ours, ours_with, peer, program, run, until, wide};
 use knock_host::discovery::StaticList;
-use knock_host::{Host, Stream};
+use knock_host::{Host, HostConfig, Stream};
 use serde_json::json;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 const RUST: u8 = 1;
 const GO: u8 = 2;
@@ -161,4 +166,75 @@ fn a_host_with_another_key_than_the_one_looked_for_is_not_taken_for_it() {
 fn address(host: &Host) -> String {
     let address = host.listen_addresses().pop().unwrap().to_string();
     format!("127.0.0.1:{}", address.split('/').nth(4).unwrap())
+}
+
+/// The warnings of this process about peers that are not reached: the peer and the reason.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<[String; 2]>>>);
+
+impl Warnings {
+    fn of(&self, peer: &str) -> Vec<String> {
+        let warnings = self.0.lock().unwrap();
+        let about = warnings.iter().filter(|[of, _]| of == peer);
+        about.map(|[_, reason]| reason.clone()).collect()
+    }
+}
+
+/// The fields `peer` and `reason`.
+#[derive(Default)]
+struct About([String; 2]);
+
+impl Visit for About {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        match field.name() {
+            "peer" => self.0[0] = format!("{value:?}"),
+            "reason" => self.0[1] = format!("{value:?}"),
+            _ => {}
+        }
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Warnings {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let of = event.metadata();
+        if *of.level() == Level::WARN && of.target() == "knock_host::unreached" {
+            let mut about = About::default();
+            event.record(&mut about);
+            self.0.lock().unwrap().push(about.0);
+        }
+    }
+}
+
+#[test]
+fn a_host_that_forgot_the_older_version_says_that_go_wants_it() {
+    let Some(program) = program() else { return };
+    let warnings = Warnings::default();
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(warnings.clone())).unwrap();
+    // No other test of this process has these keys.
+    for (stack, go_seed, seed) in [(Stack::V1, 71, 72), (Stack::New, 73, 74)] {
+        run(async {
+            let mut go = Go::start(program, go_seed, stack);
+            go.open(seed, "x", &json!({}));
+            let knock = libp2p_knock::Config::new(&crate::go::keypair(seed)).unwrap();
+            let forgot = HostConfig::new(knock)
+                .with_listen_address("/ip4/127.0.0.1/tcp/0".parse().unwrap())
+                .with_dial_interval(Duration::from_millis(200));
+            let list = StaticList::new();
+            let host = ours_with(forgot, &list).await;
+            know(&list, go_seed, &go);
+            let stream = host.open_stream(peer(go_seed), "x", wide()).unwrap();
+            let of = peer(go_seed).to_string();
+            until("a warning", || !warnings.of(&of).is_empty()).await;
+            let reason = &warnings.of(&of)[0];
+            assert!(reason.contains("was not answered: the other end "), "{reason}");
+            let text = "as Go's ragep2p does (`Config::ragep2p_compatible`)";
+            assert!(reason.contains(text), "{reason}");
+            assert!(!host.is_connected(&peer(go_seed)));
+            drop(stream);
+        });
+    }
 }

@@ -45,7 +45,7 @@ fn both_drop_the_same_messages_over_a_rate_and_count_the_same_bytes() {
             let behind = host.open_stream(peer(GO), "behind", wide()).unwrap();
             let (hash, skipped) = expected("x");
 
-            (0..SENT).for_each(|at| stream.send(made_up("x", at, BITS)));
+            (0..SENT).for_each(|at| _ = stream.send(made_up("x", at, BITS)));
             let state = go.state("x", PASS);
             assert_eq!(state["hash"], hash);
             // All of them are through when this is, or nothing is.

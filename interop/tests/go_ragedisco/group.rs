@@ -122,7 +122,9 @@ impl Ours {
     /// Keeps saying it for those who have not heard it yet.
     async fn speaks(&self) {
         loop {
-            self.streams.iter().for_each(|stream| stream.send(self.text.clone()));
+            self.streams
+                .iter()
+                .for_each(|stream| _ = stream.send(self.text.clone()));
             tokio::time::sleep(INTERVAL).await;
         }
     }

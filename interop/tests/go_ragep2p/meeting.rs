@@ -6,6 +6,7 @@ use libp2p::core::transport::{DialOpts, ListenerId, PortUse, TransportEvent};
 use libp2p::core::{Endpoint, Transport as _};
 use libp2p::identity::{Keypair, PeerId};
 use libp2p::{Multiaddr, tcp};
+use libp2p_knock::unanswered::{Cause, Heard};
 use libp2p_knock::{Authenticated, Config, Error, Failure, KeyExchange, Mode, Role, TlsStream};
 use serde_json::Value;
 use std::path::Path;
@@ -208,7 +209,14 @@ fn go_closes_on_a_peer_that_it_does_not_know_and_so_do_we_say() {
     let go = start_go(program, Stack::V1, KeyExchange::X25519, None);
     run(async {
         let failure = dial(ours(3, Mode::Frames), &go.listen).await.unwrap_err();
-        assert!(matches!(failure.error(), Error::Closed), "{failure:?}");
+        let Error::Unanswered(unanswered) = failure.error() else {
+            panic!("{failure:?}")
+        };
+        assert!(
+            matches!(unanswered.heard(), Heard::Closed | Heard::Reset),
+            "{unanswered:?}"
+        );
+        assert!(unanswered.causes().contains(&Cause::NotAdmitted), "{unanswered}");
     });
 }
 

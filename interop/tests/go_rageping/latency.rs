@@ -70,7 +70,7 @@ async fn both_measure(program: &Path, stack: &str) {
     let host = Host::start(config_of_host, list).await.unwrap();
     let pings = Rageping::new(&host, SIZES.map(config));
     let mut registry = Registry::default();
-    pings.register(&mut registry);
+    pings.register(&mut registry).unwrap();
     pings.add_peers([peer(2)]);
 
     let ours = async {

@@ -166,7 +166,7 @@ async fn together(around: Around) {
     }
     let [(friend, ..), (_, _, first), (_, _, second)] = leaves.try_into().ok().unwrap();
     manager.protect(&friend, "friend");
-    let trimmed = until("the trim", manager.trim_open_conns()).await;
+    let trimmed = until("the trim", manager.trim_open_conns()).await.unwrap();
     assert_eq!((trimmed.closed, trimmed.stuck), (2, 0), "{trimmed:?}");
     for mut heard in [first, second] {
         let goodbye = until("a goodbye, and then the end", async {

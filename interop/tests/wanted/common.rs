@@ -18,7 +18,7 @@ pub(crate) fn both<B: NetworkBehaviour>(registry: &mut Registry, behaviour: impl
         .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
         .unwrap()
         .with_other_transport(|key| {
-            let config = libp2p_knock::Config::new(key)?.with_metrics(registry);
+            let config = libp2p_knock::Config::new(key)?.with_metrics(registry)?;
             Ok(libp2p_knock::tokio::Transport::new(config))
         })
         .unwrap()

@@ -4,7 +4,7 @@ use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p_connmgr::PersistentPeers;
 use libp2p_connmgr::persistent::{Config, DialFailure, Event};
 use libp2p_gater::goodbye::{BackedOff, Code, Goodbye};
-use libp2p_gater::{Gate, RuleError, Rules};
+use libp2p_gater::{Gate, Rules};
 use prometheus_client::registry::Registry;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ struct Gated {
 }
 
 /// For how long the peer asks not to be dialled.
-const BACK_OFF: Duration = Duration::from_secs(2);
+const BACK_OFF: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_back_off_of_our_own_gate_is_waited_for_and_is_no_failure() {
@@ -106,7 +106,7 @@ async fn a_rule_that_denies_a_wanted_peer_is_tried_again_until_it_is_lifted() {
                     rules
                         .change(|change| {
                             change.unblock(id);
-                            Ok::<(), RuleError>(())
+                            Ok(())
                         })
                         .unwrap();
                 }

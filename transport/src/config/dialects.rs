@@ -6,6 +6,7 @@ use crate::identity::Key;
 use crate::knock::v3::{Gate, Network, StaticKey};
 use crate::knock::{Mode, Version};
 use libp2p_identity::PeerId;
+use std::fmt;
 use std::sync::Arc;
 
 /// How a peer knocks, and what is spoken then.
@@ -22,6 +23,42 @@ impl Dialect {
             Version::V2 => self.mode.alpn(),
             Version::V3 => None,
         }
+    }
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Theirs::from(*self).fmt(f)
+    }
+}
+
+/// How a caller knocks, as far as its knock says: one of version 2 says nothing of the mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Theirs {
+    pub(crate) version: Version,
+    pub(crate) mode: Option<Mode>,
+}
+
+impl From<Dialect> for Theirs {
+    fn from(dialect: Dialect) -> Self {
+        Self {
+            version: dialect.version,
+            mode: Some(dialect.mode),
+        }
+    }
+}
+
+impl fmt::Display for Theirs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.version {
+            Version::V2 => "knock version 2",
+            Version::V3 => "knock version 3",
+        })?;
+        f.write_str(match self.mode {
+            Some(Mode::Yamux) => ", yamux",
+            Some(Mode::Frames) => ", frames",
+            None => "",
+        })
     }
 }
 
@@ -129,6 +166,12 @@ impl Config {
             .as_ref()
             .is_some_and(|sealed| sealed.network.name().is_some());
         (private && self.dialect.version == Version::V2).then_some(ConfigError::NetworkNeedsV3)
+    }
+
+    /// The private network that is knocked in, as text.
+    pub(crate) fn network_name(&self) -> Option<String> {
+        let name = self.sealed.as_ref()?.network.name()?;
+        Some(name.escape_ascii().to_string())
     }
 
     fn can(&self, version: Version) -> Result<Version, ConfigError> {

@@ -41,6 +41,7 @@ mod absent {
 #[cfg(feature = "metrics")]
 mod present {
     use super::{Direction, World};
+    use crate::registered::{self, AlreadyRegistered};
     use prometheus_client::encoding::EncodeLabelSet;
     use prometheus_client::metrics::counter::Counter;
     use prometheus_client::metrics::family::Family;
@@ -83,7 +84,11 @@ mod present {
         }
 
         /// Registers what is counted, with every value at 0.
-        pub(crate) fn register(registry: &mut Registry) -> Self {
+        ///
+        /// # Errors
+        ///
+        /// If the registry has one of the names.
+        pub(crate) fn register(registry: &mut Registry) -> Result<Self, AlreadyRegistered> {
             let this = Registered {
                 established: Family::default(),
                 open: Family::default(),
@@ -95,18 +100,20 @@ mod present {
                     drop(this.open.get_or_create(&labels));
                 }
             }
-            let registry = registry.sub_registry_with_prefix("libp2p_knock_migration");
-            registry.register(
-                "established",
-                "Connections made, by world and direction",
-                this.established.clone(),
-            );
-            registry.register(
-                "connections",
-                "Connections that are open, by world and direction",
-                this.open.clone(),
-            );
-            Self(Some(this))
+            registered::register(registry, |registry| {
+                let registry = registry.sub_registry_with_prefix("libp2p_knock_migration");
+                registry.register(
+                    "established",
+                    "Connections made, by world and direction",
+                    this.established.clone(),
+                );
+                registry.register(
+                    "connections",
+                    "Connections that are open, by world and direction",
+                    this.open.clone(),
+                );
+            })?;
+            Ok(Self(Some(this)))
         }
 
         /// Counts a connection, as open until what is returned is dropped.

@@ -108,14 +108,14 @@ fn probe(content: Content, length: usize, pieces: usize, ending: Ending) -> Seen
     }
     let closed = match ending {
         Ending::After(time) => {
-            assert_eq!(pool.pop_expired(start + time), None);
+            assert_eq!(pool.pop_expired(start + time, |_| false), None);
             assert_eq!(pool.on_event(slot, Event::Ended), Action::Close(0));
             time
         }
         Ending::Hold => {
             let at = pool.next_timeout().expect("is there");
-            assert_eq!(pool.pop_expired(at - Duration::from_nanos(1)), None);
-            assert_eq!(pool.pop_expired(at), Some(0));
+            assert_eq!(pool.pop_expired(at - Duration::from_nanos(1), |_| false), None);
+            assert_eq!(pool.pop_expired(at, |_| false), Some(0));
             at - start
         }
     };

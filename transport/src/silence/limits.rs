@@ -16,6 +16,9 @@ pub(crate) const MIN_POOL: usize = 64;
 /// Descriptors that are nobody's connection: files, listeners, databases.
 const OTHER_DESCRIPTORS: usize = 256;
 
+/// The shortest time after which a listener closes a socket.
+pub(crate) const SHORTEST_CLOSE_TIME: Duration = Duration::from_secs(120);
+
 /// How long after accepting a socket the listener closes it: 120 s to 600 s in steps of 30 s.
 ///
 /// `seed` is 32 random bytes that stay with the installation, so that a restart does not change the answer and so that
@@ -25,7 +28,7 @@ pub(crate) fn close_time(seed: &[u8; 32]) -> Duration {
     const STEPS: u64 = 17;
     let [a, b, c, d, e, f, g, h, ..] = *seed;
     let k = u64::from_le_bytes([a, b, c, d, e, f, g, h]) % STEPS;
-    Duration::from_secs(120 + 30 * k)
+    SHORTEST_CLOSE_TIME + Duration::from_secs(30 * k)
 }
 
 /// How many sockets the pool holds, by default, where the process may open `descriptors` and wants `authenticated`

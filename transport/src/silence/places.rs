@@ -20,7 +20,7 @@ pub(crate) struct Slot {
 struct Place<T> {
     serial: u64,
     deadline: Instant,
-    /// The one accepted before, and the one after.
+    /// The one accepted before, and the one after. Itself, when it does not expire.
     before: u32,
     after: u32,
     /// Where it stands among those of its prefix, and among those of its class.
@@ -103,15 +103,31 @@ impl<T> Places<T> {
         }
     }
 
+    /// Leaves it its place until it is removed, and says whether it was there.
+    pub(super) fn keep(&mut self, slot: Slot) -> bool {
+        if self.get_mut(slot).is_none() {
+            return false;
+        }
+        if let Some(place) = self.taken_mut(slot.index)
+            && place.before != slot.index
+        {
+            let before = std::mem::replace(&mut place.before, slot.index);
+            let after = std::mem::replace(&mut place.after, slot.index);
+            self.set_after(before, after);
+            self.set_before(after, before);
+        }
+        true
+    }
+
     pub(super) fn remove(&mut self, slot: Slot) -> Option<T> {
-        self.get_mut(slot)?;
+        if !self.keep(slot) {
+            return None;
+        }
         let cell = std::mem::replace(&mut self.cells[slot.index as usize], Cell::Free(self.free));
         let Cell::Taken(place) = cell else {
-            unreachable!("`get_mut` has found it");
+            unreachable!("it is there");
         };
         self.free = slot.index;
-        self.set_after(place.before, place.after);
-        self.set_before(place.after, place.before);
         self.leave_class(place.known, place.in_class);
         self.leave_prefix(place.prefix, place.in_prefix);
         Some(place.entry)
@@ -296,6 +312,32 @@ mod tests {
         assert_eq!(order, [(at(1), 1), (at(3), 3), (at(5), 5)]);
         assert_eq!(places.len(), 0);
         assert!(places.prefixes.is_empty());
+    }
+
+    #[test]
+    fn one_that_is_kept_has_its_place_until_it_is_removed_and_does_not_expire() {
+        let now = Instant::now();
+        for kept in [vec![0], vec![1], vec![2], vec![0, 1], vec![0, 1, 2], vec![2, 2, 0]] {
+            let mut places = Places::new();
+            let slots: Vec<_> = (0..3).map(|n| places.insert(now, Prefix::Unknown, false, n)).collect();
+            for n in &kept {
+                assert!(places.keep(slots[*n]));
+            }
+            places.insert(now, Prefix::Unknown, false, 3);
+            assert_eq!((places.len(), places.held_by(Prefix::Unknown)), (4, 4));
+            let mut order = Vec::new();
+            while let Some((slot, _)) = places.first() {
+                order.push(places.remove(slot).expect("is there"));
+            }
+            let expire: Vec<_> = (0..4).filter(|n| !kept.contains(n)).collect();
+            assert_eq!(order, expire, "{kept:?}");
+            for n in (0..3).filter(|n| kept.contains(n)) {
+                assert_eq!(places.remove(slots[n]), Some(n));
+                assert!(!places.keep(slots[n]));
+            }
+            let last = places.insert(now, Prefix::Unknown, false, 4);
+            assert_eq!(places.first().map(|(slot, _)| slot), Some(last));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The bounded pool of sockets that have not authenticated: who may stay, until when, and what is done with them.
 //!
 //! Pure: the caller says what happened and what time it is, and does what an [`Action`] says. A socket is in one of
-//! five states, and no state shows on the wire but the one that is answered:
+//! six states, and no state shows on the wire but the one that is answered:
 //!
 //! ```text
 //! accept ─► Waiting ─Head─► HeadIn ─Admitted─► Admitted ─Knocked─► Answering ─► leaves, authenticated
@@ -9,10 +9,13 @@
 //!              └──Refused─────┴────────► Draining ◄──Refused, displaced───┘  │
 //!                                            └──────Refused: TLS failed──────┘
 //!
-//! in every state but Answering: FIN or RST ─► closed at once; accept + T ─► closed; evicted ─► closed
+//! in every state: evicted ─► closed
+//! in every state but Answering: FIN or RST ─► closed at once; accept + T ─► closed
+//! Answering ─accept + T─► Overtime ─► leaves, authenticated; Refused ─► closed
 //! ```
 //!
-//! Who is being answered is the Swarm's, and its handshake has a time limit of its own.
+//! A socket that is being answered is the Swarm's. Its handshake has a time limit of its own, and it
+//! keeps its place until that has ended.
 //!
 //! From HeadIn a socket goes back to Waiting when its head turns out to be longer than it looked.
 //!
@@ -79,6 +82,8 @@ enum State {
     HeadIn,
     Admitted,
     Answering,
+    /// Still being answered, at accept + T.
+    Overtime,
     Draining,
 }
 
@@ -150,7 +155,9 @@ impl<T> Pool<T> {
             return Action::Nothing;
         };
         match (entry.state, event) {
-            (_, Event::Ended) => self.remove(slot).map_or(Action::Nothing, Action::Close),
+            (_, Event::Ended) | (State::Overtime, Event::Refused) => {
+                self.remove(slot).map_or(Action::Nothing, Action::Close)
+            }
             (State::Waiting, Event::Head) => {
                 entry.state = State::HeadIn;
                 Action::Open
@@ -191,10 +198,21 @@ impl<T> Pool<T> {
         self.places.first().map(|(_, deadline)| deadline)
     }
 
-    /// Takes out the next one whose time is over, to be closed.
-    pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<T> {
-        let (slot, deadline) = self.places.first()?;
-        if deadline <= now { self.remove(slot) } else { None }
+    /// Takes out the next one whose time is over, to be closed. One that is being answered keeps
+    /// its place if `stays` says so: it ends with its handshake, or has to go as any other.
+    pub(crate) fn pop_expired(&mut self, now: Instant, mut stays: impl FnMut(&T) -> bool) -> Option<T> {
+        while let Some((slot, deadline)) = self.places.first()
+            && deadline <= now
+        {
+            match self.places.get_mut(slot) {
+                Some(entry) if entry.state == State::Answering && stays(&entry.socket) => {
+                    entry.state = State::Overtime;
+                    self.places.keep(slot);
+                }
+                _ => return self.remove(slot),
+            }
+        }
+        None
     }
 
     /// Takes out up to `n`, to be closed: the system has no descriptors left.

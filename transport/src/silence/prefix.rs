@@ -1,6 +1,7 @@
 //! Where a socket comes from, as coarsely as limits are set: who has one address of such a block usually has all of it.
 
 // `core::net` has addresses and no sockets.
+use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use libp2p_core::Multiaddr;
 use libp2p_core::multiaddr::Protocol;
@@ -25,6 +26,20 @@ impl Prefix {
             Some(Protocol::Ip4(ip)) => ip.into(),
             Some(Protocol::Ip6(ip)) => ip.into(),
             _ => Self::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::V4([a, b, c]) => write!(f, "{}/24", Ipv4Addr::new(a, b, c, 0)),
+            Self::V6(bytes) => {
+                let mut octets = [0; 16];
+                octets[..6].copy_from_slice(&bytes);
+                write!(f, "{}/48", Ipv6Addr::from(octets))
+            }
+            Self::Unknown => f.write_str("without an address"),
         }
     }
 }
@@ -92,5 +107,16 @@ mod tests {
         assert_eq!(of("/memory/7"), Prefix::Unknown);
         assert_eq!(of("/unix/%2Ftmp%2Fs"), Prefix::Unknown);
         assert_eq!(Prefix::of(&Multiaddr::empty()), Prefix::Unknown);
+    }
+
+    #[test]
+    fn a_prefix_is_written_as_a_network() {
+        for (address, text) in [
+            ("/ip4/192.0.2.7/tcp/1", "192.0.2.0/24"),
+            ("/ip6/2001:db8:1:2::3/tcp/1", "2001:db8:1::/48"),
+            ("/memory/7", "without an address"),
+        ] {
+            assert_eq!(of(address).to_string(), text);
+        }
     }
 }

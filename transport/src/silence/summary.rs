@@ -3,19 +3,21 @@
 use crate::recent::recent;
 use lru::LruCache;
 use std::fmt;
+use std::hash::Hash;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 use web_time::Instant;
 
-/// At most one summary, and one notice of each kind about a peer, in this time.
+/// At most one summary, and one notice of each kind about each of those it can be about, in this
+/// time.
 const EVERY: Duration = Duration::from_secs(60);
-/// Peers about whom it is remembered that something was said, at most: some 200 kB for both kinds.
-const PEERS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
-/// Notices a minute about all peers together: in an open network anybody can make as many peers as he likes.
+/// Notices that are remembered, at most: some 200 kB.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(2048).expect("not zero");
+/// Notices a minute in all: in an open network a stranger can make any number of peers.
 const NOTICES: u32 = 60;
 
 /// How a socket failed to become a connection, in the order in which it is found out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Cause {
     /// Its end came before its knock was complete.
     Incomplete,
@@ -41,6 +43,11 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
+    /// In a summary.
+    pub(crate) fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+
     const ALL: [(Self, &str); 11] = [
         (Self::Incomplete, "incomplete"),
         (Self::Timeout, "timed out"),
@@ -113,41 +120,37 @@ impl Counts {
 }
 
 /// What an operator can do something about. It was said in a peer's name, which is not proven.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Notice {
-    /// A knock in order but for its time, which is so many seconds ahead of ours. One of the clocks is wrong, or somebody
-    /// plays back what he recorded long ago.
-    Skewed(i64),
+    /// A knock in order but for its time. One of the clocks is wrong, or it was recorded long ago
+    /// and is played back.
+    Skewed,
     /// A knock that was answered before.
     Replayed,
+    /// A knock in order but for its version or its mode: the two ends are configured differently.
+    Configured,
 }
 
-/// Which notices are passed on: one of a kind about a peer in a minute, and so many about all of them.
+/// Which notices are passed on: one about the same `K` in a minute, and so many about everything.
 #[derive(Debug)]
-pub(crate) struct Notices {
-    skewed: LruCache<[u8; 32], Instant>,
-    replayed: LruCache<[u8; 32], Instant>,
+pub(crate) struct Notices<K: Hash + Eq> {
+    last: LruCache<K, Instant>,
     /// The current minute, and how many there were in it.
     minute: Option<(Instant, u32)>,
 }
 
-impl Notices {
+impl<K: Hash + Eq> Notices<K> {
     pub(crate) fn new() -> Self {
         Self {
-            skewed: recent(PEERS),
-            replayed: recent(PEERS),
+            last: recent(REMEMBERED),
             minute: None,
         }
     }
 
     /// Whether to pass this one on.
-    pub(crate) fn pass(&mut self, now: Instant, peer: &[u8; 32], notice: Notice) -> bool {
-        let last = match notice {
-            Notice::Skewed(_) => &mut self.skewed,
-            Notice::Replayed => &mut self.replayed,
-        };
+    pub(crate) fn pass(&mut self, now: Instant, about: K) -> bool {
         let recent = |at: Instant| now.saturating_duration_since(at) < EVERY;
-        if last.peek(peer).is_some_and(|at| recent(*at)) {
+        if self.last.peek(&about).is_some_and(|at| recent(*at)) {
             return false;
         }
         let (since, said) = self.minute.filter(|(since, _)| recent(*since)).unwrap_or((now, 0));
@@ -155,7 +158,7 @@ impl Notices {
             return false;
         }
         self.minute = Some((since, said + 1));
-        last.put(*peer, now);
+        self.last.put(about, now);
         true
     }
 }
@@ -204,11 +207,11 @@ mod tests {
     fn one_notice_of_a_kind_about_a_peer_in_a_minute() {
         let start = Instant::now();
         let mut notices = Notices::new();
-        assert!(notices.pass(start, &[1; 32], Notice::Skewed(-130)));
-        assert!(!notices.pass(start + seconds(59), &[1; 32], Notice::Skewed(500)));
-        assert!(notices.pass(start, &[1; 32], Notice::Replayed));
-        assert!(notices.pass(start, &[2; 32], Notice::Skewed(-130)));
-        assert!(notices.pass(start + seconds(60), &[1; 32], Notice::Skewed(-130)));
+        assert!(notices.pass(start, (Notice::Skewed, [1; 32])));
+        assert!(!notices.pass(start + seconds(59), (Notice::Skewed, [1; 32])));
+        assert!(notices.pass(start, (Notice::Replayed, [1; 32])));
+        assert!(notices.pass(start, (Notice::Skewed, [2; 32])));
+        assert!(notices.pass(start + seconds(60), (Notice::Skewed, [1; 32])));
     }
 
     #[test]
@@ -219,14 +222,14 @@ mod tests {
         for n in 0..100_000u32 {
             let mut peer = [0; 32];
             peer[..4].copy_from_slice(&n.to_le_bytes());
-            passed += u32::from(notices.pass(start + seconds(u64::from(n) / 1000), &peer, Notice::Replayed));
+            passed += u32::from(notices.pass(start + seconds(u64::from(n) / 1000), (Notice::Replayed, peer)));
         }
         assert_eq!(passed, 2 * NOTICES);
         for n in 0..3000u32 {
             let mut peer = [1; 32];
             peer[..4].copy_from_slice(&n.to_le_bytes());
-            assert!(notices.pass(start + seconds(1000 + 60 * u64::from(n)), &peer, Notice::Replayed));
+            assert!(notices.pass(start + seconds(1000 + 60 * u64::from(n)), (Notice::Replayed, peer)));
         }
-        assert_eq!(notices.replayed.len(), PEERS.get());
+        assert_eq!(notices.last.len(), REMEMBERED.get());
     }
 }

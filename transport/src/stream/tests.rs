@@ -21,6 +21,8 @@ struct Wire {
     reader: Option<Waker>,
     sent: Vec<u8>,
     full: bool,
+    /// It takes bytes, and is not done with them.
+    slow: bool,
     writer: Option<Waker>,
     closed: bool,
 }
@@ -37,6 +39,14 @@ impl Below {
         let writer = self.wire(|wire| {
             wire.full = full;
             if full { None } else { wire.writer.take() }
+        });
+        writer.into_iter().for_each(Waker::wake);
+    }
+
+    fn set_slow(&self, slow: bool) {
+        let writer = self.wire(|wire| {
+            wire.slow = slow;
+            if slow { None } else { wire.writer.take() }
         });
         writer.into_iter().for_each(Waker::wake);
     }
@@ -82,13 +92,20 @@ impl AsyncWrite for Below {
         })
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wire(|wire| {
+            if wire.slow {
+                wire.writer = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(()))
+        })
     }
 
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.wire(|wire| wire.closed = true);
-        Poll::Ready(Ok(()))
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.as_mut().poll_flush(cx);
+        self.wire(|wire| wire.closed |= flushed.is_ready());
+        flushed
     }
 }
 

@@ -13,7 +13,7 @@ use super::frame::{HEADER, Header, Kind, NORMAL};
 use super::session::{Body, Ended, Session};
 use super::{Config, Stream};
 use crate::timer::Deadline;
-use below::Io;
+use below::{Io, Sent, Unwinding};
 use futures::future::FutureExt as _;
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::ready;
@@ -51,17 +51,6 @@ pub(crate) struct Connection<C> {
     failing: Option<Deadline>,
 }
 
-/// How far a turn got with what there is to send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sent {
-    /// The socket is full.
-    Some,
-    /// Everything is below, where it may wait for a flush.
-    All,
-    /// Everything has gone out.
-    Flushed,
-}
-
 /// Where in the sequence of frames we are.
 enum Reading {
     Header { bytes: [u8; HEADER], have: usize },
@@ -80,6 +69,8 @@ pub(crate) struct State<C> {
     /// None while somebody uses it, and once the connection is dropped.
     io: Option<Io<C>>,
     dropped: bool,
+    /// It panicked, and is gone with that.
+    lost: bool,
     /// The connection's task, which the socket wakes.
     driver: Waker,
     /// It has been woken and has not run yet.
@@ -206,6 +197,7 @@ where
             session: Session::new(side, config),
             io: Some(Io::new(io)),
             dropped: false,
+            lost: false,
             driver: noop_waker(),
             driver_woken: false,
             driver_waits: false,
@@ -432,6 +424,9 @@ where
     pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.shared.lock();
         state.session.close();
+        if state.lost {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         let mut io = ready!(poll_take(state, cx));
         let closed = io.poll_close(cx);
         let mut state = self.shared.lock();
@@ -458,7 +453,9 @@ where
         let driver = state.driver.clone();
         drop(state);
         let body = &bytes[..header.length as usize];
+        let unwinding = Unwinding(self);
         let sent = io.poll_frame(&mut Context::from_waker(&driver), header.encode(), body);
+        std::mem::forget(unwinding);
 
         let mut state = self.lock();
         match &sent {

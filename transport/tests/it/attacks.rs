@@ -52,7 +52,11 @@ impl Target {
         let mut registry = Registry::default();
         // A knock has to be younger than the process that it is for, by a millisecond or two.
         tokio::time::sleep(Duration::from_millis(5)).await;
-        let config = config.dangerous().with_close_time(time).with_metrics(&mut registry);
+        let config = config
+            .dangerous()
+            .with_close_time(time)
+            .with_metrics(&mut registry)
+            .unwrap();
         Self {
             listener: victim(config.clone()).await,
             config,

@@ -5,6 +5,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use libp2p_core::transport::{DialOpts, ListenerId, PortUse, TransportEvent};
 use libp2p_core::{Endpoint, Multiaddr, Transport};
 use libp2p_identity::{Keypair, PeerId};
+use libp2p_knock::unanswered::Unanswered;
 use libp2p_knock::{Config, Error, Failure, Identity, SignError, Version};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
@@ -336,6 +337,14 @@ pub(crate) fn socket_of(address: &Multiaddr) -> Option<SocketAddr> {
     match protocols.next()? {
         Protocol::Tcp(port) => Some(SocketAddr::new(ip, port)),
         _ => None,
+    }
+}
+
+/// What a dial knows whose knock was not answered.
+pub(crate) fn unanswered(failure: &Failure) -> &Unanswered {
+    match failure.error() {
+        Error::Unanswered(unanswered) => unanswered,
+        other => panic!("{other:?}"),
     }
 }
 

@@ -215,6 +215,40 @@ async fn a_removed_listener_takes_its_waiters_along_and_lets_running_upgrades_fi
     assert!(refused.is_err(), "the port is closed");
 }
 
+/// The handshake has its own limit, and the time of those that have not authenticated does not cut
+/// it short.
+#[tokio::test]
+async fn a_handshake_that_has_begun_may_end_after_the_time_of_its_socket() {
+    let config = old(2)
+        .with_handshake_timeout(PATIENCE)
+        .dangerous()
+        .with_close_time(Duration::from_secs(1));
+    let mut listener = victim(config).await;
+    let mut knocked = Vec::new();
+    for seed in [1, 3] {
+        let mut socket = listener.connect().await;
+        socket.write_all(&knock(seed, 2)).await.unwrap();
+        assert!(matches!(listener.next().await, Seen::Incoming { .. }));
+        knocked.push(socket);
+    }
+    // The last to come is the last to go.
+    let mut last = listener.connect().await;
+    assert_eq!(soon("the end of their time", last.read(&mut [0])).await.unwrap(), 0);
+
+    let mut bad = knocked.pop().unwrap();
+    bad.write_all(&[7, 3, 3, 0, 1, 7]).await.unwrap();
+    let ended = soon("the end of what is no TLS", bad.read_to_end(&mut Vec::new())).await;
+    ended.expect("no reset");
+    listener.error().await;
+
+    let mut socket = knocked.pop().unwrap().into_std().unwrap();
+    socket.set_nonblocking(false).unwrap();
+    let mut late = gullible_client(&rustls::version::TLS13, Some((1, 1)));
+    let finish = tokio::task::spawn_blocking(move || late.complete_io(&mut socket).map(|_| ()));
+    assert_eq!(listener.upgraded().await.unwrap().0, peer(1));
+    finish.await.unwrap().unwrap();
+}
+
 /// After a restart none of their knocks is remembered. Each is to come in by its first dial: a
 /// refused one waits in silence for five seconds before it dials again.
 #[tokio::test]
@@ -301,7 +335,8 @@ async fn one_turn_accepts_at_most_64_sockets_and_opens_at_most_8_knocks_and_asks
     let config = config(2)
         .with_max_openings(100_000.try_into().unwrap())
         .unwrap()
-        .with_metrics(&mut registry);
+        .with_metrics(&mut registry)
+        .unwrap();
     let mut transport = libp2p_knock::Authenticated::new(flood, config);
     let opened = |registry: &_| crate::metrics::value(registry, "libp2p_knock_knocks_total{outcome=\"refused_noise\"}");
     for turn in 0..100 {

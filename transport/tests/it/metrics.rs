@@ -30,9 +30,11 @@ async fn dials_knocks_handshakes_and_bytes_are_counted_on_both_sides() {
         .dangerous()
         .with_close_time(Duration::from_millis(200))
         .with_metrics(&mut far)
-        .with_metrics(&mut also_far);
+        .unwrap()
+        .with_metrics(&mut also_far)
+        .unwrap();
     let mut listener = victim(listening).await;
-    let mut dialling = authenticated(config(1).with_metrics(&mut near));
+    let mut dialling = authenticated(config(1).with_metrics(&mut near).unwrap());
 
     let (_, ours) = dialling
         .dial(listener.address.clone(), dialer())
@@ -78,4 +80,23 @@ async fn dials_knocks_handshakes_and_bytes_are_counted_on_both_sides() {
         sent,
         value(&far, "libp2p_knock_wire_bytes_total{direction=\"received\"}")
     );
+}
+
+#[test]
+fn two_configurations_in_one_registry_are_an_error_and_below_a_prefix_each_they_are_not() {
+    let mut registry = Registry::default();
+    config(1).with_metrics(&mut registry).unwrap();
+    let refused = config(2).with_metrics(&mut registry).unwrap_err();
+    assert!(refused.name().starts_with("libp2p_knock_"), "{refused}");
+    assert!(refused.to_string().contains(refused.name()), "{refused}");
+    let mut registry = Registry::default();
+    for (seed, prefix) in [(1, "one"), (2, "two")] {
+        let below = registry.sub_registry_with_prefix(prefix);
+        config(seed).with_metrics(below).unwrap();
+    }
+    // What a scrape describes it describes once.
+    let text = rendered(&registry);
+    let described: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
+    let distinct: std::collections::BTreeSet<&str> = described.iter().copied().collect();
+    assert_eq!((described.len(), distinct.len()), (18, 18), "{described:#?}");
 }

@@ -51,10 +51,10 @@ impl Node {
                 .upgrade(Version::V1Lazy)
                 .authenticate(noise::Config::new(key)?)
                 .multiplex(yamux::Config::default());
-            let config = Config::new(key)?.with_metrics(&mut registry);
+            let config = Config::new(key)?.with_metrics(&mut registry)?;
             let knock = libp2p_knock::tokio::Transport::new(config);
             let both = Migration::new(made.stage, stock, knock).with_head_start(made.head_start);
-            Ok(both.with_metrics(&mut registry))
+            Ok(both.with_metrics(&mut registry)?)
         });
         let behaviour = ping::Behaviour::default();
         let idle = Duration::from_secs(60);

@@ -4,6 +4,7 @@
 fn the_pure_files_know_no_clock_no_socket_no_randomness_and_no_runtime() {
     let files = [
         ("address.rs", include_str!("../../src/address.rs")),
+        ("bearings.rs", include_str!("../../src/bearings.rs")),
         ("certificate.rs", include_str!("../../src/certificate.rs")),
         ("knock.rs", include_str!("../../src/knock.rs")),
         ("knock/reader.rs", include_str!("../../src/knock/reader.rs")),

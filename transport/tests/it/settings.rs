@@ -3,6 +3,7 @@
 use crate::common::*;
 use libp2p_core::Transport as _;
 use libp2p_core::transport::{ListenerId, TransportError};
+use libp2p_knock::unanswered::Heard;
 use libp2p_knock::{ConfigError, Error, Failure, Mode, Network, Stage, Version};
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ async fn a_knock_for_frames_meets_silence_where_a_muxer_follows() {
             .dial(listener.address.clone(), dialer())
             .unwrap();
         let failure = soon("the dial", dial).await.unwrap_err();
-        assert!(matches!(failure.error(), Error::Closed), "{failure:?}");
+        assert_eq!(*unanswered(&failure).heard(), Heard::Closed);
         listener.nothing_for(Duration::from_millis(50)).await;
 
         // The same configuration without a muxer.
@@ -79,5 +80,48 @@ async fn a_knock_for_frames_meets_silence_where_a_muxer_follows() {
         let (_, stream) = soon("the dial", dial).await.unwrap();
         assert_eq!(stream.mode(), Mode::Frames);
         listener.upgraded().await.unwrap();
+    }
+}
+
+/// A program that depends on this crate alone can name what its signatures name.
+mod foreign {
+    #[cfg(feature = "tokio")]
+    use libp2p_knock::libp2p_tcp::Config as Tcp;
+    #[cfg(feature = "metrics")]
+    use libp2p_knock::prometheus_client::registry::Registry;
+    use libp2p_knock::{BoxFuture, Config, ConnectedPoint, Denial, Endpoint, KeyLog, Keypair, Multiaddr, PeerId};
+    use std::sync::Arc;
+
+    #[derive(Debug)]
+    struct Log;
+
+    impl KeyLog for Log {
+        fn log(&self, _: &str, _: &[u8], _: &[u8]) {}
+    }
+
+    fn admit(_: &PeerId, point: &ConnectedPoint) -> Result<(), Denial> {
+        match point.to_endpoint() {
+            Endpoint::Listener => Ok(()),
+            Endpoint::Dialer => Err("only callers are asked about".into()),
+        }
+    }
+
+    fn spawn(task: BoxFuture<'static, ()>) {
+        drop(task);
+    }
+
+    #[tokio::test]
+    async fn types_of_other_crates_in_public_signatures_have_names_here() {
+        let key = Keypair::generate_ed25519();
+        let config = Config::new(&key).unwrap().with_admission(admit);
+        #[cfg(feature = "metrics")]
+        let config = config.with_metrics(&mut Registry::default()).unwrap();
+        let config = config.dangerous().with_key_log(Arc::new(Log));
+        let memory = libp2p_core::transport::MemoryTransport::default();
+        drop(libp2p_knock::Transport::new(memory, config.clone()).with_executor(spawn));
+        #[cfg(feature = "tokio")]
+        drop(libp2p_knock::tokio::Transport::with_tcp(Tcp::default(), config));
+        let address: Multiaddr = "/ip4/127.0.0.1/tcp/1/tls".parse().unwrap();
+        assert!(libp2p_knock::is_knock_address(&address));
     }
 }

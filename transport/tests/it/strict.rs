@@ -1,15 +1,17 @@
 //! Ends that are all of rustls, and hold ours to the letter of TLS once both have authenticated.
 
 use crate::common::*;
-use futures::AsyncReadExt as _;
 use futures::future::poll_fn;
+use futures::{AsyncRead as _, AsyncReadExt as _};
 use libp2p_core::muxing::StreamMuxerExt as _;
 use libp2p_core::{Multiaddr, Transport as _};
 use libp2p_knock::Error;
 use rustls::{AlertDescription, Connection};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 /// What the strict end does after the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +172,64 @@ async fn a_strict_server_of_a_muxer_is_told_of_its_fault_and_has_its_close_answe
         let (_, muxer) = soon("the dial", dial).await.unwrap();
         soon("the end of the connection", drive(muxer)).await;
         assert_eq!(soon("the server", served).await.unwrap(), expected(deed), "{deed:?}");
+    }
+}
+
+/// In each turn of a task tokio has a socket do so much, and then says that it is not ready. This is
+/// as much less.
+fn spend(units: usize, cx: &mut Context<'_>) {
+    for _ in 0..units {
+        let _ = pin!(tokio::task::consume_budget()).poll(cx);
+    }
+}
+
+/// Polls `end` with so much spent, and drops it in the turn in which it ends.
+async fn end_within_a_turn<T>(end: T, units: usize, mut poll: impl FnMut(&mut T, &mut Context<'_>) -> Poll<bool>) {
+    let mut end = Some(end);
+    poll_fn(|cx| {
+        spend(units, cx);
+        while let Some(it) = &mut end {
+            match poll(it, cx) {
+                Poll::Ready(true) => end = None,
+                Poll::Ready(false) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_task_that_has_done_much_in_its_turn_tells_of_faults_and_answers_closes_as_any_other() {
+    // All that there is in a turn is 128.
+    for units in 124..128 {
+        for deed in [Deed::Spoils, Deed::Closes] {
+            let mut listener = victim(old(2)).await;
+            let to = listener.socket.unwrap();
+            let attack = tokio::task::spawn_blocking(move || client(to, deed));
+            let (_, stream) = listener.upgraded().await.unwrap();
+            let read = |stream: &mut Stream, cx: &mut Context<'_>| {
+                let read = Pin::new(stream).poll_read(cx, &mut [0; 64]);
+                read.map(|read| !matches!(read, Ok(1..)))
+            };
+            soon("the end of the stream", end_within_a_turn(stream, units, read)).await;
+            let heard = soon("the client", attack).await.unwrap();
+            assert_eq!(heard, expected(deed), "{deed:?}, {units} units spent");
+        }
+        for deed in [Deed::Spoils, Deed::Closes, Deed::Leaves] {
+            let transport = libp2p_knock::Transport::new(libp2p::tcp::tokio::Transport::default(), old(2));
+            let mut listener = listen(transport, peer(2), "/ip4/127.0.0.1/tcp/0/tls").await;
+            let to = listener.socket.unwrap();
+            let attack = tokio::task::spawn_blocking(move || client(to, deed));
+            let (_, muxer) = listener.upgraded().await.unwrap();
+            let drive = end_within_a_turn(muxer, units, |muxer, cx| {
+                muxer.poll_unpin(cx).map(|event| event.is_err())
+            });
+            soon("the end of the connection", drive).await;
+            let heard = soon("the client", attack).await.unwrap();
+            assert_eq!(heard, expected(deed), "{deed:?}, {units} units spent");
+        }
     }
 }
 

@@ -139,7 +139,10 @@ async fn our_error_is_found_in_what_the_swarm_reports() {
         .unwrap();
     swarm.dial(address).unwrap();
     let error = outgoing_error(&mut swarm).await;
-    assert!(matches!(error.0, Error::Closed), "{error:?}");
+    assert!(
+        matches!(&error.0, Error::Unanswered(unanswered) if *unanswered.peer() == peer(2)),
+        "{error:?}"
+    );
 }
 
 /// The reason for the next failed dial, and how the Swarm prints it.
@@ -159,7 +162,7 @@ async fn outgoing_error(swarm: &mut Swarm<ping::Behaviour>) -> (Error, String) {
                 Error::MissingPeerId { address } => Error::MissingPeerId {
                     address: address.clone(),
                 },
-                Error::Closed => Error::Closed,
+                Error::Unanswered(unanswered) => Error::Unanswered(unanswered.clone()),
                 other => panic!("{other:?}"),
             };
             return (owned, shown);

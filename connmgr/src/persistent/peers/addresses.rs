@@ -72,13 +72,22 @@ pub(crate) struct Plan {
 
 /// What limits a [`Plan`].
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Limits {
+pub(crate) struct Limits<'a> {
     /// Knocks only, so nothing of what other behaviours know.
     pub(crate) knock_only: bool,
-    /// The last dial reached another peer: only what was given or has worked, if there is any.
+    /// The last dial reached another peer: nothing of what other behaviours know if there is
+    /// anything else, and no claims if something was given or has worked.
     pub(crate) trusted_only: bool,
     /// Half of the places are for what other behaviours know.
     pub(crate) leave_room: bool,
+    /// Where this Swarm listens, which is not dialled.
+    pub(crate) own: &'a [Multiaddr],
+}
+
+impl Limits<'_> {
+    fn allow(&self, address: &Multiaddr) -> bool {
+        (!self.knock_only || is_knock(address)) && !self.own.iter().any(|own| is_at(address, own))
+    }
 }
 
 impl Entry {
@@ -170,11 +179,21 @@ impl Addresses {
 
     /// What the next dial tries. What does not fit into one has its turn in another: the fewer
     /// dials an address was part of in vain, the earlier it comes.
-    pub(crate) fn plan(&self, limits: Limits, now: Instant) -> Plan {
-        let ranked = self.ranked(limits.knock_only, now);
-        let any_trusted = ranked.iter().any(|entry| entry.is_trusted());
-        let trusted_only = limits.trusted_only && any_trusted;
-        let extend = !limits.knock_only && !trusted_only;
+    pub(crate) fn plan(&self, limits: Limits<'_>, now: Instant) -> Plan {
+        let ranked = self.ranked(limits, now);
+        let has_turn = limits.knock_only || !limits.leave_room;
+        if ranked.is_empty()
+            && has_turn
+            && let Some(last) = self.last_resort(limits)
+        {
+            return Plan {
+                addresses: vec![last.address.clone()],
+                extend: false,
+            };
+        }
+        let alone = limits.trusted_only && !ranked.is_empty();
+        let trusted_only = alone && ranked.iter().any(|entry| entry.is_trusted());
+        let extend = !limits.knock_only && !alone;
         let most = if limits.leave_room && extend {
             AT_A_TIME / 2
         } else {
@@ -188,8 +207,13 @@ impl Addresses {
     }
 
     /// For the dials of others: as many as fit into one.
-    pub(crate) fn best(&self, knock_only: bool, now: Instant) -> Vec<Multiaddr> {
-        let ranked = self.ranked(knock_only, now);
+    pub(crate) fn best(&self, knock_only: bool, own: &[Multiaddr], now: Instant) -> Vec<Multiaddr> {
+        let limits = Limits {
+            knock_only,
+            own,
+            ..Limits::default()
+        };
+        let ranked = self.ranked(limits, now);
         let best = ranked.into_iter().take(AT_A_TIME);
         best.map(|entry| entry.address.clone()).collect()
     }
@@ -199,8 +223,8 @@ impl Addresses {
     }
 
     /// What may be dialled now, the best first.
-    fn ranked(&self, knock_only: bool, now: Instant) -> Vec<&Entry> {
-        let usable = |entry: &&Entry| entry.is_usable(now) && (!knock_only || is_knock(&entry.address));
+    fn ranked(&self, limits: Limits<'_>, now: Instant) -> Vec<&Entry> {
+        let usable = |entry: &&Entry| entry.is_usable(now) && limits.allow(&entry.address);
         let mut ranked: Vec<&Entry> = self.entries.iter().filter(usable).collect();
         // What was given keeps its order, as the sort does.
         ranked.sort_by_key(|entry| {
@@ -213,6 +237,14 @@ impl Addresses {
         proven.truncate(ALWAYS);
         ranked.retain(|entry| !proven.iter().any(|first| first.address == entry.address));
         proven.into_iter().chain(ranked).collect()
+    }
+
+    /// The address that comes back first, for where all are left out: the peer may be there again.
+    /// It is dialled alone, as another peer may answer faster at any other address.
+    fn last_resort(&self, limits: Limits<'_>) -> Option<&Entry> {
+        let left_out = self.entries.iter().filter(|entry| limits.allow(&entry.address));
+        let until = |entry: &&Entry| entry.wrong.map(|wrong| wrong.until);
+        left_out.filter(|entry| entry.wrong.is_some()).min_by_key(until)
     }
 
     fn find(&mut self, address: &Multiaddr) -> Option<&mut Entry> {
@@ -262,4 +294,10 @@ fn with_peer(address: Multiaddr, peer: PeerId) -> Option<Multiaddr> {
 
 fn is_direct(address: &Multiaddr) -> bool {
     !address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
+/// Whether `address`, which has a peer at its end, is `own` but for that. The Swarm leaves out its
+/// own addresses too, and does not know them by that form.
+fn is_at(address: &Multiaddr, own: &Multiaddr) -> bool {
+    is_direct(own) && address.starts_with(own) && address.iter().count() == own.iter().count() + 1
 }

@@ -44,6 +44,8 @@ impl Peers {
             entry.addresses.worked(peer, address);
         }
         (entry.denials, entry.rounds, entry.misled) = (0, 0, false);
+        // It was about a dial that is not needed any more.
+        entry.denied_until = None;
         let first = entry.connections.is_empty();
         // A peer that has a connection and makes another one may have lost the first.
         for have in &mut entry.connections {
@@ -61,6 +63,7 @@ impl Peers {
             entry.connected_since = Some(now);
             self.connected += 1;
             if entry.wanted {
+                self.wanted_connected += 1;
                 self.tell(Event::Connected { peer });
             }
         }
@@ -93,6 +96,7 @@ impl Peers {
                 entry.failures = entry.failures.saturating_add(1);
             }
             if entry.wanted {
+                self.wanted_connected -= 1;
                 let retry_in = self.again(now, *peer);
                 self.tell(Event::Disconnected { peer: *peer, retry_in });
             } else {

@@ -49,6 +49,7 @@ impl Peers {
                 for address in &tried {
                     entry.addresses.failed(peer, address);
                 }
+                entry.misled = false;
                 entry.failed();
             }
         }
@@ -138,8 +139,9 @@ impl Peers {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
         let limits = Limits {
             knock_only: entry.knock_only,
-            trusted_only: std::mem::take(&mut entry.misled),
+            trusted_only: entry.misled,
             leave_room: entry.rounds % 2 == 1,
+            own: &self.own,
         };
         let plan = entry.addresses.plan(limits, now);
         entry.dialling = Some(plan.addresses.clone());

@@ -11,6 +11,20 @@ use std::num::NonZeroUsize;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+impl Peers {
+    /// What is counted as it goes is what counting again finds: each wanted peer is connected,
+    /// dialled or waiting.
+    fn assert_counted(&self) {
+        let wanted = || self.peers.values().filter(|peer| peer.wanted);
+        let (connected, others): (Vec<_>, Vec<_>) = wanted().partition(|peer| !peer.connections.is_empty());
+        let dialling = others.iter().filter(|peer| peer.dialling.is_some()).count();
+        assert_eq!(self.wanted, wanted().count());
+        assert_eq!(self.wanted_connected(), connected.len());
+        assert_eq!(self.wanted_dialling(), dialling);
+        assert_eq!(self.waiting(), others.len() - dialling);
+    }
+}
+
 /// [`Peers`], the time, and what the Swarm would hand out.
 struct Bench {
     peers: Peers,
@@ -44,6 +58,7 @@ impl Bench {
 
     /// Takes all actions; returns the dials, each with its id.
     fn dials(&mut self) -> Vec<(PeerId, ConnectionId, Vec<Multiaddr>)> {
+        self.peers.assert_counted();
         let mut dials = Vec::new();
         while let Some(action) = self.peers.next_action() {
             match action {

@@ -215,7 +215,11 @@ async fn send(alice: &Player, bob: &mut Player, dir: &Path) -> Result<Detail> {
         }),
         _ => None,
     });
-    let sending = async { transfer::send(&alice.link, to, &path).await.context("at alice") };
+    let sending = async {
+        transfer::send(&alice.link, to, alice.link.number(), &path)
+            .await
+            .context("at alice")
+    };
     let ((size, sent), received) = tokio::try_join!(sending, receiving)?;
     let (received, took) = (received?, begun.elapsed());
     bar.finish_and_clear();

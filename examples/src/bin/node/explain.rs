@@ -69,10 +69,6 @@ pub(crate) fn transport(error: &TransportError<io::Error>) -> String {
         return "no transport for this address: knock addresses look like /ip4/192.0.2.7/tcp/4001/tls".into();
     }
     match Failure::find(error) {
-        Some(libp2p_knock::Error::Timeout(_) | libp2p_knock::Error::Closed) => {
-            "our knock was not answered. Is it the right peer id, and does it let us in? Who is refused is told nothing"
-                .into()
-        }
         Some(libp2p_knock::Error::Inner(cause)) => match io_kinds(&**cause).last() {
             Some(io::ErrorKind::ConnectionRefused) => "nobody listens there".into(),
             _ => chain(&**cause),

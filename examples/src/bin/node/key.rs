@@ -1,53 +1,22 @@
 //! The key file: who a node is. Written once, never overwritten, readable by its owner alone.
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result};
 use libp2p::identity::Keypair;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
 use std::path::Path;
 
-/// More than the largest key anybody could put here by mistake.
-const MAX_SIZE: u64 = 64 * 1024;
-
-/// The key in the file at `path`, made if there is no such file. Says whether it was made.
+/// The key in the file at `path`, made if there is no such file. Says whether it was made. Keys of other libp2p programs
+/// are read too.
 pub(crate) fn load_or_create(path: &Path) -> Result<(Keypair, bool)> {
-    match File::open(path) {
-        Ok(file) => Ok((load(file, path)?, false)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((create(path)?, true)),
-        Err(error) => Err(error).with_context(|| format!("cannot read the key file {}", path.display())),
+    match libp2p_knock::keypair_from_file(path) {
+        Ok(key) => Ok((key, false)),
+        Err(error) if error.is_not_found() => Ok((create(path)?, true)),
+        Err(error) => Err(error).context(
+            "cannot use the key file, and left it as it is. Restore it, or choose another with --key: a new key is a \
+             new peer id",
+        ),
     }
-}
-
-fn load(file: File, path: &Path) -> Result<Keypair> {
-    let shown = path.display();
-    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
-    if !is_file {
-        bail!("{shown} is not a file that could hold a key");
-    }
-    refuse_if_others_can_read(&file, path)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_SIZE)
-        .read_to_end(&mut bytes)
-        .with_context(|| format!("cannot read the key file {shown}"))?;
-    // The type by hand, because the library cannot name the types that it was built without: the first field of the
-    // protobuf message, in the one encoding that libp2p writes.
-    let found = match bytes.as_slice() {
-        [] => bail!("the key file {shown} is empty. Remove it, and a new one is made: a new key is a new peer id"),
-        [0x08, 0, ..] => "RSA",
-        [0x08, 2, ..] => "secp256k1",
-        [0x08, 3, ..] => "ECDSA",
-        _ => {
-            return Keypair::from_protobuf_encoding(&bytes).map_err(|error| {
-                anyhow!(
-                    "the key file {shown} is damaged, or no libp2p private key ({error}). It was left as it is. \
-                     Restore it, or choose another with --key: a new key is a new peer id"
-                )
-            });
-        }
-    };
-    bail!(
-        "the key file {shown} holds a key of type {found}, and only Ed25519 keys can knock. Choose another with --key"
-    )
 }
 
 fn create(path: &Path) -> Result<Keypair> {
@@ -69,29 +38,4 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
         // Half of it would be refused at the next start.
         let _ = std::fs::remove_file(path);
     })
-}
-
-/// Asks the open file and not the path: what is checked is what is read.
-#[cfg(unix)]
-fn refuse_if_others_can_read(file: &File, path: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let shown = path.display();
-    let mode = file
-        .metadata()
-        .with_context(|| format!("cannot read the key file {shown}"))?
-        .permissions()
-        .mode();
-    if mode & 0o077 != 0 {
-        bail!(
-            "the key file {shown} has mode {:04o}: others can use it, and whoever has the key is this node. To mend \
-             that: chmod 600 {shown}",
-            mode & 0o7777
-        );
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn refuse_if_others_can_read(_: &File, _: &Path) -> Result<()> {
-    Ok(())
 }

@@ -56,9 +56,18 @@ pub(crate) enum Event {
         peer: PeerId,
         offer: Offer,
     },
+    /// A file of ours is read for its hash, or goes to `peer`: `hashing` says which.
+    Sending {
+        peer: PeerId,
+        id: u64,
+        name: String,
+        size: u64,
+        hashing: bool,
+    },
     Progress {
         peer: PeerId,
         id: u64,
+        way: Way,
         done: u64,
     },
     Received {
@@ -69,9 +78,17 @@ pub(crate) enum Event {
     },
     Sent {
         peer: PeerId,
+        id: u64,
         name: String,
         result: Result<(u64, Hash), Error>,
     },
+}
+
+/// Where a file goes. Its number is its sender's: each end may have a file of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Way {
+    In,
+    Out,
 }
 
 /// Somebody asks for a part of an offered file.
@@ -174,12 +191,16 @@ impl Link {
         answer.await.map_err(|_| Error::Stopping)?
     }
 
-    /// A fresh number for an offer, and what `peer` will ask about it. Ends when the receiver is dropped.
-    pub(crate) fn serve(&self, peer: PeerId) -> (u64, mpsc::Receiver<Asked>) {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+    /// A number for an offer of ours.
+    pub(crate) fn number(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What `peer` will ask about the offer of this number. Ends when the receiver is dropped.
+    pub(crate) fn serve(&self, peer: PeerId, id: u64) -> mpsc::Receiver<Asked> {
         let (sender, questions) = mpsc::channel(QUESTIONS);
         self.command(Command::Serve(peer, id, sender));
-        (id, questions)
+        questions
     }
 
     pub(crate) async fn emit(&self, event: Event) {

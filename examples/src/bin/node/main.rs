@@ -16,7 +16,7 @@ mod term;
 mod transfer;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -44,13 +44,30 @@ enum Command {
     Run(run::Options),
     /// Sends 1024 bytes that are no knock to a port, and counts what comes back.
     ///
-    /// Exits with 0 if nothing came back, 1 if something did, 2 if there was no connection.
+    /// Exits with 0 if nothing came back, 1 if something did, 2 if there was no connection. What it
+    /// waits for it says on stderr.
+    ///
+    /// With --json stdout gets one object on one line, always with these keys: "address" as given;
+    /// "outcome", one of "silent", "answered" and "unreachable" (exit codes 0, 1 and 2); "sent" and
+    /// "received", in bytes; "seconds" from the first byte sent to the end; "begins_with", the first
+    /// 32 bytes received, in hex; "ended", how the far side ended the connection: "closed", "reset",
+    /// "broke", or null if it did not; "error", why there was no connection, or null.
     Probe {
         /// A multiaddr (/ip4/192.0.2.7/tcp/4001/tls) or host:port.
         address: String,
-        /// How long to wait for an answer.
+        /// How long to wait for an answer, in seconds.
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
         seconds: u16,
+        /// One JSON object on stdout instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints a script with which a shell completes this program's commands and flags.
+    ///
+    /// For bash: source <(node completions bash)
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
     },
 }
 
@@ -60,11 +77,13 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::from_default_env())
         .with_writer(io::stderr)
+        .with_ansi(term::coloured(&io::stderr()))
         .init();
     let (result, failed) = match cli.command {
         Command::Demo { json } => (unless_interrupted(demo::demo(json)).await, 1),
         Command::Run(options) => (run::run(options).await.map(|()| true), 1),
-        Command::Probe { address, seconds } => (probe(&address, seconds).await, 2),
+        Command::Probe { address, seconds, json } => (probe(&address, seconds, json).await, 2),
+        Command::Completions { shell } => (completions(shell).map(|()| true), 1),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -74,7 +93,9 @@ async fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("error: {error:#}");
+            if !error.is::<Said>() {
+                eprintln!("error: {error:#}");
+            }
             ExitCode::from(failed)
         }
     }
@@ -88,13 +109,45 @@ async fn unless_interrupted(work: impl Future<Output = Result<bool>>) -> Result<
     }
 }
 
-async fn probe(address: &str, seconds: u16) -> Result<bool> {
-    let (host, port) = probe::target(address)?;
+async fn probe(address: &str, seconds: u16, json: bool) -> Result<bool> {
     let patience = Duration::from_secs(seconds.into());
-    let finding = probe::probe(&host, port, &probe::message(&[]), patience).await?;
+    let probing = async {
+        let (host, port) = probe::target(address)?;
+        // Not on stdout: it is no result.
+        term::aside(&format!(
+            "connecting to {host} port {port}, for {} s at most",
+            probe::CONNECT.as_secs()
+        ));
+        let connected = probe::connect(&host, port).await?;
+        term::aside(&format!(
+            "connected: sending {} bytes, then waiting {seconds} s for an answer (--seconds)",
+            probe::LENGTH
+        ));
+        Ok::<_, anyhow::Error>(connected.probe(&probe::message(&[]), patience).await)
+    };
+    let found = probing.await;
+    if json {
+        let found = found.map_err(|error| format!("{error:#}"));
+        term::line(&probe::json(address, &found).to_string())?;
+        let silent = found.as_ref().map(|finding| finding.received == 0);
+        return silent.map_err(|_| Said.into());
+    }
+    let finding = found?;
     term::line(&finding.to_string())?;
     if finding.received > 0 {
         term::line(&format!("it begins with {:?}", String::from_utf8_lossy(&finding.start)))?;
     }
     Ok(finding.received == 0)
+}
+
+/// It failed, and stdout says so already.
+#[derive(Debug, thiserror::Error)]
+#[error("see stdout")]
+struct Said;
+
+fn completions(shell: clap_complete::Shell) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "node", &mut script);
+    io::Write::write_all(&mut io::stdout(), &script)?;
+    Ok(())
 }

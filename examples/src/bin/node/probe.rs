@@ -1,9 +1,11 @@
 //! A stranger at the door: opens a TCP connection, sends what no knock begins with, and counts what comes back.
 
 use crate::random;
+use crate::transfer::hex;
 use anyhow::{Context as _, Result, bail};
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
+use serde_json::json;
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
@@ -14,7 +16,7 @@ use tokio::time::timeout;
 /// Bytes a probe sends.
 pub(crate) const LENGTH: usize = 1024;
 /// How long the TCP connection may take.
-const CONNECT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT: Duration = Duration::from_secs(10);
 
 /// What a stranger learnt.
 #[derive(Debug)]
@@ -55,41 +57,72 @@ pub(crate) fn message(prefix: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Connects to `host`, sends `message` and listens for `patience`, or until the far side has closed.
-pub(crate) async fn probe(host: &str, port: u16, message: &[u8], patience: Duration) -> Result<Finding> {
+/// A connection on which nothing was said yet.
+#[derive(Debug)]
+pub(crate) struct Connected(TcpStream);
+
+pub(crate) async fn connect(host: &str, port: u16) -> Result<Connected> {
     let connecting = timeout(CONNECT, TcpStream::connect((host, port))).await;
-    let mut socket = connecting
+    let socket = connecting
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .with_context(|| format!("cannot connect to {host} port {port}"))?;
-    let start = Instant::now();
-    let mut finding = Finding {
-        sent: 0,
-        received: 0,
-        start: Vec::new(),
-        after: patience,
-        closed: None,
-    };
-    if socket.write_all(message).await.is_err() {
-        finding.closed = Some("broke");
-    } else {
-        finding.sent = message.len();
-    }
-    let mut buffer = [0; 4096];
-    while finding.closed.is_none() {
-        let left = patience.saturating_sub(start.elapsed());
-        match timeout(left, socket.read(&mut buffer)).await {
-            Err(_) => break,
-            Ok(Ok(0)) => finding.closed = Some("closed"),
-            Ok(Ok(n)) => {
-                finding.received += n;
-                let room = 32_usize.saturating_sub(finding.start.len()).min(n);
-                finding.start.extend_from_slice(&buffer[..room]);
-            }
-            Ok(Err(_)) => finding.closed = Some("reset"),
+    Ok(Connected(socket))
+}
+
+impl Connected {
+    /// Sends `message` and listens for `patience`, or until the far side has closed.
+    pub(crate) async fn probe(self, message: &[u8], patience: Duration) -> Finding {
+        let Self(mut socket) = self;
+        let start = Instant::now();
+        let mut finding = Finding {
+            sent: 0,
+            received: 0,
+            start: Vec::new(),
+            after: patience,
+            closed: None,
+        };
+        if socket.write_all(message).await.is_err() {
+            finding.closed = Some("broke");
+        } else {
+            finding.sent = message.len();
         }
+        let mut buffer = [0; 4096];
+        while finding.closed.is_none() {
+            let left = patience.saturating_sub(start.elapsed());
+            match timeout(left, socket.read(&mut buffer)).await {
+                Err(_) => break,
+                Ok(Ok(0)) => finding.closed = Some("closed"),
+                Ok(Ok(n)) => {
+                    finding.received += n;
+                    let room = 32_usize.saturating_sub(finding.start.len()).min(n);
+                    finding.start.extend_from_slice(&buffer[..room]);
+                }
+                Ok(Err(_)) => finding.closed = Some("reset"),
+            }
+        }
+        finding.after = start.elapsed();
+        finding
     }
-    finding.after = start.elapsed();
-    Ok(finding)
+}
+
+/// What was found at `address`, or why nothing was, for programs. The help lists the keys.
+pub(crate) fn json(address: &str, found: &Result<Finding, String>) -> serde_json::Value {
+    let finding = found.as_ref().ok();
+    let outcome = match finding {
+        Some(Finding { received: 0, .. }) => "silent",
+        Some(_) => "answered",
+        None => "unreachable",
+    };
+    json!({
+        "address": address,
+        "outcome": outcome,
+        "sent": finding.map_or(0, |finding| finding.sent),
+        "received": finding.map_or(0, |finding| finding.received),
+        "seconds": finding.map_or(0.0, |finding| finding.after.as_secs_f64()),
+        "begins_with": finding.map_or_else(String::new, |finding| hex(&finding.start)),
+        "ended": finding.and_then(|finding| finding.closed),
+        "error": found.as_ref().err(),
+    })
 }
 
 /// Host and port of a multiaddr, whatever follows the port, or of `host:port`.

@@ -1,5 +1,6 @@
 //! A node to use: chat from stdin, files to and from friends.
 
+mod bars;
 mod chat;
 
 use crate::inbox::Inbox;
@@ -14,14 +15,14 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, Swarm};
 use std::io::{self, IsTerminal as _};
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 /// Where a node listens that nobody told where to.
 const PORT: u16 = 4001;
-/// What is typed to run this program, from the root of the repository.
+/// What is typed to run this program in a checkout of the repository, on whatever host.
 const COMMAND: &str = "cargo run -q --release -p examples --bin node -- run";
 
 #[derive(Debug, clap::Args)]
@@ -35,7 +36,7 @@ pub(crate) struct Options {
     /// A node to connect to: /ip4/192.0.2.7/tcp/4001/tls/p2p/PEER. Repeatable.
     #[arg(long, value_name = "ADDR")]
     dial: Vec<Multiaddr>,
-    /// The file with a private network's name and secret: `name: …`, `secret: <64 hex digits>`, mode 0600. Nodes outside
+    /// The file of a private network, mode 0600: `name: …` and `secret: <64 hex digits>`, or a `swarm.key`. Nodes outside
     /// of it are strangers. [default: the open network]
     #[arg(long, value_name = "FILE")]
     network: Option<PathBuf>,
@@ -68,12 +69,12 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     }
     let mut swarm = swarm(&key, config(&key, &options)?, options.max_connections)?;
     listen(&mut swarm, &options.listen)?;
-    let inbox = Inbox::new(options.dir, u64::from(options.max_mib) << 20);
+    let inbox = Inbox::new(options.dir.clone(), u64::from(options.max_mib) << 20);
     let (link, mut events) = node::spawn(swarm, inbox);
     let mut chat = Chat::new(us, link.clone());
 
     let (addresses, others) = settle(&link, &mut events, options.listen.is_empty()).await;
-    greet(&us, &options.key, made, &addresses)?;
+    greet(&us, &options, made, &addresses)?;
     for event in others {
         chat.show(event)?;
     }
@@ -83,6 +84,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
 
     let mut lines = stdin();
     let mut reading = true;
+    let mut second = tokio::time::interval(Duration::from_secs(1));
     let stop = interrupted();
     tokio::pin!(stop);
     loop {
@@ -94,10 +96,11 @@ pub(crate) async fn run(options: Options) -> Result<()> {
                     // A node started by a script has no stdin and is to run on.
                     reading = false;
                     if io::stdin().is_terminal() {
-                        term::line("no more chat from here, Ctrl-C quits")?;
+                        chat.line("no more chat from here, Ctrl-C quits")?;
                     }
                 }
             },
+            _ = second.tick() => chat.tick(),
             () = &mut stop => return Ok(()),
         }
     }
@@ -169,8 +172,8 @@ async fn settle(link: &Link, events: &mut mpsc::Receiver<Event>, both: bool) -> 
     (addresses, others)
 }
 
-fn greet(us: &PeerId, key: &Path, made: bool, addresses: &[Multiaddr]) -> Result<()> {
-    let shown = key.display();
+fn greet(us: &PeerId, options: &Options, made: bool, addresses: &[Multiaddr]) -> Result<()> {
+    let shown = options.key.display();
     term::line(&format!("peer id     {us}"))?;
     term::line(&format!("key         {shown}{}", if made { " (new)" } else { "" }))?;
     for (index, address) in addresses.iter().enumerate() {
@@ -187,20 +190,42 @@ fn greet(us: &PeerId, key: &Path, made: bool, addresses: &[Multiaddr]) -> Result
         .iter()
         .find(|address| ip4(address).is_some_and(|ip| !ip.is_loopback()));
     if let Some(address) = local {
-        let other = if key.file_name().is_some_and(|name| name == "second.key") {
-            "third.key"
-        } else {
-            "second.key"
-        };
+        let second = options.key.file_name().is_some_and(|name| name == "second.key");
+        let other = if second { "third.key" } else { "second.key" };
+        let network = options.network.as_deref().map(|path| {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            format!(" --network {}", term::quoted(&path.to_string_lossy()))
+        });
+        let network = network.unwrap_or_default();
         term::line("\nsecond terminal on this host:")?;
-        term::line(&format!("  {COMMAND} --key {other} --dial {address}/p2p/{us}"))?;
+        term::line(&format!(
+            "  {} --key {other}{network} --dial {address}/p2p/{us}",
+            command()
+        ))?;
     }
     if let Some(address) = lan {
-        term::line("another host on this network:")?;
-        term::line(&format!("  {COMMAND} --dial {address}/p2p/{us}"))?;
+        let (network, with) = match options.network {
+            Some(_) => (
+                " --network network.file",
+                ", with a copy of the network's file as network.file",
+            ),
+            None => ("", ""),
+        };
+        term::line(&format!(
+            "another host on this LAN, in a checkout of the repository{with}:"
+        ))?;
+        term::line(&format!("  {COMMAND}{network} --dial {address}/p2p/{us}"))?;
     }
-    term::line("\ntype a line to chat, /help for commands, Ctrl-C to quit")?;
+    term::line("\ntype a line to chat, /help for commands, /quit or Ctrl-C to leave")?;
     Ok(())
+}
+
+/// What is typed on this host, in any directory, to run this program.
+fn command() -> String {
+    match std::env::current_exe() {
+        Ok(path) => format!("{} run", term::quoted(&path.to_string_lossy())),
+        Err(_) => COMMAND.to_owned(),
+    }
 }
 
 /// Lines of stdin, from a thread of its own: the runtime's reader would keep the program from ending.

@@ -3,7 +3,6 @@
 use crate::key;
 use anyhow::{Context as _, Result, anyhow};
 use libp2p::identity::Keypair;
-use std::io;
 use std::path::{Path, PathBuf};
 
 /// What else a node keeps, in a file beside its key.
@@ -19,14 +18,14 @@ pub(crate) fn beside(key: &Path, what: &str) -> PathBuf {
 pub(crate) fn load_or_create(key: &Path) -> Result<[u8; 32]> {
     let path = beside(key, "close-time");
     let shown = path.display();
-    match std::fs::read(&path) {
+    match libp2p_knock::read_secret_file(&path) {
         Ok(bytes) => bytes.try_into().map_err(|bytes: Vec<u8>| {
             anyhow!(
                 "{shown} has {} bytes and not 32. Remove it, and a new one is made",
                 bytes.len()
             )
         }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        Err(error) if error.is_not_found() => {
             // From where keys come from.
             let random = Keypair::generate_ed25519().try_into_ed25519()?.secret();
             let mut seed = [0; 32];
@@ -34,6 +33,6 @@ pub(crate) fn load_or_create(key: &Path) -> Result<[u8; 32]> {
             key::write_new(&path, &seed).with_context(|| format!("cannot write {shown}"))?;
             Ok(seed)
         }
-        Err(error) => Err(error).with_context(|| format!("cannot read {shown}")),
+        Err(error) => Err(error.into()),
     }
 }

@@ -3,7 +3,7 @@
 //! The receiver sets the pace, so its memory is bounded by its own window and not by what somebody sends.
 
 use crate::inbox::Inbox;
-use crate::link::{Asked, Event, Link};
+use crate::link::{Asked, Event, Link, Way};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use libp2p::PeerId;
 use libp2p::request_response::OutboundFailure;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::io::{self, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
@@ -104,27 +104,79 @@ impl Error {
     }
 }
 
+/// How far a file of ours has come, told ten times a second at most: a file has thousands of chunks,
+/// and each of these events takes a place among those that matter.
+struct Pace<'a> {
+    link: &'a Link,
+    peer: PeerId,
+    id: u64,
+    done: u64,
+    told: Option<Instant>,
+}
+
+impl<'a> Pace<'a> {
+    const TELL: Duration = Duration::from_millis(100);
+
+    /// From the start, of reading the file or of sending it.
+    async fn begin(link: &'a Link, peer: PeerId, id: u64, name: &str, size: u64, hashing: bool) -> Self {
+        let name = name.to_owned();
+        link.emit(Event::Sending {
+            peer,
+            id,
+            name,
+            size,
+            hashing,
+        })
+        .await;
+        let (done, told) = (0, None);
+        Self {
+            link,
+            peer,
+            id,
+            done,
+            told,
+        }
+    }
+
+    fn add(&mut self, bytes: usize) {
+        self.done += bytes as u64;
+        if self.told.is_none_or(|told| told.elapsed() >= Self::TELL) {
+            self.told = Some(Instant::now());
+            let Self { peer, id, done, .. } = *self;
+            let way = Way::Out;
+            self.link.progress(Event::Progress { peer, id, way, done });
+        }
+    }
+}
+
 /// Offers the file at `path` to `peer` and serves it until the other end says that it is done. Returns its hash, which
-/// both ends have computed.
-pub(crate) async fn send(link: &Link, peer: PeerId, path: &Path) -> Result<(u64, Hash), Error> {
+/// both ends have computed. `id` is a [`Link::number`].
+pub(crate) async fn send(link: &Link, peer: PeerId, id: u64, path: &Path) -> Result<(u64, Hash), Error> {
     let mut file = File::open(path).await.map_err(Error::file(path))?;
+    let metadata = file.metadata().await.map_err(Error::file(path))?;
     let name = match path.file_name() {
-        Some(name) if file.metadata().await.map_err(Error::file(path))?.is_file() => name.to_string_lossy(),
+        Some(name) if metadata.is_file() => name.to_string_lossy().into_owned(),
         _ => return Err(Error::NotAFile(path.to_owned())),
     };
     if name.len() > MAX_NAME {
         return Err(Error::NameTooLong(path.to_owned()));
     }
-    let (size, sha256) = hash(&mut file).await.map_err(Error::file(path))?;
+    let pace = Pace::begin(link, peer, id, &name, metadata.len(), true).await;
+    let (size, sha256) = hash(&mut file, pace).await.map_err(Error::file(path))?;
 
-    let (id, mut questions) = link.serve(peer);
-    let name = name.into_owned();
-    let offer = Offer { id, name, size, sha256 };
+    let mut questions = link.serve(peer, id);
+    let offer = Offer {
+        id,
+        name: name.clone(),
+        size,
+        sha256,
+    };
     match link.ask(peer, Request::Offer(offer)).await? {
         Response::Yes => {}
         Response::No(why) => return Err(Error::Refused(why)),
         Response::Chunk(_) => return Err(Error::WrongAnswer),
     }
+    let mut pace = Pace::begin(link, peer, id, &name, size, false).await;
     let mut position = 0;
     loop {
         let question = tokio::time::timeout(PATIENCE, questions.recv()).await;
@@ -141,6 +193,7 @@ pub(crate) async fn send(link: &Link, peer: PeerId, path: &Path) -> Result<(u64,
                     return Err(Error::file(path)(error));
                 }
                 position = start + bytes.len() as u64;
+                pace.add(bytes.len());
                 answer.send(Response::Chunk(bytes));
             }
             Request::Done { result, .. } => {
@@ -202,6 +255,7 @@ async fn fetch(link: &Link, peer: PeerId, offer: &Offer, inbox: &Inbox) -> Resul
         link.progress(Event::Progress {
             peer,
             id: offer.id,
+            way: Way::In,
             done,
         });
     }
@@ -229,7 +283,7 @@ fn check(expected: Hash, found: Hash) -> Result<Hash, Error> {
 }
 
 /// Size and hash of a file, which is back at its start afterwards.
-async fn hash(file: &mut File) -> io::Result<(u64, Hash)> {
+async fn hash(file: &mut File, mut pace: Pace<'_>) -> io::Result<(u64, Hash)> {
     let (mut hasher, mut size) = (Sha256::new(), 0);
     let mut buffer = vec![0; CHUNK as usize];
     loop {
@@ -239,6 +293,7 @@ async fn hash(file: &mut File) -> io::Result<(u64, Hash)> {
         }
         hasher.update(&buffer[..n]);
         size += n as u64;
+        pace.add(n);
     }
     file.rewind().await?;
     Ok((size, hasher.finalize().into()))

@@ -66,7 +66,8 @@ impl Change {
         self.next.allowing = self.next.allowing + more - less;
         self.next.allows = self.next.allowing > 0
             || self.next.general.iter().any(|rule| rule.allow)
-            || self.next.sets.values().any(|set| set.standing == Standing::Allowed);
+            || self.next.sets.values().any(|set| set.standing == Standing::Allowed)
+            || self.next.lists.values().any(|list| list.standing == Standing::Allowed);
         let knocks = self.next.knock_everybody || !self.next.knock_peers.is_empty();
         self.next.short = !self.next.allows && !knocks && self.next.peers.is_empty();
         // A file that is read is taken as it is.

@@ -1,13 +1,14 @@
 //! Whether a file still says what was last read from it or written to it.
 
+use super::super::print::{Hashing, Print};
 use super::super::snapshot::Snapshot;
+use super::statement::base;
 use super::{FileError, rules_in, write};
 use lru::LruCache;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
-use std::hash::{DefaultHasher, Hasher as _};
-use std::io::{self, Read, Write};
+use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -23,13 +24,6 @@ pub(in super::super) struct Files(LruCache<PathBuf, Known>);
 struct Known {
     print: Print,
     rules: Snapshot,
-}
-
-/// What tells one content from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Print {
-    hash: u64,
-    bytes: u64,
 }
 
 impl Default for Files {
@@ -83,11 +77,11 @@ impl Files {
         }
         let found = rules_in(path, now)?;
         let edits = match known {
-            Some(known) => Edits::between(&known.rules, &found),
+            Some(known) => Edits::between(&known.rules, &found, &base(path)),
             // Of what it said before nothing is known: what these rules say too is not lost.
             None => Edits {
                 removed: Vec::new(),
-                ..Edits::between(before, &found)
+                ..Edits::between(before, &found, &base(path))
             },
         };
         if edits.is_empty() {
@@ -112,8 +106,9 @@ pub struct Edits {
 }
 
 impl Edits {
-    fn between(old: &Snapshot, new: &Snapshot) -> Self {
-        let (old, new) = (text(old), text(new));
+    /// Of files in the directory `base`.
+    fn between(old: &Snapshot, new: &Snapshot, base: &Path) -> Self {
+        let (old, new) = (text(old, base), text(new, base));
         let lines = |text: &'_ str| -> BTreeSet<String> {
             let lines = text.lines().filter(|line| !line.starts_with('#'));
             lines.map(str::to_owned).collect()
@@ -137,9 +132,9 @@ impl Edits {
 }
 
 /// Whatever the time is: what has expired is a line as any other.
-fn text(rules: &Snapshot) -> String {
+fn text(rules: &Snapshot, base: &Path) -> String {
     let mut text = Vec::new();
-    let written = write::lines(&mut text, rules, 0);
+    let written = write::lines(&mut text, rules, 0, base);
     written.map_or_else(|_| String::new(), |()| String::from_utf8_lossy(&text).into_owned())
 }
 
@@ -156,83 +151,5 @@ impl fmt::Display for Edits {
             0 => Ok(()),
             more => write!(f, ", and {more} more"),
         }
-    }
-}
-
-/// A file, and what has been read from it or written to it.
-pub(super) struct Hashing<T> {
-    inner: T,
-    hasher: DefaultHasher,
-    bytes: u64,
-}
-
-impl<T> Hashing<T> {
-    pub(super) fn new(inner: T) -> Self {
-        Self {
-            inner,
-            hasher: DefaultHasher::new(),
-            bytes: 0,
-        }
-    }
-
-    pub(super) const fn inner(&self) -> &T {
-        &self.inner
-    }
-
-    pub(super) fn print(&self) -> Print {
-        Print {
-            hash: self.hasher.finish(),
-            bytes: self.bytes,
-        }
-    }
-
-    fn see(&mut self, bytes: &[u8]) {
-        self.hasher.write(bytes);
-        self.bytes += bytes.len() as u64;
-    }
-}
-
-impl<T: Read> Read for Hashing<T> {
-    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(to)?;
-        self.see(&to[..read]);
-        Ok(read)
-    }
-}
-
-impl<T: Write> Write for Hashing<T> {
-    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(from)?;
-        self.see(&from[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_print_does_not_depend_on_how_much_is_read_or_written_at_a_time() {
-        let content: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
-        let mut prints = Vec::new();
-        for size in [1, 7, 8, 4096, content.len()] {
-            let mut written = Hashing::new(Vec::new());
-            for chunk in content.chunks(size) {
-                written.write_all(chunk).expect("memory");
-            }
-            let mut read = Hashing::new(&content[..]);
-            let mut buffer = vec![0; size];
-            while read.read(&mut buffer).expect("memory") > 0 {}
-            prints.extend([written.print(), read.print()]);
-        }
-        assert!(prints.windows(2).all(|two| two[0] == two[1]), "{prints:?}");
-        let mut other = Hashing::new(Vec::new());
-        other.write_all(&content[1..]).expect("memory");
-        assert_ne!(other.print(), prints[0]);
     }
 }

@@ -1,10 +1,11 @@
 //! Replacing a file so that whoever reads finds the old one or the new one.
 
+use super::super::print::{Hashing, Print};
 use super::super::rule::Rule;
 use super::super::sets::Admission;
 use super::super::snapshot::Snapshot;
-use super::known::{Hashing, Print};
-use super::{FileError, HEADER};
+use super::statement::base;
+use super::{FileError, HEADER, UNTIL_END};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
@@ -13,6 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A member that is known at more has more lines: none may be longer than [`LONGEST_LINE`](super::LONGEST_LINE).
 const IPS_IN_A_LINE: usize = 64;
+
+/// The same of a list.
+const NETWORKS_IN_A_LINE: usize = 64;
 
 /// What expired comes last, and is read as any other rule.
 const EXPIRED: &str = "# expired by the clock of this machine; kept in case it is wrong";
@@ -36,7 +40,7 @@ pub(super) fn replace(
     // Now, for after the file has been replaced it is too late to say no.
     let directory = Directory::open(target).map_err(failed("open its directory"))?;
     let beside = beside(target).map_err(failed("write it"))?;
-    let written = write(&beside, target, now, time).map_err(|(what, error)| failed(what)(error));
+    let written = write(&beside, target, now, time, &base(path)).map_err(|(what, error)| failed(what)(error));
     // At the last moment: writing takes its time.
     let checked = written.and_then(|print| check().map(|()| print));
     let renamed = checked.and_then(|print| {
@@ -73,7 +77,13 @@ pub(super) fn target(path: &Path) -> PathBuf {
     target
 }
 
-fn write(beside: &Path, path: &Path, now: &Snapshot, time: u64) -> Result<Print, (&'static str, io::Error)> {
+fn write(
+    beside: &Path,
+    path: &Path,
+    now: &Snapshot,
+    time: u64,
+    base: &Path,
+) -> Result<Print, (&'static str, io::Error)> {
     let file = File::options()
         .write(true)
         .create_new(true)
@@ -89,7 +99,7 @@ fn write(beside: &Path, path: &Path, now: &Snapshot, time: u64) -> Result<Print,
             .map_err(|error| ("give it the old permissions", error))?;
     }
     let mut to = BufWriter::with_capacity(1 << 16, Hashing::new(file));
-    lines(&mut to, now, time).map_err(|error| ("write it", error))?;
+    lines(&mut to, now, time, base).map_err(|error| ("write it", error))?;
     let written = to.into_inner().map_err(|error| ("write it", error.into_error()))?;
     written.inner().sync_all().map_err(|error| ("make it durable", error))?;
     Ok(written.print())
@@ -120,8 +130,9 @@ fn owned_as_before(_: &File, old: &fs::Metadata) -> fs::Permissions {
 }
 
 /// Sorted, so that two files of the same rules are the same, and those of two days can be compared.
-pub(super) fn lines(to: &mut impl io::Write, now: &Snapshot, time: u64) -> io::Result<()> {
-    writeln!(to, "{HEADER}")?;
+/// Paths of lists are relative to `base`, where they were.
+pub(super) fn lines(to: &mut impl io::Write, now: &Snapshot, time: u64, base: &Path) -> io::Result<()> {
+    writeln!(to, "{HEADER} {UNTIL_END}")?;
     if now.knock_everybody {
         writeln!(to, "require-knock everybody")?;
     }
@@ -156,6 +167,21 @@ pub(super) fn lines(to: &mut impl io::Write, now: &Snapshot, time: u64) -> io::R
                 }
                 writeln!(to)?;
             }
+        }
+    }
+    for named in now.lists.values() {
+        writeln!(to, "{}", named.line_in(base))?;
+        if named.list.source().is_some() {
+            continue;
+        }
+        let mut networks: Vec<_> = named.list.iter().collect();
+        networks.sort_unstable();
+        for networks in networks.chunks(NETWORKS_IN_A_LINE) {
+            write!(to, "range {}", named.name)?;
+            for network in networks {
+                write!(to, " {network}")?;
+            }
+            writeln!(to)?;
         }
     }
     let live = |rule: &Rule| rule.until.is_none_or(|until| until > time);

@@ -1,9 +1,13 @@
 //! Every rule is a line, and every line a rule or an error.
 
+use super::super::cidr::Cidr;
 use super::*;
+use crate::context::Direction;
 use libp2p_core::Multiaddr;
+use libp2p_identity::PeerId;
 use proptest::prelude::*;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::time::{Duration, UNIX_EPOCH};
 
 fn ip() -> impl Strategy<Value = IpAddr> {

@@ -223,6 +223,7 @@ impl Peer {
     }
 
     fn end(&mut self) {
+        self.responses.frame_ended();
         let Some(connection) = &mut self.connection else {
             return;
         };

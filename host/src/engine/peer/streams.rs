@@ -6,7 +6,7 @@ use crate::engine::bucket::{TokenBucket, millis};
 use crate::engine::id::StreamId;
 use crate::error::OpenError;
 use crate::limits::{Limits, MAX_MESSAGE_LENGTH, MAX_STREAMS_PER_PEER, Priority, Rate};
-use crate::message::Inbound;
+use crate::message::{Inbound, Sent};
 use bytes::Bytes;
 use libp2p_identity::PeerId;
 use std::collections::VecDeque;
@@ -109,13 +109,13 @@ impl Peer {
     }
 
     /// Queues a message; the oldest one falls out of a full buffer. Closed streams and messages that are too long drop it.
-    pub(crate) fn send(&mut self, ticket: Ticket, outbound: Outbound, payload: Bytes) {
+    pub(crate) fn send(&mut self, ticket: Ticket, outbound: Outbound, payload: Bytes) -> Sent {
         let counters = self.counters.clone();
         // Not by `entry`, as `after` is looked at beside it.
         let entry = self.streams.get_mut(&ticket.id);
         let Some(entry) = entry.filter(|entry| entry.number == ticket.number) else {
             self.after.spent.push(payload);
-            return;
+            return Sent::Closed;
         };
         let longest = match outbound {
             // Bounded by the policy of whoever asked.
@@ -127,15 +127,18 @@ impl Peer {
             let (stream, bytes) = (entry.name.clone(), payload.len());
             self.after.notes.push(Note::TooLong { stream, bytes, longest });
             self.after.spent.push(payload);
-            return;
+            return Sent::TooLong { bytes, longest };
         }
+        let mut sent = Sent::Queued;
         if entry.outgoing.len() >= entry.limits.outgoing {
             let oldest = entry.outgoing.pop_front();
             self.after.spent.extend(oldest.map(|(_, payload)| payload));
             counters.dropped_outgoing.one();
+            sent = Sent::Displaced;
         }
         entry.outgoing.push_back((outbound, payload));
         self.check_ready(&ticket.id);
+        sent
     }
 
     /// The next message; none if the stream is closed.

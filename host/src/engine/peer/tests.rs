@@ -5,6 +5,7 @@ mod bounds;
 use super::*;
 use crate::engine::frame::{HEADER, RequestId};
 use crate::engine::id::tests::key;
+use crate::message::Sent;
 use libp2p_identity::{Keypair, PeerId};
 use proptest::prelude::*;
 use rand::SeedableRng as _;
@@ -99,8 +100,8 @@ impl Pair {
         [self.open(0, name, limits), self.open(1, name, limits)]
     }
 
-    fn send(&mut self, at: usize, ticket: Ticket, message: &[u8]) {
-        self.ends[at].send(ticket, Outbound::Plain, Bytes::copy_from_slice(message));
+    fn send(&mut self, at: usize, ticket: Ticket, message: &[u8]) -> Sent {
+        self.ends[at].send(ticket, Outbound::Plain, Bytes::copy_from_slice(message))
     }
 
     /// One turn of writing at `at`.
@@ -274,9 +275,10 @@ fn the_oldest_falls_out_of_a_full_buffer_on_either_side() {
     let mut pair = Pair::connected();
     let ours = pair.open(0, "x", wide().with_outgoing_buffer(5));
     let theirs = pair.open(1, "x", wide().with_incoming_buffer(3));
-    for message in numbered(8) {
-        pair.send(0, ours, &message);
-    }
+    let sent: Vec<_> = numbered(8).iter().map(|message| pair.send(0, ours, message)).collect();
+    let (queued, displaced) = sent.split_at(5);
+    assert!(queued.iter().all(|sent| *sent == Sent::Queued), "{sent:?}");
+    assert!(displaced.iter().all(|sent| *sent == Sent::Displaced), "{sent:?}");
     pair.settle();
     assert_eq!(pair.received(1, theirs), numbered(8)[5..]);
     assert_eq!(pair.ends[0].counters.dropped_outgoing.get(), 3);

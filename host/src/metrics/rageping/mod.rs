@@ -1,14 +1,16 @@
 //! rageping: how long a message takes to a peer and back, measured through a stream of its own. Speaks with the Go original.
 //!
 //! ```no_run
-//! # fn example(host: &knock_host::Host, registry: &mut prometheus_client::registry::Registry, peer: libp2p_identity::PeerId) {
+//! # use knock_host::metrics::AlreadyRegistered;
+//! # use prometheus_client::registry::Registry;
+//! # fn example(host: &knock_host::Host, registry: &mut Registry, peer: libp2p_identity::PeerId) -> Result<(), AlreadyRegistered> {
 //! use knock_host::metrics::rageping::{Config, Rageping};
 //!
 //! // Both ends must have the same configurations. These are the original's: 20 bytes and 200 KiB.
 //! let pings = Rageping::new(host, Config::defaults());
-//! pings.register(registry);
+//! pings.register(registry)?;
 //! pings.add_peers([peer]);
-//! # }
+//! # Ok(()) }
 //! ```
 //!
 //! | name | kind | counts |
@@ -18,19 +20,22 @@
 //! | `rageping_received_requests_total` | counter | pings received |
 //! | `rageping_timed_out_requests_total` | counter | pings whose pong did not come in time |
 //! | `rageping_invalid_messages_received_total` | counter | everything else that came: pongs too late, other sizes |
+//! | `knock_host_rageping_streams` | gauge | streams that pings run over, by `peer_id` alone; from registration on, not in the original |
 //!
-//! Labels: `peer_id`, `remote_peer_id`, `ping_size`, `min_period`, `max_period`, `timeout`.
+//! Labels of the others: `peer_id`, `remote_peer_id`, `ping_size`, `min_period`, `max_period`, `timeout`.
 
 mod pinger;
 
+use super::registered::{self, AlreadyRegistered};
 use crate::peers::chance;
-use crate::{Handle, Limits, Stream};
+use crate::{Handle, Limits, Priority, Stream};
 use libp2p_identity::PeerId;
 use pinger::{Due, MIN_SIZE, PONG_SIZE, Pinger, Received};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use rand::rngs::StdRng;
@@ -38,6 +43,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle as Runtime;
 use tokio::task::AbortHandle;
 
 /// The bounds of the histogram by default, in seconds.
@@ -187,9 +193,11 @@ impl Rageping {
     /// stream can be opened to, which is logged, is not measured. Has to be called inside a tokio runtime.
     pub fn add_peers(&self, peers: impl IntoIterator<Item = PeerId>) {
         let own = self.0.host.local_peer_id();
+        let runtime = Runtime::current();
         // What lists them is the caller's, and may call us.
         let peers: Vec<PeerId> = peers.into_iter().filter(|peer| *peer != own).collect();
-        let mut failed = Vec::new();
+        let (mut failed, mut later) = (Vec::new(), Vec::new());
+        // Dropped before the others, also by a panic: what is done later may call us.
         let mut known = self.0.lock();
         for peer in peers {
             for (at, config) in self.0.configs.iter().enumerate() {
@@ -197,13 +205,18 @@ impl Rageping {
                     known.registrations += 1;
                     continue;
                 }
-                match self.0.host.open_stream(peer, &config.stream_name(), config.limits()) {
-                    Ok(stream) => _ = known.insert((peer, at), Peer::start(stream, config)),
+                let (name, limits) = (config.stream_name(), config.limits());
+                match self.0.host.open_under_a_lock(peer, &name, Priority::Default, limits) {
+                    Ok((stream, then)) => {
+                        later.push(then);
+                        known.insert((peer, at), Peer::start(&runtime, Stream::new(stream), config));
+                    }
                     Err(error) => failed.push((peer, error)),
                 }
             }
         }
         drop(known);
+        drop(later);
         for (peer, error) in failed {
             tracing::warn!(%peer, %error, "its latency is not measured");
         }
@@ -226,8 +239,15 @@ impl Rageping {
     }
 
     /// Renders what is measured. Once for each registry.
-    pub fn register(&self, registry: &mut Registry) {
-        registry.register_collector(Box::new(RagepingCollector(Arc::downgrade(&self.0))));
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyRegistered`] if the registry has one of the names. To find that out it is rendered
+    /// once, which calls its collectors.
+    pub fn register(&self, registry: &mut Registry) -> Result<(), AlreadyRegistered> {
+        registered::register(registry, |registry| {
+            registry.register_collector(Box::new(RagepingCollector(Arc::downgrade(&self.0))));
+        })
     }
 }
 
@@ -247,7 +267,7 @@ impl Shared {
 }
 
 impl Peer {
-    fn start(stream: Stream, config: &Config) -> Self {
+    fn start(runtime: &Runtime, stream: Stream, config: &Config) -> Self {
         let counted = Arc::new(Counted {
             latency: Histogram::new(config.buckets.iter().copied()),
             sent: Counter::default(),
@@ -257,7 +277,9 @@ impl Peer {
         });
         let mut random = chance();
         let pinger = Pinger::new(Instant::now(), config, &mut random);
-        let task = tokio::spawn(run(stream, pinger, random, counted.clone())).abort_handle();
+        let task = runtime
+            .spawn(run(stream, pinger, random, counted.clone()))
+            .abort_handle();
         Self {
             registrations: 1,
             task,
@@ -328,6 +350,11 @@ impl Collector for RagepingCollector {
                 .map(|(key, entry)| (labels(key), entry.counted.clone()))
                 .collect()
         };
+        // Always there: a second registration is found by it.
+        let streams = ConstGauge::new(i64::try_from(peers.len()).unwrap_or(i64::MAX));
+        let help = "Streams that round trips are measured over";
+        let mut metric = encoder.encode_descriptor("knock_host_rageping_streams", help, None, MetricType::Gauge)?;
+        streams.encode(metric.encode_family(&[("peer_id", host.as_str())])?)?;
         // A name without a sample would be rendered otherwise.
         if peers.is_empty() {
             return Ok(());

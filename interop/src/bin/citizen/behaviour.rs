@@ -9,7 +9,6 @@ use libp2p::{autonat, gossipsub, identify, kad, ping};
 use libp2p_connmgr::persistent::{self, Probes};
 use libp2p_connmgr::{Manager, PersistentPeers};
 use libp2p_gater::{Gate, goodbye};
-use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(NetworkBehaviour)]
@@ -70,7 +69,7 @@ impl Behaviour {
                 .behaviour()
                 .with_goodbye(goodbye::Config::default().with_usual_back_off(Duration::from_secs(2))),
             connmgr,
-            persistent: PersistentPeers::new(local, wanted).with_manager(Arc::new(manager.clone())),
+            persistent: PersistentPeers::new(local, wanted).with_manager(manager.clone()),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_secs(5))),
             kad: (!still).then_some(kad).into(),

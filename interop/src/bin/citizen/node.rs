@@ -12,7 +12,7 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, gossipsub, identify};
 use libp2p_connmgr::{KeepAlive, Manager, persistent};
-use libp2p_gater::{Change, ConnectionGater as _, FileError, Gate, Rule, Rules, SaveError, Verdict};
+use libp2p_gater::{Change, ConnectionGater as _, FileError, Gate, Rule, RuleError, Rules, SaveError, Verdict};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
@@ -68,7 +68,7 @@ impl Node {
         };
 
         let mut registry = Registry::default();
-        let gate = Gate::new(rules.clone()).with_metrics(&mut registry);
+        let gate = Gate::new(rules.clone()).with_metrics(&mut registry)?;
         let config = libp2p_connmgr::Config::new(args.low, args.high)?
             .with_hard_limit(args.hard)?
             .with_grace_period(Duration::from_millis(args.grace))
@@ -78,7 +78,7 @@ impl Node {
             // Only the marks decide.
             .with_keep_alive(KeepAlive::All)
             .with_closer(gate.closer())
-            .with_metrics(&mut registry);
+            .with_metrics(&mut registry)?;
         let (connmgr, manager) = libp2p_connmgr::new(config);
         let mut swarm = SwarmBuilder::with_existing_identity(key)
             .with_tokio()
@@ -88,7 +88,7 @@ impl Node {
                     .with_known_prefixes_file(args.state.join("known"))
                     .with_admission(gate.knock())
                     .with_secured_hook(gate.secured())
-                    .with_metrics(&mut registry);
+                    .with_metrics(&mut registry)?;
                 Ok(manager.count(gate.transport(libp2p_knock::tokio::Transport::new(config))))
             })?
             .with_behaviour(|key| Ok(Behaviour::new(key, args.still, &gate, connmgr, &manager)?))?
@@ -142,7 +142,7 @@ impl Node {
                 let dialled = self.swarm.dial(opts.addresses(vec![address]).build());
                 return Ok(json!({ "refused": dialled.err().map(|error| error.to_string()) }));
             }
-            Command::Insert { rule } => return Ok(self.change(&rule, |change| Ok(change.insert(rule.clone())?))),
+            Command::Insert { rule } => return Ok(self.change(&rule, |change| change.insert(rule.clone()))),
             Command::Remove { rule } => {
                 return Ok(self.change(&rule, |change| {
                     change.remove(rule.clone());
@@ -172,7 +172,7 @@ impl Node {
     }
 
     /// Changes rules and file. Answers how that went, and whether the rule is on its list now.
-    fn change(&self, rule: &Rule, change: impl FnOnce(&mut Change) -> Result<(), SaveError>) -> Value {
+    fn change(&self, rule: &Rule, change: impl FnOnce(&mut Change) -> Result<(), RuleError>) -> Value {
         let saved = self.rules.change_and_save(&self.file, change);
         let listed = self.rules.list().contains(rule);
         json!({ "refused": saved.err().map(|error| kind(&error)), "listed": listed })

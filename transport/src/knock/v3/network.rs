@@ -71,12 +71,12 @@ impl Network {
     }
 
     /// What Noise mixes in beside the Diffie-Hellman results: against whoever comes to compute those one day.
-    pub(super) fn psk(&self) -> &[u8; 32] {
+    pub(crate) fn psk(&self) -> &[u8; 32] {
         &self.psk
     }
 
     /// The key of the box round every knock at `listener`. Who has it tells a knock from noise, and no more.
-    pub(super) fn gate_key(&self, listener: &[u8; 32]) -> [u8; 32] {
+    pub(crate) fn gate_key(&self, listener: &[u8; 32]) -> [u8; 32] {
         let mut material = [0; 64];
         material[..32].copy_from_slice(listener);
         material[32..].copy_from_slice(&self.key);

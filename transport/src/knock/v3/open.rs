@@ -186,6 +186,12 @@ impl Opened {
         self.payload.time_ms
     }
 
+    /// How far the caller's clock was ahead of `now_ms`, less what the way took; negative for
+    /// behind.
+    pub fn skew_ms(&self, now_ms: u64) -> i64 {
+        skew(self.payload.time_ms, now_ms)
+    }
+
     /// What the caller wants to speak inside TLS.
     pub fn mode(&self) -> Mode {
         self.payload.mode

@@ -44,10 +44,10 @@ fn everybody_leaves_at_accept_plus_t_and_not_a_nanosecond_sooner() {
     accept(&mut pool, start, net(1), false, 1);
     accept(&mut pool, start + Duration::from_secs(1), net(2), true, 2);
     assert_eq!(pool.next_timeout(), Some(start + T));
-    assert_eq!(pool.pop_expired(start + T - Duration::from_nanos(1)), None);
-    assert_eq!(pool.pop_expired(start + T), Some(1));
-    assert_eq!(pool.pop_expired(start + T), None);
-    assert_eq!(pool.pop_expired(start + T + Duration::from_secs(1)), Some(2));
+    assert_eq!(pool.pop_expired(start + T - Duration::from_nanos(1), |_| false), None);
+    assert_eq!(pool.pop_expired(start + T, |_| false), Some(1));
+    assert_eq!(pool.pop_expired(start + T, |_| false), None);
+    assert_eq!(pool.pop_expired(start + T + Duration::from_secs(1), |_| false), Some(2));
     assert_eq!(pool.next_timeout(), None);
 }
 
@@ -56,7 +56,7 @@ fn no_timeout_and_no_limit_are_nothing_special() {
     let start = Instant::now();
     let mut pool = Pool::new(NonZeroUsize::MAX, Duration::MAX);
     pool.on_accept(start, net(1), false, "patient", 0);
-    assert_eq!(pool.pop_expired(start + T), None);
+    assert_eq!(pool.pop_expired(start + T, |_| false), None);
     assert!(pool.next_timeout().is_some_and(|at| at > start + T));
 }
 
@@ -235,8 +235,43 @@ fn who_was_answered_and_fails_is_drained_until_the_same_deadline_as_everybody() 
         pool.on_event(slot, event);
     }
     assert_eq!(pool.on_event(slot, Event::Refused), Action::Drain);
-    assert_eq!(pool.pop_expired(start + T - Duration::from_nanos(1)), None);
-    assert_eq!(pool.pop_expired(start + T), Some(1));
+    assert_eq!(pool.pop_expired(start + T - Duration::from_nanos(1), |_| false), None);
+    assert_eq!(pool.pop_expired(start + T, |_| false), Some(1));
+}
+
+#[test]
+fn who_is_being_answered_may_stay_and_keeps_its_place_until_it_is_through_or_fails_or_has_to_go() {
+    let start = Instant::now();
+    let mut pool = pool(4);
+    let slots: Vec<_> = (1..=3)
+        .map(|n| {
+            let (slot, _) = accept(&mut pool, start, net(n as u16), false, n);
+            for event in [Event::Head, Event::Knocked] {
+                pool.on_event(slot, event);
+            }
+            slot
+        })
+        .collect();
+    accept(&mut pool, start, net(4), false, 4);
+    let mut asked = Vec::new();
+    let mut expire = |pool: &mut Pool<u32>| {
+        pool.pop_expired(start + T, |n| {
+            asked.push(*n);
+            *n != 2
+        })
+    };
+    assert_eq!(expire(&mut pool), Some(2));
+    assert_eq!(expire(&mut pool), Some(4));
+    assert_eq!(expire(&mut pool), None);
+    assert_eq!(asked, [1, 2, 3], "only those that are being answered");
+    assert_eq!((pool.len(), pool.next_timeout()), (2, None));
+    assert_eq!(pool.on_event(slots[0], Event::Refused), Action::Close(1));
+    for n in 5..=7 {
+        accept(&mut pool, start + T, net(n), false, n.into());
+    }
+    assert_eq!(pool.len(), 4, "it is one of them");
+    assert_eq!(pool.remove(slots[2]), Some(3), "it is through");
+    assert_eq!(pool.len(), 3);
 }
 
 #[test]
@@ -276,7 +311,7 @@ fn there_are_256_buffers_and_the_one_that_waited_longest_gives_its_own_up() {
     pool.on_event(slots[3], Event::Knocked);
     pool.remove(slots[4]);
     assert_eq!(pool.flights(), MAX_FLIGHTS - 4);
-    while pool.pop_expired(now + T).is_some() {}
+    while pool.pop_expired(now + T, |_| false).is_some() {}
     assert_eq!((pool.len(), pool.flights()), (0, 0));
 }
 

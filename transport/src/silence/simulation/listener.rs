@@ -17,13 +17,13 @@ impl World {
             assert_eq!(
                 self.process
                     .pool
-                    .pop_expired(self.origin + at - Duration::from_nanos(1)),
+                    .pop_expired(self.origin + at - Duration::from_nanos(1), |_| false),
                 None
             );
             let id = self
                 .process
                 .pool
-                .pop_expired(self.origin + at)
+                .pop_expired(self.origin + at, |_| false)
                 .expect("its time has come");
             let (came, _) = self.process.inside.remove(&id).expect("was inside");
             assert_eq!(at, came + T, "left at another time than accept + T");

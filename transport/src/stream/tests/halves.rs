@@ -156,3 +156,28 @@ fn in_whatever_order_halves_are_polled_and_futures_dropped_what_was_written_goes
         world.check(&steps);
     }
 }
+
+/// What is below has room for one waker, and may need time for a flush and for a close.
+#[test]
+fn a_read_that_waits_does_not_take_the_place_of_a_close_that_waits() {
+    let (mut stream, below, _other) = dialled();
+    stream.about.close_timeout = Duration::from_secs(3600);
+    let (mut reading, mut writing) = stream.split();
+    let (reader, writer) = (Flag::new(), Flag::new());
+    let mut close = || {
+        let waker = waker(writer.clone());
+        Pin::new(&mut writing).poll_close(&mut Context::from_waker(&waker))
+    };
+    let mut read = || {
+        let waker = waker(reader.clone());
+        Pin::new(&mut reading).poll_read(&mut Context::from_waker(&waker), &mut [0])
+    };
+    below.set_slow(true);
+    assert!(close().is_pending() && read().is_pending());
+    below.set_slow(false);
+    if reader.take() {
+        assert!(read().is_pending(), "nothing comes");
+    }
+    assert!(writer.take(), "the close is not told that it can go on");
+    assert!(matches!(close(), Poll::Ready(Ok(()))));
+}

@@ -1,6 +1,7 @@
 //! The stream of bytes below a connection, and what it has not taken yet.
 
-use super::READS_PER_TURN;
+use super::{Ended, READS_PER_TURN, Shared, wake};
+use crate::at_once::poll_at_once;
 use crate::yamux::chunks::{chunk, give_back};
 use crate::yamux::frame::HEADER;
 use futures::io::{AsyncRead, AsyncWrite};
@@ -8,6 +9,17 @@ use futures::ready;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+
+/// How far a turn got with what there is to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// The socket is full.
+    Some,
+    /// Everything is below, where it may wait for a flush.
+    All,
+    /// Everything has gone out.
+    Flushed,
+}
 
 /// The stream of bytes, and what it has not taken yet of what has to come before anything else.
 pub(super) struct Io<C> {
@@ -101,11 +113,12 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Io<C> {
     /// Answers the other end's close with ours, without waiting for anything. Says how many of the
     /// last frames of data have not gone out, if the others have.
     pub(super) fn part(&mut self, cx: &mut Context<'_>) -> Option<u64> {
-        let all = matches!(self.poll_rest(cx), Poll::Ready(Ok(())));
+        let all = matches!(poll_at_once(cx, |cx| self.poll_rest(cx)), Poll::Ready(Ok(())));
         // Also when headers are left over: data may have gone before them.
-        let out = matches!(Pin::new(&mut self.inner).poll_flush(cx), Poll::Ready(Ok(())));
+        let flushed = poll_at_once(cx, |cx| Pin::new(&mut self.inner).poll_flush(cx));
+        let out = matches!(flushed, Poll::Ready(Ok(())));
         if all && out {
-            let _ = Pin::new(&mut self.inner).poll_close(cx);
+            let _ = poll_at_once(cx, |cx| Pin::new(&mut self.inner).poll_close(cx));
             self.read_away(cx);
         }
         out.then_some(self.tail.into())
@@ -116,14 +129,27 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Io<C> {
     fn read_away(&mut self, cx: &mut Context<'_>) {
         let mut unread = chunk();
         for _ in 0..READS_PER_TURN {
-            if !matches!(
-                Pin::new(&mut self.inner).poll_read(cx, &mut unread),
-                Poll::Ready(Ok(1..))
-            ) {
+            let read = poll_at_once(cx, |cx| Pin::new(&mut self.inner).poll_read(cx, &mut unread));
+            if !matches!(read, Poll::Ready(Ok(1..))) {
                 break;
             }
         }
         give_back(unread);
+    }
+}
+
+/// Ends the connection if the stream of bytes panics in a task that has taken it. It is gone with the
+/// panic, and no other task would hear of it again.
+pub(super) struct Unwinding<'a, C>(pub(super) &'a Shared<C>);
+
+impl<C> Drop for Unwinding<'_, C> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.lost = true;
+        state.session.end(Ended::Broken(io::ErrorKind::Other));
+        state.wake_waiting();
+        state.wake_driver();
+        wake(state);
     }
 }
 

@@ -28,6 +28,7 @@ struct Wire {
     closed: bool,
     /// Nothing is taken any more.
     broken: bool,
+    panics: bool,
 }
 
 #[derive(Clone, Default)]
@@ -87,6 +88,11 @@ impl AsyncRead for Below {
 impl AsyncWrite for Below {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut wire = self.0.lock().expect("no panic");
+        let panics = wire.panics;
+        if panics {
+            drop(wire);
+            panic!("the inner transport's own fault");
+        }
         if wire.broken {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -337,4 +343,27 @@ fn a_connection_that_has_to_wait_for_the_socket_is_not_woken_by_what_its_streams
     below.set_full(false);
     assert_eq!(task.run(), 1, "the socket wakes it");
     assert_eq!(below.sent().len(), HEADER + 5 + HEADER + HEADER);
+}
+
+#[test]
+fn a_connection_ends_when_what_is_below_panics_in_the_task_that_writes() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    let below = Below::default();
+    let mut task = Task::new(&below);
+    let (mut writes, mut reads) = (task.open(), task.open());
+    task.run();
+    let reader = Arc::new(Flag(AtomicBool::new(false)));
+    let waker = waker(reader.clone());
+    let read = Pin::new(&mut reads).poll_read(&mut Context::from_waker(&waker), &mut [0]);
+    assert!(read.is_pending());
+    task.run();
+    below.0.lock().expect("no panic").panics = true;
+    let write = AssertUnwindSafe(|| writes.write(b"question").now_or_never());
+    catch_unwind(write).expect_err("the panic reaches the task that writes");
+    assert_eq!(task.ended().kind(), io::ErrorKind::Other);
+    assert!(reader.0.load(Ordering::SeqCst), "its streams hear of it");
+    let read = reads.read(&mut [0]).now_or_never().expect("nothing will come");
+    assert_eq!(read.expect_err("cut off").kind(), io::ErrorKind::Other);
+    let closed = poll_fn(|cx| task.connection.poll_close(cx)).now_or_never();
+    closed.expect("there is nothing to wait for").expect_err("it is gone");
 }

@@ -197,7 +197,7 @@ async fn callers_that_a_swarm_does_not_take_are_bounded_and_when_it_does_the_nex
     let config = patient(5000).dangerous().with_close_time(Duration::from_secs(60));
     let mut transport = libp2p_knock::Authenticated::new(
         libp2p::tcp::tokio::Transport::default(),
-        config.with_metrics(&mut registry),
+        config.with_metrics(&mut registry).unwrap(),
     )
     .with_executor(|task| drop(tokio::spawn(task)));
     transport

@@ -38,7 +38,7 @@ impl Bench {
     }
 
     /// The ports of the next dial; it is in vain.
-    fn dial(&mut self, limits: Limits) -> Vec<u16> {
+    fn dial(&mut self, limits: Limits<'_>) -> Vec<u16> {
         let plan = self.addresses.plan(limits, self.now);
         for address in &plan.addresses {
             self.addresses.failed(self.peer, address);
@@ -47,7 +47,7 @@ impl Bench {
     }
 
     fn best(&self) -> Vec<u16> {
-        self.addresses.best(false, self.now).iter().map(port).collect()
+        self.addresses.best(false, &[], self.now).iter().map(port).collect()
     }
 }
 
@@ -74,7 +74,7 @@ fn every_address_ends_in_the_peer_whatever_it_came_with() {
     bench.addresses.give(bench.peer, vec![tcp(1), full.clone()]);
     bench.addresses.claimed(bench.peer, full.clone());
     bench.worked(1);
-    assert_eq!(bench.addresses.best(false, bench.now), [full]);
+    assert_eq!(bench.addresses.best(false, &[], bench.now), [full]);
 }
 
 #[test]
@@ -202,10 +202,13 @@ fn after_another_peer_answered_only_what_was_given_or_has_worked_is_tried() {
         trusted_only: true,
         ..Limits::default()
     };
-    bench.claim([1, 2]);
-    // There is nothing else.
+    // There is nothing but what others know.
     let plan = bench.addresses.plan(trusted, bench.now);
-    assert!(plan.extend && plan.addresses.len() == 2);
+    assert!(plan.extend && plan.addresses.is_empty());
+    // There is nothing better.
+    bench.claim([1, 2]);
+    let plan = bench.addresses.plan(trusted, bench.now);
+    assert!(!plan.extend && plan.addresses.len() == 2);
     bench.give([3]);
     let plan = bench.addresses.plan(trusted, bench.now);
     assert_eq!(
@@ -213,6 +216,67 @@ fn after_another_peer_answered_only_what_was_given_or_has_worked_is_tried() {
         (false, vec![3])
     );
     assert_eq!(bench.dial(Limits::default()), [3, 2, 1]);
+}
+
+#[test]
+fn where_this_swarm_listens_itself_no_other_peer_is_looked_for() {
+    let mut bench = Bench::new();
+    let relay = format!("/ip4/192.0.2.9/tcp/1/p2p/{}/p2p-circuit", PeerId::random());
+    let own = [tcp(1), tcp(2), address(&relay)];
+    let limits = Limits {
+        own: &own,
+        ..Limits::default()
+    };
+    // Another protocol on the same port is another listener's, and the relay has room for both.
+    let others = [address("/ip4/192.0.2.1/tcp/1/tls"), address(&relay)];
+    bench
+        .addresses
+        .give(bench.peer, [&[tcp(1)], &others[..], &[tcp(3)]].concat());
+    bench.claim([2]);
+    let dialled = bench.addresses.plan(limits, bench.now).addresses;
+    let expected = [&others[..], &[tcp(3)]].concat().into_iter();
+    let expected: Vec<_> = expected.map(|address| address.with_p2p(bench.peer).unwrap()).collect();
+    assert_eq!(dialled, expected);
+    assert_eq!(bench.addresses.best(false, &own, bench.now), expected);
+    // Nor where nothing else is left.
+    bench.addresses.give(bench.peer, vec![tcp(1)]);
+    bench.wrong(1);
+    let limits = Limits {
+        own: &own[..2],
+        ..limits
+    };
+    assert_eq!(bench.dial(limits), []);
+}
+
+#[test]
+fn where_all_are_left_out_the_one_that_comes_back_first_is_tried_alone() {
+    let mut bench = Bench::new();
+    bench.give([1, 2]);
+    for port in [1, 1, 2] {
+        bench.wrong(port);
+    }
+    let plan = bench.addresses.plan(Limits::default(), bench.now);
+    assert_eq!((plan.extend, bench.dial(Limits::default())), (false, vec![2]));
+    // Others' addresses have every other dial.
+    let others = Limits {
+        leave_room: true,
+        ..Limits::default()
+    };
+    let plan = bench.addresses.plan(others, bench.now);
+    assert!(plan.extend && plan.addresses.is_empty());
+    // There are none of others' where only knocks are dialled.
+    bench
+        .addresses
+        .give(bench.peer, vec![address("/ip4/192.0.2.1/tcp/9/tls")]);
+    bench
+        .addresses
+        .wrong(bench.peer, &address("/ip4/192.0.2.1/tcp/9/tls"), bench.now);
+    let knock_only = Limits {
+        knock_only: true,
+        ..others
+    };
+    assert_eq!(bench.dial(knock_only), [9]);
+    assert!(bench.best().is_empty(), "not in dials of others");
 }
 
 #[test]
@@ -229,7 +293,7 @@ fn by_knock_only_knocks_are_dialled_and_no_other_behaviour_is_asked() {
     let plan = bench.addresses.plan(limits, bench.now);
     let knock = knock.with_p2p(bench.peer).unwrap();
     assert_eq!((plan.extend, plan.addresses), (false, vec![knock.clone()]));
-    assert_eq!(bench.addresses.best(true, bench.now), [knock]);
+    assert_eq!(bench.addresses.best(true, &[], bench.now), [knock]);
 }
 
 #[test]

@@ -168,3 +168,120 @@ fn every_other_dial_in_vain_leaves_room_for_what_others_know() {
     }
     assert_eq!(tried, [8, 4, 8, 4]);
 }
+
+/// The next dial, and when it is made.
+fn next_plan(bench: &mut Bench) -> (ConnectionId, Plan, Duration) {
+    loop {
+        while let Some(action) = bench.peers.next_action() {
+            if let Action::Dial { peer, plan } = action {
+                let id = bench.id();
+                bench.peers.dialling(peer, id);
+                return (id, plan, bench.now - bench.start);
+            }
+        }
+        bench.now = bench.peers.next_timeout().unwrap().max(bench.now);
+        bench.peers.timeout(bench.now);
+    }
+}
+
+#[test]
+fn the_only_address_is_tried_again_though_another_peer_answered_there() {
+    let mut bench = Bench::new(Config::new());
+    let peer = bench.want();
+    // For two hours somebody else has the address.
+    let hours = Duration::from_secs(7_200);
+    loop {
+        let (dial, plan, at) = next_plan(&mut bench);
+        let tries = plan.addresses == [of(peer, 1)];
+        if at >= hours && tries {
+            let late = at - hours;
+            assert!(
+                late <= 2 * Duration::from_secs(300),
+                "{late:?} after it was right again"
+            );
+            return;
+        }
+        if tries {
+            bench.peers.wrong(bench.now, &peer, &of(peer, 1));
+            bench.failed_by(dial, Failure::Misled);
+        } else {
+            bench.failed(dial);
+        }
+    }
+}
+
+#[test]
+fn a_claim_is_tried_alone_after_another_peer_answered_at_what_others_know() {
+    let mut bench = Bench::new(Config::new());
+    let peer = PeerId::random();
+    bench.add(peer, vec![]);
+    bench.peers.claimed(bench.now, &peer, address(1));
+    let (dial, plan, _) = next_plan(&mut bench);
+    assert!(plan.extend);
+    // At an address of another behaviour's, which will be a part of every dial that it extends.
+    bench.peers.wrong(bench.now, &peer, &of(peer, 2));
+    bench.failed_by(dial, Failure::Misled);
+    let (_, plan, _) = next_plan(&mut bench);
+    assert_eq!((plan.addresses, plan.extend), (vec![of(peer, 1)], false));
+}
+
+#[test]
+fn a_dial_that_was_not_needed_does_not_forget_that_the_last_one_was_misled() {
+    let mut bench = Bench::new(Config::new());
+    bench.want();
+    let (dial, ..) = next_plan(&mut bench);
+    bench.failed_by(dial, Failure::Misled);
+    for _ in 0..2 {
+        let (dial, plan, _) = next_plan(&mut bench);
+        assert!(!plan.extend, "only what can be trusted");
+        bench.failed_by(dial, Failure::NotNeeded);
+    }
+}
+
+#[test]
+fn a_denial_from_before_a_connection_does_not_delay_the_dial_after_it() {
+    let mut bench = Bench::new(Config::new());
+    let peer = bench.want();
+    let (_, dial, _) = bench.until_dial().unwrap();
+    bench.failed_by(
+        dial,
+        Failure::Denied {
+            early: true,
+            wait: Some(3600 * SECOND),
+        },
+    );
+    // The rule is lifted, and the peer comes by itself.
+    let theirs = bench.id();
+    bench.established(peer, theirs, false);
+    bench.dials();
+    bench.pass(60 * SECOND);
+    bench.peers.closed(bench.now, &peer, theirs);
+    assert_eq!(bench.dialled(), [peer]);
+}
+
+#[test]
+fn a_denial_that_is_over_does_not_make_up_for_a_connection_that_was_lost_at_once() {
+    let mut bench = Bench::new(Config::new());
+    let peer = bench.want();
+    let (_, dial, _) = bench.until_dial().unwrap();
+    bench.failed(dial);
+    let (_, dial, _) = bench.until_dial().unwrap();
+    bench.failed_by(
+        dial,
+        Failure::Denied {
+            early: true,
+            wait: Some(2 * SECOND),
+        },
+    );
+    let theirs = bench.id();
+    bench.established(peer, theirs, false);
+    bench.dials();
+    bench.pass(5 * SECOND);
+    bench.peers.closed(bench.now, &peer, theirs);
+    bench.dials();
+    let retry_in = bench.events.iter().rev().find_map(|event| match event {
+        Event::Disconnected { retry_in, .. } => Some(retry_in.as_secs()),
+        _ => None,
+    });
+    assert_eq!(retry_in, Some(2), "the second failure");
+}

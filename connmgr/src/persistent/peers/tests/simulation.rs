@@ -97,6 +97,7 @@ impl World {
     }
 
     fn act(&mut self, end: usize) {
+        self.ends[end].assert_counted();
         while let Some(action) = self.ends[end].next_action() {
             match action {
                 Action::Dial { peer, .. } => {

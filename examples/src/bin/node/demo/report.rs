@@ -114,7 +114,7 @@ impl Report {
 }
 
 fn marked(word: &str, colour: u8) -> String {
-    if term::coloured() {
+    if term::coloured(&io::stdout()) {
         format!("\x1b[{colour}m{word}\x1b[0m")
     } else {
         word.to_owned()

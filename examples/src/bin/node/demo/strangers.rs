@@ -32,8 +32,8 @@ pub(super) async fn probes(port: u16) -> Result<Vec<(&'static str, Finding)>> {
         ("nothing at all", Vec::new()),
     ];
     try_join_all(variants.map(|(what, bytes)| async move {
-        let finding = probe::probe("127.0.0.1", port, &bytes, PATIENCE).await?;
-        Ok((what, finding))
+        let connected = probe::connect("127.0.0.1", port).await?;
+        Ok((what, connected.probe(&bytes, PATIENCE).await))
     }))
     .await
 }

@@ -1,11 +1,11 @@
 //! What the user types, and what the user gets to see.
 
+use super::bars::Bars;
 use crate::explain;
-use crate::link::{Event, Link};
+use crate::link::{Event, Link, Way};
 use crate::swarm::short;
 use crate::term::{self, printable};
 use crate::transfer;
-use indicatif::{MultiProgress, ProgressBar};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use std::collections::HashMap;
@@ -13,13 +13,14 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-const HELP: &str = "\
-  any other line      goes to everybody who is connected
-  /send FILE          sends a file to everybody who is connected
-  /send PEER FILE     sends a file to one of them, named by the last letters of the peer id
-  /dial ADDR          connects to /ip4/…/tcp/…/tls/p2p/…
-  /peers              who is connected
-  /quit               ends the program, as does Ctrl-C";
+const HELP: &str = concat!(
+    "  any other line   goes to everybody who is connected\n",
+    "  /send FILE       sends a file to everybody who is connected\n",
+    "  /send PEER FILE  sends a file to one peer: the last letters of its id\n",
+    "  /dial ADDR       connects to /ip4/…/tcp/…/tls/p2p/…\n",
+    "  /peers           who is connected\n",
+    "  /quit            ends the program, as does Ctrl-C",
+);
 
 /// What is known of a peer beyond its address.
 #[derive(Debug, Default)]
@@ -33,25 +34,22 @@ pub(super) struct Chat {
     us: PeerId,
     link: Link,
     known: HashMap<PeerId, Known>,
-    bars: HashMap<(PeerId, u64), ProgressBar>,
-    screen: MultiProgress,
+    bars: Bars,
 }
 
 impl Chat {
     pub(super) fn new(us: PeerId, link: Link) -> Self {
-        let (known, bars, screen) = (HashMap::new(), HashMap::new(), MultiProgress::new());
-        Self {
-            us,
-            link,
-            known,
-            bars,
-            screen,
-        }
+        let (known, bars) = (HashMap::new(), Bars::new());
+        Self { us, link, known, bars }
     }
 
-    /// Prints a line, above the progress bars if there are any.
-    fn line(&self, text: &str) -> io::Result<()> {
-        self.screen.suspend(|| term::line(text))
+    pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
+        self.bars.line(text)
+    }
+
+    /// To be called about once a second.
+    pub(super) fn tick(&mut self) {
+        self.bars.tick();
     }
 
     pub(super) fn show(&mut self, event: Event) -> io::Result<()> {
@@ -93,23 +91,33 @@ impl Chat {
             Event::NotSaid { why } => self.line(&format!("! not sent: {why}")),
             Event::Offered { peer, offer } => {
                 let name = printable(&offer.name);
-                let bar = self.screen.add(term::bar(&name, offer.size));
-                self.bars.insert((peer, offer.id), bar);
+                self.bars.put((Way::In, peer, offer.id), "", &name, offer.size);
                 self.line(&format!("* {} sends {name}, {}", short(&peer), term::size(offer.size)))
             }
-            Event::Progress { peer, id, done, .. } => {
-                if let Some(bar) = self.bars.get(&(peer, id)) {
-                    bar.set_position(done);
+            Event::Sending {
+                peer,
+                id,
+                name,
+                size,
+                hashing,
+            } => {
+                let name = printable(&name);
+                self.bars
+                    .put((Way::Out, peer, id), if hashing { "reading " } else { "" }, &name, size);
+                if hashing {
+                    return Ok(());
                 }
+                self.line(&format!("* sending {name} to {}, {}", short(&peer), term::size(size)))
+            }
+            Event::Progress { peer, id, way, done } => {
+                self.bars.moved(&(way, peer, id), done);
                 Ok(())
             }
             Event::Received { peer, id, name, result } => {
-                if let Some(bar) = self.bars.remove(&(peer, id)) {
-                    bar.finish_and_clear();
-                }
+                self.bars.remove(&(Way::In, peer, id));
                 self.line(&match result {
                     Ok(file) => format!(
-                        "* received {} from {}, {}, SHA-256 {}",
+                        "* received {} from {}, {}\n  SHA-256 {}",
                         file.path.display(),
                         short(&peer),
                         term::size(file.size),
@@ -121,22 +129,27 @@ impl Chat {
                     }
                 })
             }
-            Event::Sent { peer, name, result } => self.line(&match result {
-                Ok((size, hash)) => {
-                    let (size, hash) = (term::size(size), transfer::hex(&hash));
-                    format!("* sent {name} to {}, {size}, SHA-256 {hash} at both ends", short(&peer))
-                }
-                Err(error) => format!(
-                    "! {name} not sent to {}: {}",
-                    short(&peer),
-                    printable(&error.to_string())
-                ),
-            }),
+            Event::Sent { peer, id, name, result } => {
+                let name = printable(&name);
+                self.bars.remove(&(Way::Out, peer, id));
+                self.line(&match result {
+                    Ok((size, hash)) => {
+                        let (size, hash) = (term::size(size), transfer::hex(&hash));
+                        format!("* sent {name} to {}, {size}\n  SHA-256 {hash}", short(&peer))
+                    }
+                    Err(error) => format!(
+                        "! {name} not sent to {}: {}",
+                        short(&peer),
+                        printable(&error.to_string())
+                    ),
+                })
+            }
         }
     }
 
     pub(super) fn typed(&mut self, line: &str) -> io::Result<ControlFlow<()>> {
         let line = line.trim();
+        self.bars.entered();
         let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let rest = rest.trim();
         match word {
@@ -152,24 +165,29 @@ impl Chat {
         Ok(ControlFlow::Continue(()))
     }
 
-    fn peers(&self) -> io::Result<()> {
+    fn peers(&mut self) -> io::Result<()> {
         let peers = self.link.peers();
         if peers.is_empty() {
             return self.line("nobody is connected");
         }
-        for (peer, address) in peers {
+        let mut lines = Vec::new();
+        for (peer, mut address) in peers {
+            if matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+                address.pop();
+            }
             let known = self.known.get(&peer);
             let agent = known.and_then(|known| known.agent.as_deref()).unwrap_or_default();
             let rtt = known
                 .and_then(|known| known.rtt)
                 .map(term::duration)
                 .unwrap_or_default();
-            self.line(&format!("  {peer}  {address}  {agent}  {rtt}"))?;
+            lines.push(format!("  {peer}  {rtt}").trim_end().to_owned());
+            lines.push(format!("    {address}  {agent}").trim_end().to_owned());
         }
-        Ok(())
+        self.line(&lines.join("\n"))
     }
 
-    fn dial(&self, address: &str) -> io::Result<()> {
+    fn dial(&mut self, address: &str) -> io::Result<()> {
         match address.parse::<Multiaddr>() {
             Err(error) => self.line(&format!("! this is no multiaddr: {error}")),
             Ok(address) => match explain::undiallable(&address, &self.us) {
@@ -182,7 +200,7 @@ impl Chat {
         }
     }
 
-    fn send(&self, rest: &str) -> io::Result<()> {
+    fn send(&mut self, rest: &str) -> io::Result<()> {
         let everybody: Vec<PeerId> = self.link.peers().into_keys().collect();
         let (to, path) = match addressee(rest, &everybody) {
             Ok(found) => found,
@@ -193,8 +211,9 @@ impl Chat {
         for peer in to {
             let (link, path, name) = (self.link.clone(), path.to_owned(), name.clone().into_owned());
             tokio::spawn(async move {
-                let result = transfer::send(&link, peer, &path).await;
-                link.emit(Event::Sent { peer, name, result }).await;
+                let id = link.number();
+                let result = transfer::send(&link, peer, id, &path).await;
+                link.emit(Event::Sent { peer, id, name, result }).await;
             });
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! What an other end cannot make us do: memory, work and streams have bounds.
 
 use super::*;
+use crate::engine::bucket::WireBucket;
 
 #[test]
 fn a_stream_opened_under_anothers_name_is_not_opened() {
@@ -130,4 +131,56 @@ fn the_2001st_stream_and_a_second_of_the_same_name_are_refused() {
     assert_eq!(open("one more"), Err(crate::OpenError::TooManyStreams(peer)));
     let name = "7".to_owned();
     assert_eq!(open("7"), Err(crate::OpenError::AlreadyOpen { peer, name }));
+}
+
+/// How many bytes more come over the wire of end 0 before it is too much.
+fn flood(pair: &mut Pair, wire: &mut WireBucket) -> usize {
+    const PIECE: usize = 1 << 10;
+    let now = pair.now;
+    let taken = (0..).take_while(|_| pair.ends[0].allows(wire, PIECE, now));
+    taken.count() * PIECE
+}
+
+/// End 0 asks, and end 1 answers with so many bytes, which all come over the wire.
+fn ask(pair: &mut Pair, [ours, theirs]: [Ticket; 2], wire: &mut WireBucket, bytes: usize) {
+    let policy = ResponsePolicy {
+        max_size: bytes,
+        expires: pair.now + Duration::from_secs(1),
+    };
+    pair.ends[0].send(ours, Outbound::Request(policy), Bytes::from_static(b"?"));
+    pair.settle();
+    let Some(Inbound::Request { handle, .. }) = pair.recv(1, theirs) else {
+        panic!("no request");
+    };
+    pair.ends[1].send(theirs, Outbound::Response(handle.0), Bytes::from(vec![7; bytes]));
+    pair.write(1);
+    while !pair.wires[1].is_empty() {
+        let piece = pair.wires[1].len().min(16 << 10);
+        assert!(pair.ends[0].allows(wire, piece, pair.now), "it was asked for");
+        pair.arrive(1, piece).unwrap();
+    }
+    assert!(pair.recv(0, ours).is_some(), "the answer");
+}
+
+#[test]
+fn answers_that_have_come_leave_no_more_room_on_the_wire_than_there_was_before_them() {
+    for answer in [100_000, 4 << 20] {
+        let mut pair = Pair::connected();
+        let tickets = pair.open_both("x", Limits::default());
+        pair.settle();
+        let (zero, mut wire) = (pair.now, WireBucket::new(pair.now));
+        wire.add_stream(&Limits::default(), zero);
+        let mut fresh = WireBucket::new(zero);
+        fresh.add_stream(&Limits::default(), zero);
+        let before = flood(&mut pair, &mut fresh);
+        for _ in 0..10 {
+            ask(&mut pair, tickets, &mut wire, answer);
+        }
+        // An honest peer has its whole burst, and none has more.
+        let after = flood(&mut pair, &mut wire);
+        assert!(
+            (before..=before + (1 << 20)).contains(&after),
+            "{answer}: {after}, and {before} before"
+        );
+    }
 }
