@@ -327,13 +327,12 @@ where
                 (Err(failure), _) => Err(failure),
             };
             if matches!(&result, Err(failure) if has_crossed(failure, opts)) {
-                tracing::debug!(address = %point.get_remote_address(), "both ends have dialled at once and nobody listened: dialling from another port");
+                tracing::debug!(peer = %who, "both ends have dialled at once: dialling from another port");
                 knocked.store(false, Ordering::Relaxed);
-                if let Some(Ok(connect)) = inner.ask(|inner| inner.dial(marked.inner, from_any_port(opts))) {
-                    result = match connect.await {
-                        Ok(io) => shared.knock_at(io, peer, &point, &knocked).await,
-                        Err(error) => Err(Error::inner(error)),
-                    };
+                if let Some(Ok(connect)) = inner.ask(|inner| inner.dial(marked.inner, from_any_port(opts)))
+                    && let Ok(io) = connect.await
+                {
+                    result = shared.knock_at(io, peer, &point, &knocked).await;
                 }
             }
             let outcome = result.as_ref().map_or_else(|e| e.error().into(), |_| Outcome::Ok);
@@ -440,12 +439,12 @@ fn shares_no_port(error: &(dyn std::error::Error + 'static), opts: DialOpts) -> 
 /// Whether what came in answer to a knock may have been a knock. Two ends that dial each other at once, each from the port
 /// at which it listens, get one connection of TCP without a listener.
 fn has_crossed(failure: &Failure, opts: DialOpts) -> bool {
-    let no_tls = match failure.error() {
-        Error::Unanswered(unanswered) => matches!(unanswered.heard(), Heard::Other(_)),
-        Error::Tls(error) => matches!(error, rustls::Error::InvalidMessage(_)),
-        _ => false,
+    let Error::Unanswered(unanswered) = failure.error() else {
+        return false;
     };
-    no_tls && opts.port_use == PortUse::Reuse && opts.role == Endpoint::Dialer
+    // A knock is uniform. Many servers speak first, and in text.
+    let like_a_knock = matches!(unanswered.heard(), Heard::Other(bytes) if !bytes.is_ascii());
+    like_a_knock && opts.port_use == PortUse::Reuse && opts.role == Endpoint::Dialer
 }
 
 fn from_any_port(opts: DialOpts) -> DialOpts {

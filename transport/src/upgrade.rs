@@ -120,6 +120,7 @@ impl Shared {
         knocked.store(true, Ordering::Relaxed);
         let (mut io, mut first) = (io, First::default());
         let shaken = Instant::now();
+        knocked.store(true, Ordering::Relaxed);
         let done = self.shake(&mut io, client, knock, &[], &mut first).await;
         let (after, place) = (shaken.elapsed(), place_of(point));
         let done = match done {

@@ -84,6 +84,10 @@ mod present {
         }
 
         /// Registers what is counted, with every value at 0.
+        ///
+        /// # Errors
+        ///
+        /// If the registry has one of the names.
         pub(crate) fn register(registry: &mut Registry) -> Result<Self, AlreadyRegistered> {
             let this = Registered {
                 established: Family::default(),
