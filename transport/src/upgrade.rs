@@ -117,7 +117,6 @@ impl Shared {
         let knock = self.knock(peer, dialect, flight).map_err(|e| e.at(Stage::Knock))?;
         let (who, bytes) = (peer.peer_id(), knock.len());
         tracing::debug!(peer = %who, %dialect, bytes, "knocking");
-        knocked.store(true, Ordering::Relaxed);
         let (mut io, mut first) = (io, First::default());
         let shaken = Instant::now();
         knocked.store(true, Ordering::Relaxed);
