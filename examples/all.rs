@@ -9,7 +9,9 @@ mod key;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use futures::StreamExt as _;
+use futures::future::Either;
 use knock_host::{Limits, Stream};
+use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::metrics::{Metrics, Recorder as _, Registry};
@@ -19,7 +21,9 @@ use libp2p::{Multiaddr, Swarm, SwarmBuilder, connection_limits, gossipsub, ident
 use libp2p::{PeerId, Transport as _, yamux};
 use libp2p_connmgr::{Manager, PersistentPeers, persistent};
 use libp2p_gater::{Gate, Rules, TransportKind, goodbye};
+use libp2p_knock::{Migration, MigrationStage};
 use std::net::SocketAddr;
+use std::num::NonZeroU8;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -219,24 +223,25 @@ fn swarm(key: Keypair, rules: &Rules, most: usize, registry: &mut Registry) -> R
 
     let swarm = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        // The gate's wrapper goes round each transport, and the manager's, which counts, round that.
         .with_other_transport(|key| {
-            let stock = tcp::tokio::Transport::new(tcp::Config::default())
+            let tcp = tcp::tokio::Transport::new(tcp::Config::default())
                 .upgrade(Version::V1Lazy)
                 .authenticate(gate.upgrade(noise::Config::new)(key)?)
                 .multiplex(yamux::Config::default());
-            Ok(manager.count(gate.transport(stock)))
-        })?
-        .with_other_transport(|key| {
+            let quic = quic::tokio::Transport::new(quic::Config::new(key));
+            let stock = tcp.or_transport(quic).map(|connected, _| match connected {
+                Either::Left((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
+                Either::Right((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
+            });
             let config = libp2p_knock::Config::new(key)?
                 .with_admission(gate.knock())
                 .with_secured_hook(gate.secured())
                 .with_metrics(registry)?;
-            Ok(manager.count(gate.transport(libp2p_knock::tokio::Transport::new(config))))
-        })?
-        .with_other_transport(|key| {
-            let quic = quic::tokio::Transport::new(quic::Config::new(key));
-            manager.count(gate.transport(quic))
+            let knock = libp2p_knock::tokio::Transport::new(config);
+            // By knock where a peer has it. The gate's wrapper goes round both, and the manager's,
+            // which counts, round that.
+            let both = Migration::new(MigrationStage::Prefer, stock, knock).with_metrics(registry)?;
+            Ok(manager.count(gate.transport(both)))
         })?
         // Outside the gate, which so sees addresses and no names.
         .with_dns()?
@@ -270,7 +275,12 @@ fn swarm(key: Keypair, rules: &Rules, most: usize, registry: &mut Registry) -> R
                 notes: knock_host::Behaviour::new(local, knock_host::BehaviourConfig::default()),
             })
         })?
-        .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600)))
+        .with_swarm_config(|config| {
+            config
+                // DNS dials what is polled, and a knock that is not dialled is not waited for.
+                .with_dial_concurrency_factor(NonZeroU8::MAX)
+                .with_idle_connection_timeout(Duration::from_secs(3600))
+        })
         .build();
     Ok((swarm, manager))
 }
