@@ -211,8 +211,8 @@ fn room() -> gossipsub::IdentTopic {
 }
 
 fn swarm(key: Keypair, rules: &Rules, most: usize, registry: &mut Registry) -> Result<(Swarm<Behaviour>, Manager)> {
-    // Each needs the other: the gate tells the peers that the manager trims why, and the manager
-    // tells the gate whether there is room.
+    // Each needs the other: the manager closes through the gate, which tells the peer why, and the
+    // gate asks the manager whether there is room.
     let gate = Gate::new(rules.clone()).with_metrics(registry)?;
     let config = libp2p_connmgr::Config::new(most / 2, most * 3 / 4)?
         .with_hard_limit(most)?
@@ -229,7 +229,9 @@ fn swarm(key: Keypair, rules: &Rules, most: usize, registry: &mut Registry) -> R
                 .authenticate(gate.upgrade(noise::Config::new)(key)?)
                 .multiplex(yamux::Config::default());
             let quic = quic::tokio::Transport::new(quic::Config::new(key));
-            let stock = tcp.or_transport(quic).map(|connected, _| match connected {
+            // Each under a gate of its own: `or_transport` asks the second when the first has nothing to say.
+            let stock = gate.transport(tcp).or_transport(gate.transport(quic));
+            let stock = stock.map(|connected, _| match connected {
                 Either::Left((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
                 Either::Right((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
             });
@@ -237,11 +239,10 @@ fn swarm(key: Keypair, rules: &Rules, most: usize, registry: &mut Registry) -> R
                 .with_admission(gate.knock())
                 .with_secured_hook(gate.secured())
                 .with_metrics(registry)?;
-            let knock = libp2p_knock::tokio::Transport::new(config);
-            // By knock where a peer has it. The gate's wrapper goes round both, and the manager's,
-            // which counts, round that.
-            let both = Migration::new(MigrationStage::Prefer, stock, knock).with_metrics(registry)?;
-            Ok(manager.count(gate.transport(both)))
+            let knock = gate.transport(libp2p_knock::tokio::Transport::new(config));
+            // By knock where a peer has it. The manager's wrapper, which counts, goes round all.
+            let both = Migration::new(MigrationStage::Prefer, stock, knock);
+            Ok(manager.count(both.with_metrics(registry)?))
         })?
         // Outside the gate, which so sees addresses and no names.
         .with_dns()?
@@ -277,7 +278,8 @@ fn swarm(key: Keypair, rules: &Rules, most: usize, registry: &mut Registry) -> R
         })?
         .with_swarm_config(|config| {
             config
-                // DNS dials what is polled, and a knock that is not dialled is not waited for.
+                // libp2p-dns dials an address when it is first polled, and libp2p polls eight at a
+                // time. With all polled, a stock dial sees the knocks that it has to wait for.
                 .with_dial_concurrency_factor(NonZeroU8::MAX)
                 .with_idle_connection_timeout(Duration::from_secs(3600))
         })

@@ -288,7 +288,7 @@ impl Config {
     /// the rule.
     ///
     /// Only somebody who knows our PeerID can spend it. The memory of what was answered, which no replay outlives, grows
-    /// with it: 242 s of it are kept, some 10 MB by default if ever used up. All clones share it.
+    /// with it: 242 s of it are kept, 8.2 MB by default if ever used up. All clones share it.
     ///
     /// # Errors
     ///

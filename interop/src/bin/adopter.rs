@@ -128,7 +128,7 @@ fn swarm(seed: u8, stage: MigrationStage, registry: &mut Registry) -> Result<Swa
         })?
         .with_dns()?
         .with_behaviour(|_| behaviour)?
-        // DNS dials when it is polled. So that it is for every address of a peer; libp2p's default is eight.
+        // libp2p-dns dials an address when it is first polled, and libp2p polls eight at a time: poll all.
         .with_swarm_config(|config| config.with_dial_concurrency_factor(NonZeroU8::MAX))
         .build())
 }
