@@ -181,14 +181,19 @@ fn score(swarm: &Swarm<Behaviour>, manager: &Manager) {
     }
 }
 
+/// Names in addresses are what a peer has said, and may hold what a terminal obeys.
 fn happened(recorder: &Metrics, event: SwarmEvent<BehaviourEvent>) {
     match event {
         SwarmEvent::NewListenAddr { address, .. } => println!("listening {address}"),
         SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
-            println!("connected {peer_id} {}", endpoint.get_remote_address());
+            let address = endpoint.get_remote_address().to_string();
+            println!("connected {peer_id} {}", address.escape_debug());
         }
         SwarmEvent::ConnectionClosed { peer_id, .. } => println!("closed {peer_id}"),
-        SwarmEvent::OutgoingConnectionError { error, .. } => println!("dial-failed {:#}", anyhow::Error::new(error)),
+        SwarmEvent::OutgoingConnectionError { error, .. } => {
+            let why = format!("{:#}", anyhow::Error::new(error));
+            println!("dial-failed {}", why.escape_debug());
+        }
         SwarmEvent::Behaviour(BehaviourEvent::Gossipsub(event)) => {
             recorder.record(&event);
             match event {
@@ -201,7 +206,9 @@ fn happened(recorder: &Metrics, event: SwarmEvent<BehaviourEvent>) {
         }
         SwarmEvent::Behaviour(BehaviourEvent::Gate(event)) => println!("gate {event:?}"),
         SwarmEvent::Behaviour(BehaviourEvent::Connmgr(event)) => println!("manager {event:?}"),
-        SwarmEvent::Behaviour(BehaviourEvent::Wanted(event)) => println!("wanted {event:?}"),
+        SwarmEvent::Behaviour(BehaviourEvent::Wanted(event)) => {
+            println!("wanted {}", format!("{event:?}").escape_debug());
+        }
         _ => {}
     }
 }

@@ -128,16 +128,27 @@ async fn probe(address: &str, seconds: u16, json: bool) -> Result<bool> {
     let found = probing.await;
     if json {
         let found = found.map_err(|error| format!("{error:#}"));
-        term::line(&probe::json(address, &found).to_string())?;
+        heard(term::line(&probe::json(address, &found).to_string()))?;
         let silent = found.as_ref().map(|finding| finding.received == 0);
         return silent.map_err(|_| Said.into());
     }
     let finding = found?;
-    term::line(&finding.to_string())?;
+    heard(term::line(&finding.to_string()))?;
     if finding.received > 0 {
-        term::line(&format!("it begins with {:?}", String::from_utf8_lossy(&finding.start)))?;
+        heard(term::line(&format!(
+            "it begins with {:?}",
+            String::from_utf8_lossy(&finding.start)
+        )))?;
     }
     Ok(finding.received == 0)
+}
+
+/// A reader that has seen enough changes nothing about what was found: the exit code says it.
+fn heard(said: io::Result<()>) -> io::Result<()> {
+    match said {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        said => said,
+    }
 }
 
 /// It failed, and stdout says so already.
