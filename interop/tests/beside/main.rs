@@ -19,8 +19,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// A minute after all peers are there.
-const TIME: Duration = Duration::from_secs(60);
+/// After all peers are there: for so long, and each timer fires so often in that time. A minute where every test must
+/// run, as in CI; every day a third of it.
+fn time() -> (Duration, usize) {
+    match std::env::var_os("KNOCK_TESTS_MUST_RUN") {
+        Some(_) => (Duration::from_secs(60), 3),
+        None => (Duration::from_secs(20), 1),
+    }
+}
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -160,7 +166,8 @@ async fn nothing_in_use_is_closed_no_peer_flaps_and_every_dial_is_one_knock() {
 
     // Where the node can be found as well, for as long as it renews its reservation.
     node.listen_through(&relay);
-    let end = Instant::now() + TIME;
+    let (time, times) = time();
+    let end = Instant::now() + time;
     loop {
         tokio::select! {
             () = sleep_until(end) => break,
@@ -172,10 +179,10 @@ async fn nothing_in_use_is_closed_no_peer_flaps_and_every_dial_is_one_knock() {
     // Otherwise this has tested nothing.
     for timer in TIMERS {
         let fired = seen.fired.get(timer).copied().unwrap_or_default();
-        assert!(fired >= 3, "{timer}: {fired} times in {TIME:?}: {:?}", seen.fired);
+        assert!(fired >= times, "{timer}: {fired} times in {time:?}: {:?}", seen.fired);
     }
     println!("{:?}, {} streams", seen.fired, node.swarm.behaviour().usage.opened());
-    assert!(node.swarm.behaviour().usage.opened() > 10, "streams were used");
+    assert!(node.swarm.behaviour().usage.opened() > 3 * times, "streams were used");
     assert!(seen.punched > 0, "a hole was punched");
 
     let once: BTreeMap<PeerId, usize> = wanted.iter().map(|peer| (*peer, 1)).collect();
