@@ -7,9 +7,9 @@ mod lists;
 pub(super) use finish::Finished;
 
 use super::cidr::{Cidr, CidrError};
-use super::file::LONGEST_LINE;
 use super::key::PeerKey;
 use super::limits::{Caps, Rate};
+use super::line::LONGEST_LINE;
 use super::rule::{Rule, Subject};
 use super::sets::{Admission, Member, PeerSet, Standing};
 use super::snapshot::{List, Snapshot};

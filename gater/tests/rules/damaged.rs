@@ -370,6 +370,30 @@ fn what_is_no_text_is_refused() {
     assert_eq!(wrong(&nul), (1, LineError::NotText));
 }
 
+/// With either end, in the middle and as the last line.
+#[test]
+fn a_line_may_have_4096_bytes_however_it_ends() {
+    let note = |bytes: usize| {
+        let rule = "block ip 192.0.2.7 note ";
+        format!("{rule}{}", "x".repeat(bytes - rule.len()))
+    };
+    for end in ["\n", "\r\n"] {
+        for behind in ["", "end\n", "block port 25\n"] {
+            let text = |bytes| format!("libp2p-gater rules 1{end}{}{end}{behind}", note(bytes));
+            let rules = load(text(4096).as_bytes());
+            let whole = rules.list().iter().any(|rule| rule.to_string() == note(4096));
+            assert!(whole, "{end:?}, {behind:?}");
+            for bytes in [4097, 4098, 4099, 10_000] {
+                let refused = wrong(text(bytes).as_bytes());
+                assert_eq!(refused, (2, LineError::NotText), "{bytes}, {end:?}, {behind:?}");
+            }
+        }
+    }
+    // Within the line, a return is no end of it.
+    let text = format!("libp2p-gater rules 1\n{}\rblock port 25\n", note(4096));
+    assert_eq!(wrong(text.as_bytes()), (2, LineError::NotText));
+}
+
 #[test]
 fn too_many_rules_about_one_thing_are_refused_with_the_file_named() {
     let mut text = "libp2p-gater rules 1\n".to_owned();

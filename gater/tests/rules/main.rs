@@ -17,6 +17,7 @@ mod lists;
 mod logs;
 mod membership;
 mod precedence;
+mod published;
 mod reasons;
 mod swaps;
 mod warnings;

@@ -1,6 +1,6 @@
 //! Named lists of networks in a change.
 
-use super::super::file::LONGEST_LINE;
+use super::super::line::LONGEST_LINE;
 use super::super::lists::{NamedList, NetworkList};
 use super::super::sets::Standing;
 use super::{Change, RuleError, check_name};

@@ -2,8 +2,8 @@
 
 use super::error::ListError;
 use super::line::{self, Entry};
-use super::read::LONGEST_LINE;
 use super::{Cidr, ListFormat};
+use crate::rules::line::LONGEST_LINE;
 use crate::rules::text::Found;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};

@@ -4,13 +4,12 @@ use super::error::ListError;
 use super::format::ListFormat;
 use super::line::{self, Entry};
 use super::{Cidr, json};
+use crate::rules::line::{LONGEST_LINE, next_line};
 use crate::rules::print::{Hashing, Print};
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::io::{BufRead, BufReader, Cursor, Read};
 
 /// Most networks of a list, after ranges have become networks.
 pub(super) const MOST_NETWORKS: usize = 1 << 22;
-/// The longest line, in bytes.
-pub(super) const LONGEST_LINE: usize = 4096;
 /// The longest document of JSON, in bytes.
 pub(super) const LONGEST_DOCUMENT: usize = 16 << 20;
 /// By how many bytes a format is told.
@@ -91,11 +90,11 @@ fn document(input: &mut impl Read) -> Result<Vec<Cidr>, ListError> {
 
 fn lines(input: &mut impl BufRead, format: ListFormat) -> Result<(Vec<Cidr>, usize), ListError> {
     let (mut networks, mut passed_over) = (Vec::new(), 0);
-    let (mut entries, mut said) = (0, None);
+    let (mut entries, mut said) = (0, None::<u64>);
     let mut line = Vec::new();
     for at in 1.. {
         line.clear();
-        if next_line(input, &mut line).map_err(ListError::Io)? == 0 {
+        if next_line(input, &mut line).map_err(ListError::Io)?.is_none() {
             break;
         }
         if line.len() > LONGEST_LINE {
@@ -105,7 +104,10 @@ fn lines(input: &mut impl BufRead, format: ListFormat) -> Result<(Vec<Cidr>, usi
         let entry = match format {
             ListFormat::JsonLines => {
                 let (entry, records) = json::entry(line, at)?;
-                said = records.or(said);
+                if let Some(records) = records {
+                    // Each part of lists that were put together says its own.
+                    said = Some(said.unwrap_or(0).saturating_add(records));
+                }
                 entry
             }
             _ => line::entry(format, line).ok_or_else(|| line::wrong(format, line, at))?,
@@ -129,17 +131,4 @@ fn lines(input: &mut impl BufRead, format: ListFormat) -> Result<(Vec<Cidr>, usi
         Some(said) if said != entries => Err(ListError::Count { said, found: entries }),
         _ => Ok((networks, passed_over)),
     }
-}
-
-/// One line with its end, and no more of it than a byte beyond the longest with an end of two bytes.
-fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<usize> {
-    input.take(LONGEST_LINE as u64 + 3).read_until(b'\n', line)?;
-    let read = line.len();
-    if line.last() == Some(&b'\n') {
-        line.pop();
-    }
-    if line.last() == Some(&b'\r') {
-        line.pop();
-    }
-    Ok(read)
 }
