@@ -15,6 +15,8 @@ mod knocking;
 mod lists;
 #[path = "../it/logs.rs"]
 mod logs;
+#[cfg(unix)]
+mod meanwhile;
 mod membership;
 mod precedence;
 mod published;

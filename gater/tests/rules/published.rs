@@ -1,4 +1,4 @@
-//! Lists that others publish: put together, at the most that they may be, and changed meanwhile.
+//! Lists that others publish, put together and at the most that they may be.
 
 use libp2p_gater::{ListError, NetworkList};
 
