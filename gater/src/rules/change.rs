@@ -319,12 +319,7 @@ impl Change {
     /// [`RuleError::TooMany`] beyond 16.
     pub fn rates(&mut self, rates: impl IntoIterator<Item = Rate>) -> Result<(), RuleError> {
         let mut rates: Vec<Rate> = rates.into_iter().collect();
-        if rates.len() > MOST_RATES {
-            return Err(RuleError::TooMany {
-                what: "rates",
-                at_most: MOST_RATES,
-            });
-        }
+        check_rates(&rates)?;
         // So that the one who gives the reason is the narrowest.
         rates.sort_by_key(|rate| std::cmp::Reverse((rate.prefixes.v4, rate.prefixes.v6)));
         self.next.rates = Arc::new(rates);
@@ -365,6 +360,17 @@ fn check_name(name: &str) -> Result<(), RuleError> {
     let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
     match name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(allowed) {
         true => Err(RuleError::Name(name.to_owned())),
+        false => Ok(()),
+    }
+}
+
+/// Whether there can be as many.
+pub(super) fn check_rates(rates: &[Rate]) -> Result<(), RuleError> {
+    match rates.len() > MOST_RATES {
+        true => Err(RuleError::TooMany {
+            what: "rates",
+            at_most: MOST_RATES,
+        }),
         false => Ok(()),
     }
 }
