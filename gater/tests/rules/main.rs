@@ -21,5 +21,6 @@ mod membership;
 mod precedence;
 mod published;
 mod reasons;
+mod shown;
 mod swaps;
 mod warnings;

@@ -3,7 +3,7 @@
 use super::ListFormat;
 use super::read::{LONGEST_DOCUMENT, MOST_NETWORKS};
 use crate::rules::line::LONGEST_LINE;
-use crate::rules::text::{Found, Meant};
+use crate::shown::{Found, Meant};
 use std::io;
 
 /// Something that is read as a list of networks and is none.
