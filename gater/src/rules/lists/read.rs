@@ -5,6 +5,7 @@ use super::format::ListFormat;
 use super::line::{self, Entry};
 use super::{Cidr, json};
 use crate::rules::line::{LONGEST_LINE, next_line};
+use crate::rules::networks::ByFamily;
 use crate::rules::print::{Hashing, Print};
 use std::io::{BufRead, BufReader, Cursor, Read};
 
@@ -20,7 +21,7 @@ pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
 
 pub(super) struct Content {
     /// In the order in which they are listed.
-    pub(super) networks: Vec<Cidr>,
+    pub(super) networks: ByFamily<()>,
     pub(super) passed_over: usize,
     pub(super) format: ListFormat,
     pub(super) print: Print,
@@ -37,10 +38,13 @@ pub(super) fn read(input: impl Read, format: Option<ListFormat>) -> Result<Conte
     let format = format.unwrap_or_else(|| ListFormat::detect(&beginning));
     let mut input = Cursor::new(beginning).chain(hashing.by_ref());
     let (networks, passed_over) = match format {
-        ListFormat::Kubo => (document(&mut input)?, 0),
+        ListFormat::Kubo => (
+            document(&mut input)?.into_iter().map(|network| (network, ())).collect(),
+            0,
+        ),
         _ => lines(&mut BufReader::with_capacity(BEGINNING, &mut input), format)?,
     };
-    if networks.is_empty() {
+    if networks.len() == 0 {
         return Err(ListError::Empty { format });
     }
     Ok(Content {
@@ -49,6 +53,15 @@ pub(super) fn read(input: impl Read, format: Option<ListFormat>) -> Result<Conte
         format,
         print: hashing.print(),
     })
+}
+
+/// One network more, of the line `at`.
+fn put(network: Cidr, networks: &mut ByFamily<()>, at: usize) -> Result<(), ListError> {
+    if networks.len() >= MOST_NETWORKS {
+        return Err(ListError::TooMany { line: at });
+    }
+    networks.push(network, ());
+    Ok(())
 }
 
 /// What it is, and what it should be.
@@ -79,6 +92,7 @@ fn no_list(beginning: &[u8]) -> Option<(&'static str, &'static str)> {
     known.map(|(_, found, expected)| (*found, *expected))
 }
 
+/// Too short for more than [`MOST_NETWORKS`].
 fn document(input: &mut impl Read) -> Result<Vec<Cidr>, ListError> {
     let mut document = Vec::new();
     let read = input.take(LONGEST_DOCUMENT as u64 + 1).read_to_end(&mut document);
@@ -88,8 +102,8 @@ fn document(input: &mut impl Read) -> Result<Vec<Cidr>, ListError> {
     json::filters(document.strip_prefix(BOM).unwrap_or(&document))
 }
 
-fn lines(input: &mut impl BufRead, format: ListFormat) -> Result<(Vec<Cidr>, usize), ListError> {
-    let (mut networks, mut passed_over) = (Vec::new(), 0);
+fn lines(input: &mut impl BufRead, format: ListFormat) -> Result<(ByFamily<()>, usize), ListError> {
+    let (mut networks, mut passed_over) = (ByFamily::default(), 0);
     let (mut entries, mut said) = (0, None::<u64>);
     let mut line = Vec::new();
     for at in 1.. {
@@ -115,17 +129,14 @@ fn lines(input: &mut impl BufRead, format: ListFormat) -> Result<(Vec<Cidr>, usi
         match entry {
             Entry::Nothing => continue,
             Entry::PassedOver => passed_over += 1,
-            Entry::Network(network) => networks.push(network),
-            // Those of a single entry are few.
+            Entry::Network(network) => put(network, &mut networks, at)?,
             Entry::Range(first, last) => {
-                let ranges = Cidr::covering(first, last);
-                networks.extend(ranges.map_err(|_| line::wrong(format, line, at))?);
+                for network in Cidr::covering(first, last).map_err(|_| line::wrong(format, line, at))? {
+                    put(network, &mut networks, at)?;
+                }
             }
         }
         entries += u64::from(entry != Entry::PassedOver);
-        if networks.len() > MOST_NETWORKS {
-            return Err(ListError::TooMany { line: at });
-        }
     }
     match said {
         Some(said) if said != entries => Err(ListError::Count { said, found: entries }),
