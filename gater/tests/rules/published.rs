@@ -50,10 +50,13 @@ fn spamhaus_lists_put_together_are_one_list_and_a_part_cut_short_is_missed() {
     );
 }
 
-/// The longest lists: so many lines of so many networks each, no two of them the same, and the bytes
-/// of memory that reading one may take.
+/// A longest list: so many lines of so many networks each, no two of them the same, and the bytes of
+/// memory that reading it may take.
 #[cfg(target_os = "linux")]
-const LONGEST: &[(&str, u32, usize, fn(u32) -> String, usize)] = &[
+type Longest = (&'static str, u32, usize, fn(u32) -> String, usize);
+
+#[cfg(target_os = "linux")]
+const LONGEST: &[Longest] = &[
     ("IPv4, in one /8", 1 << 19, 8, |n| eight(10 << 24 | n << 5), 150_000_000),
     ("IPv4, in every /8", 1 << 19, 8, |n| eight(n << 13), 90_000_000),
     (
