@@ -25,6 +25,7 @@ pub mod goodbye;
 
 // The ready-made policy.
 mod rules;
+mod shown;
 
 // What a policy is, several as one, and how it says that it has changed its mind.
 mod changes;

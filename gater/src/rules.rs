@@ -12,6 +12,7 @@ mod file;
 mod import;
 mod key;
 mod limits;
+mod line;
 mod lists;
 mod networks;
 mod peers;

@@ -1,5 +1,6 @@
 //! The message as bytes.
 
+use crate::shown::is_obeyed;
 use crate::verdict::Reason;
 use std::fmt;
 use std::time::Duration;
@@ -84,10 +85,11 @@ impl Goodbye {
         }
     }
 
-    /// With a text for people. What is beyond 255 bytes is cut off, between characters; control characters become
-    /// replacement characters, here and where it is received, for it ends up in logs.
+    /// With a text for people. What is beyond 255 bytes is cut off, between characters. Control
+    /// characters, and what sets the direction of a text, become replacement characters, here and
+    /// where it is received, for it ends up in logs.
     pub fn with_text(mut self, text: impl AsRef<str>) -> Self {
-        self.text = text.as_ref().replace(char::is_control, "\u{fffd}");
+        self.text = text.as_ref().replace(is_obeyed, "\u{fffd}");
         let mut end = self.text.len().min(LONGEST_TEXT);
         while !self.text.is_char_boundary(end) {
             end -= 1;
@@ -180,6 +182,16 @@ mod tests {
     }
 
     #[test]
+    fn a_text_has_nothing_that_a_terminal_obeys() {
+        for c in ['\u{1b}', '\n', '\u{9b}', '\u{200f}', '\u{2028}', '\u{202e}', '\u{2066}'] {
+            let text = format!("a{c}b");
+            assert_eq!(Goodbye::new(Code::NotAllowed).with_text(&text).text(), "a\u{fffd}b");
+            let received = Goodbye::from_parts(&[0; HEAD], text.as_bytes());
+            assert_eq!(received.text(), "a\u{fffd}b");
+        }
+    }
+
+    #[test]
     fn the_bytes_are_those_of_the_documentation() {
         let goodbye = Goodbye::new(Code::Trimmed)
             .with_text("no room")
@@ -211,7 +223,7 @@ mod tests {
         fn any_bytes_are_a_goodbye_that_can_be_logged(head: [u8; HEAD], text in prop::collection::vec(any::<u8>(), 0..256)) {
             let goodbye = Goodbye::from_parts(&head, &text);
             prop_assert!(goodbye.text().len() <= LONGEST_TEXT);
-            prop_assert!(!goodbye.text().contains(char::is_control));
+            prop_assert!(!goodbye.text().contains(is_obeyed));
         }
     }
 }

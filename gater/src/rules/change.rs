@@ -7,13 +7,14 @@ mod lists;
 pub(super) use finish::Finished;
 
 use super::cidr::{Cidr, CidrError};
-use super::file::LONGEST_LINE;
 use super::key::PeerKey;
 use super::limits::{Caps, Rate};
+use super::line::LONGEST_LINE;
 use super::rule::{Rule, Subject};
 use super::sets::{Admission, Member, PeerSet, Standing};
 use super::snapshot::{List, Snapshot};
 use super::warning::Named;
+use crate::shown::{Found, Shown, is_obeyed, shown};
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
 use std::path::PathBuf;
@@ -46,7 +47,7 @@ pub enum RuleError {
         at_most: usize,
     },
     /// The name of a set or a list is empty, longer than 64 bytes, or has characters other than letters, digits, `.`, `_` and `-`.
-    #[error("invalid name `{0}`: expected 1 to 64 letters, digits, `.`, `_` or `-`")]
+    #[error("invalid name {}: expected 1 to 64 letters, digits, `.`, `_` or `-`", Found(.0))]
     Name(String),
     /// Ports from a higher one to a lower one.
     #[error("{first} to {last} holds no port")]
@@ -63,15 +64,16 @@ pub enum RuleError {
     /// other.
     #[error("a change of the rules cannot begin inside another change of the same rules")]
     InsideChange,
-    /// No address that could be written down and read again.
-    #[error("`{0}` is no address of a listener")]
+    /// No address that could be written down and read again, or a character of it is one that a
+    /// terminal obeys.
+    #[error("`{}` is no address of a listener", Shown(.0.to_string()))]
     Listener(Multiaddr),
     /// A list of networks has no members: it is allowed or blocked.
     #[error("a list of networks cannot be `member`: expected `allowed` or `blocked`")]
     Members,
     /// The path of a list's file could not be written down and read again: it is not UTF-8, has a
-    /// line break, or a word that begins with `#`.
-    #[error("the path {} cannot stand in a file of rules", .0.display())]
+    /// character that a terminal obeys, as a line break, or a word that begins with `#`.
+    #[error("the path {} cannot stand in a file of rules", shown(.0))]
     Path(PathBuf),
     /// Something is no network.
     #[error("invalid network: {0}")]
@@ -319,12 +321,7 @@ impl Change {
     /// [`RuleError::TooMany`] beyond 16.
     pub fn rates(&mut self, rates: impl IntoIterator<Item = Rate>) -> Result<(), RuleError> {
         let mut rates: Vec<Rate> = rates.into_iter().collect();
-        if rates.len() > MOST_RATES {
-            return Err(RuleError::TooMany {
-                what: "rates",
-                at_most: MOST_RATES,
-            });
-        }
+        check_rates(&rates)?;
         // So that the one who gives the reason is the narrowest.
         rates.sort_by_key(|rate| std::cmp::Reverse((rate.prefixes.v4, rate.prefixes.v6)));
         self.next.rates = Arc::new(rates);
@@ -369,11 +366,22 @@ fn check_name(name: &str) -> Result<(), RuleError> {
     }
 }
 
+/// Whether there can be as many.
+pub(super) fn check_rates(rates: &[Rate]) -> Result<(), RuleError> {
+    match rates.len() > MOST_RATES {
+        true => Err(RuleError::TooMany {
+            what: "rates",
+            at_most: MOST_RATES,
+        }),
+        false => Ok(()),
+    }
+}
+
 /// Whether a file of rules could be read that has the rule in it.
 fn can_be_written(rule: &Rule) -> Result<(), RuleError> {
     if let Some(listener) = &rule.listener {
         let text = listener.to_string();
-        let is_word = !text.is_empty() && !text.contains(char::is_whitespace);
+        let is_word = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || is_obeyed(c));
         if !is_word || text.parse::<Multiaddr>().ok().as_ref() != Some(listener) {
             return Err(RuleError::Listener(listener.clone()));
         }

@@ -27,8 +27,6 @@ use std::path::Path;
 const HEADER: &str = "libp2p-gater rules 1";
 /// Behind it in a file that must have an `end`, as every file has that is written here.
 const UNTIL_END: &str = "until end";
-/// In bytes.
-pub(super) const LONGEST_LINE: usize = 4096;
 
 impl Rules {
     /// The rules in the file at `path`.

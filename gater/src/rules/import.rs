@@ -50,12 +50,15 @@ impl Rules {
     ) -> Result<usize, FileError> {
         let path = path.as_ref();
         let list = NetworkList::from_file(path, format)?;
-        self.put(name, standing, list, path, |_| true)
+        self.put(name, list, path, |_| Some(standing))
     }
 
     /// Reads the files of all lists again, as after a download: each list that has changed is
     /// replaced as a whole. For each list that is a file: its name, and how many networks it has now,
     /// or why it stays as it was. One that cannot be read keeps no other from being replaced.
+    ///
+    /// Another thread may change the lists meanwhile: a list that it has replaced or dropped stays
+    /// as it left it, with 0 networks if it has dropped it, and a changed standing stays changed.
     ///
     /// The rules themselves stay as they are; [`Self::reload`] reads them and the lists. Blocks as
     /// [`Self::import`].
@@ -69,11 +72,18 @@ impl Rules {
         let reloaded = sources.map(|(named, source)| {
             let read = read_list(&source.path, source.clone());
             let replaced = read.and_then(|list| match list.source() == Some(source) {
-                // Nobody is judged again for a list that says the same.
-                true => Ok(named.list.len()),
+                // No connection is judged again for a list that says the same.
+                true => Ok(self
+                    .0
+                    .current
+                    .load()
+                    .lists
+                    .get(&named.name)
+                    .map_or(0, |now| now.list.len())),
                 // Unless it has been replaced or dropped meanwhile.
-                false => self.put(&named.name, named.standing, list, &source.path, |now| {
-                    now.is_some_and(|now| now.list.source() == Some(source))
+                false => self.put(&named.name, list, &source.path, |now| {
+                    let same = now.filter(|now| now.list.source() == Some(source));
+                    same.map(|now| now.standing)
                 }),
             });
             (named.name.clone(), replaced)
@@ -90,24 +100,30 @@ impl Rules {
             .collect()
     }
 
-    /// The list `name` is `list` from now on, if what it is now is `still` what it was.
+    /// Makes `list` the list `name`, of the standing that `standing` says for what it is now; `None`
+    /// leaves it as it is. How many networks it has then.
     fn put(
         &self,
         name: &str,
-        standing: Standing,
         list: NetworkList,
         path: &Path,
-        still: impl FnOnce(Option<&NamedList>) -> bool,
+        standing: impl FnOnce(Option<&NamedList>) -> Option<Standing>,
     ) -> Result<usize, FileError> {
         let (networks, passed_over, format) = (list.len(), list.passed_over(), list.format());
-        let replaced = self.change(|change| match still(change.named_list(name)) {
-            true => change.list(name, standing, list),
-            false => Ok(()),
+        let replaced = self.change(|change| {
+            let now = change.named_list(name);
+            match standing(now) {
+                Some(standing) => change.list(name, standing, list).map(|()| None),
+                None => Ok(Some(now.map_or(0, |now| now.list.len()))),
+            }
         });
-        replaced.map_err(|error| FileError::Rules {
+        let left = replaced.map_err(|error| FileError::Rules {
             path: path.to_owned(),
             error,
         })?;
+        if let Some(networks) = left {
+            return Ok(networks);
+        }
         let format = format.map(tracing::field::display);
         tracing::info!(list = name, networks, passed_over, format, path = %path.display(), "list replaced");
         Ok(networks)

@@ -5,6 +5,7 @@ use super::facts::Facts;
 use super::key::PeerKey;
 use crate::address::TransportKind;
 use crate::context::Direction;
+use crate::shown::is_obeyed;
 use libp2p_core::Multiaddr;
 use libp2p_core::multiaddr::Protocol;
 use libp2p_identity::PeerId;
@@ -135,10 +136,11 @@ impl Rule {
         self
     }
 
-    /// A note for people: who asked for it, and why. One line: line breaks become spaces. An empty one is none. The rule as a
-    /// line may have 4096 bytes.
+    /// A note for people: who asked for it, and why. One line: line breaks, other control characters and what
+    /// sets the direction of a text become spaces. An empty one is none. The rule as a line may have
+    /// 4096 bytes.
     pub fn note(mut self, note: impl AsRef<str>) -> Self {
-        let note = note.as_ref().replace(char::is_control, " ");
+        let note = note.as_ref().replace(is_obeyed, " ");
         let note = note.trim();
         self.note = (!note.is_empty()).then(|| note.into());
         self

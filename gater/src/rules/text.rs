@@ -5,7 +5,6 @@ mod meant;
 mod words;
 
 pub use error::LineError;
-pub(super) use error::{Found, Meant};
 pub(super) use meant::explained;
 pub(super) use words::Words;
 

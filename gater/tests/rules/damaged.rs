@@ -249,10 +249,90 @@ fn a_line_that_cannot_be_understood_is_named_with_what_was_meant() {
             load(format!("libp2p-gater rules 1\n{meant}\n").as_bytes());
         }
     }
-    for line in ["cap total 5", "admit members", "set us member"] {
+    for line in [
+        "cap total 5",
+        "cap per-prefix 5 v4 24 v6 48",
+        "admit members",
+        "set us member",
+    ] {
         let text = format!("libp2p-gater rules 1\n{line}\n{line}\nend\n");
         assert!(matches!(wrong(text.as_bytes()), (3, LineError::Twice(_))), "{line}");
     }
+}
+
+/// What stands above a line, the line, and the line that was meant where that would be right.
+#[test]
+fn what_was_meant_is_never_another_error() {
+    let import = "import drop blocked detect a.txt\n";
+    let sets: String = (0..64).map(|n| format!("set s{n} allowed\n")).collect();
+    let lists: String = (0..16).map(|n| format!("list l{n} allowed\n")).collect();
+    let ports: String = (0..256).map(|port| format!("block port {port}\n")).collect();
+    let peers: String = (0..64).map(|port| format!("block peer {PEER} port {port}\n")).collect();
+    let rate = "rate inbound one-per 5s burst 1 v4 24 v6 48\n";
+    let spaces = " ".repeat(4000);
+    let long = format!(
+        "deny from 10.0.0.1 # {}",
+        "x".repeat(4096 - "deny from 10.0.0.1 # ".len())
+    );
+    let short = format!("deny from 10.0.0.1 {spaces}# x");
+    for (above, line, meant) in [
+        (
+            "",
+            "import drop blockd detect b.txt",
+            Some("import drop blocked detect b.txt"),
+        ),
+        (import, "import drop blockd detect b.txt", None),
+        (import, "include drop blocked detect b.txt", None),
+        (import, "list drop blockd", None),
+        (
+            import,
+            "import more blockd detect b.txt",
+            Some("import more blocked detect b.txt"),
+        ),
+        ("list drop blocked\n", "import drop blockd detect b.txt", None),
+        ("admit members\n", "admit evryone", None),
+        ("", "admit evryone", Some("admit everyone")),
+        ("cap total 5\n", "cap totl 6", None),
+        ("cap total 5\n", "cap inbund 6", Some("cap inbound 6")),
+        ("cap transport tcp 5\n", "cap transport tpc 6", None),
+        (&sets, "set us trusted", None),
+        (&sets, "member s0 trusted", None),
+        (&lists, "list us trusted", None),
+        (&lists, "include us blocked detect b.txt", None),
+        (&ports, "deny port 300", None),
+        (&ports, "deny port 7", Some("block port 7")),
+        (&peers, &format!("deny peer {PEER} port 64"), None),
+        (&rate.repeat(16), "rate in one-per 5s burst 1 v4 24 v6 48", None),
+        (
+            &rate.repeat(15),
+            "rate in one-per 5s burst 1 v4 24 v6 48",
+            Some(rate.trim()),
+        ),
+        ("", &long, None),
+        ("", &short, Some("block ip 10.0.0.1 # x")),
+        // The line itself has changed nothing.
+        ("", "admit members from", Some("admit members")),
+        ("", "cap total 5 from", Some("cap total 5")),
+        (
+            "",
+            "cap per-prefix 5 v4 24 v6 48 from",
+            Some("cap per-prefix 5 v4 24 v6 48"),
+        ),
+        ("", "set us member from", Some("set us member")),
+        ("", "list us blocked from", Some("list us blocked")),
+    ] {
+        let text = format!("libp2p-gater rules 1\n{above}{line}\n");
+        let (at, error) = wrong(text.as_bytes());
+        assert_eq!(at, above.lines().count() + 2, "{line}: {error}");
+        let said = error.to_string();
+        let found = said
+            .split_once("; did you mean `")
+            .map(|(_, meant)| meant.trim_end_matches("`?"));
+        assert_eq!(found, meant, "{line}: {said}");
+    }
+    // One rate too many is found in its line.
+    let (at, error) = wrong(format!("libp2p-gater rules 1\n{}end\n", rate.repeat(17)).as_bytes());
+    assert_eq!((at, error.to_string().as_str()), (18, "more than 16 rates"));
 }
 
 fn header(found: &str) -> LineError {
@@ -368,6 +448,30 @@ fn what_is_no_text_is_refused() {
     assert_eq!(wrong(long.as_bytes()), (2, LineError::NotText));
     let nul = vec![0; 1 << 20];
     assert_eq!(wrong(&nul), (1, LineError::NotText));
+}
+
+/// With either end, in the middle and as the last line.
+#[test]
+fn a_line_may_have_4096_bytes_however_it_ends() {
+    let note = |bytes: usize| {
+        let rule = "block ip 192.0.2.7 note ";
+        format!("{rule}{}", "x".repeat(bytes - rule.len()))
+    };
+    for end in ["\n", "\r\n"] {
+        for behind in ["", "end\n", "block port 25\n"] {
+            let text = |bytes| format!("libp2p-gater rules 1{end}{}{end}{behind}", note(bytes));
+            let rules = load(text(4096).as_bytes());
+            let whole = rules.list().iter().any(|rule| rule.to_string() == note(4096));
+            assert!(whole, "{end:?}, {behind:?}");
+            for bytes in [4097, 4098, 4099, 10_000] {
+                let refused = wrong(text(bytes).as_bytes());
+                assert_eq!(refused, (2, LineError::NotText), "{bytes}, {end:?}, {behind:?}");
+            }
+        }
+    }
+    // Within the line, a return is no end of it.
+    let text = format!("libp2p-gater rules 1\n{}\rblock port 25\n", note(4096));
+    assert_eq!(wrong(text.as_bytes()), (2, LineError::NotText));
 }
 
 #[test]

@@ -15,8 +15,12 @@ mod knocking;
 mod lists;
 #[path = "../it/logs.rs"]
 mod logs;
+#[cfg(unix)]
+mod meanwhile;
 mod membership;
 mod precedence;
+mod published;
 mod reasons;
+mod shown;
 mod swaps;
 mod warnings;

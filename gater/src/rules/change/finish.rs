@@ -28,7 +28,7 @@ impl Change {
         let edits = std::mem::take(&mut self.networks);
         let mut error = None;
         let (mut more, mut less) = (0, 0);
-        self.next.networks.apply(edits, |entry, edit| {
+        self.next.networks.apply(edits.into_iter().collect(), |entry, edit| {
             let mut entry: Entry = entry.unwrap_or_default();
             let rules = entry.rules.take().unwrap_or_default();
             less += allowing(&rules);

@@ -1,9 +1,10 @@
 //! Named lists of networks in a change.
 
-use super::super::file::LONGEST_LINE;
+use super::super::line::LONGEST_LINE;
 use super::super::lists::{NamedList, NetworkList};
 use super::super::sets::Standing;
 use super::{Change, RuleError, check_name};
+use crate::shown::is_obeyed;
 use std::sync::Arc;
 
 /// Most named lists of networks: each is looked into for every connection.
@@ -64,7 +65,7 @@ fn can_be_written(named: &NamedList) -> Result<(), RuleError> {
     let absolute = source.path.to_str();
     for path in [Some(source.written.as_str()), absolute] {
         let is_value = |path: &&str| {
-            let one_line = !path.is_empty() && path.trim() == *path && !path.contains(char::is_control);
+            let one_line = !path.is_empty() && path.trim() == *path && !path.contains(is_obeyed);
             one_line && !path.split_whitespace().any(|word| word.starts_with('#'))
         };
         if path.filter(is_value).is_none() {

@@ -4,12 +4,14 @@ use super::known::Edits;
 use crate::rules::change::RuleError;
 use crate::rules::lists::ListError;
 use crate::rules::text::LineError;
+use crate::shown::shown;
 use std::error::Error;
 use std::path::PathBuf;
 use std::{fmt, io};
 
 /// A file of rules or of a list that cannot be read, or cannot be written. Its text names the file,
-/// the line and the cause.
+/// the line and the cause. What a terminal would obey is escaped in it: control characters, and what
+/// sets the direction of a text.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FileError {
@@ -72,16 +74,16 @@ pub enum FileError {
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io { path, what, source } => write!(f, "{}: cannot {what}: {source}", path.display()),
-            Self::Line { path, line, error } => write!(f, "{}, line {line}: {error}", path.display()),
+            Self::Io { path, what, source } => write!(f, "{}: cannot {what}: {source}", shown(path)),
+            Self::Line { path, line, error } => write!(f, "{}, line {line}: {error}", shown(path)),
             Self::Edited { path, edits } => {
-                let path = path.display();
+                let path = shown(path);
                 write!(f, "{path}: was changed since it was last read or written: {edits}")
             }
-            Self::Rules { path, error } => write!(f, "{}: {error}", path.display()),
-            Self::List { path, error } if error.line().is_some() => write!(f, "{}, {error}", path.display()),
-            Self::List { path, error } => write!(f, "{}: {error}", path.display()),
-            Self::Import { path, line, error } => write!(f, "{}, line {line}: {error}", path.display()),
+            Self::Rules { path, error } => write!(f, "{}: {error}", shown(path)),
+            Self::List { path, error } if error.line().is_some() => write!(f, "{}, {error}", shown(path)),
+            Self::List { path, error } => write!(f, "{}: {error}", shown(path)),
+            Self::Import { path, line, error } => write!(f, "{}, line {line}: {error}", shown(path)),
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use super::error::FileError;
 use super::statement::{Import, Then, Whole, base};
-use super::{HEADER, LONGEST_LINE, UNTIL_END};
+use super::{HEADER, UNTIL_END};
 use crate::rules::change::Change;
+use crate::rules::line::{End, LONGEST_LINE, next_line};
 use crate::rules::lists::{NetworkList, Source};
 use crate::rules::print::{Hashing, Print};
 use crate::rules::text::{LineError, Words};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read as _};
+use std::io::{self, BufReader};
 use std::path::Path;
 
 /// Before UTF-8, as some editors write it. In the middle where files were put together.
@@ -54,13 +55,10 @@ pub(super) fn read(path: &Path, change: &mut Change, lists: Lists) -> Result<Pri
     let mut bytes = Vec::new();
     loop {
         bytes.clear();
-        let read = file
-            .by_ref()
-            .take(LONGEST_LINE as u64 + 1)
-            .read_until(b'\n', &mut bytes);
-        if read.map_err(io("read it"))? == 0 {
+        let Some(end) = next_line(&mut file, &mut bytes).map_err(io("read it"))? else {
             break;
-        }
+        };
+        progress.broken = end == End::Break;
         let read = progress.read(&bytes, &mut whole, change);
         read.map_err(|error| at(path, progress.line, error))?;
     }
@@ -93,11 +91,10 @@ fn at(path: &Path, line: usize, error: LineError) -> FileError {
 }
 
 impl Progress {
-    /// One line, with its line break if it has one.
+    /// One line, without its end.
     fn read(&mut self, bytes: &[u8], whole: &mut Whole, change: &mut Change) -> Result<(), LineError> {
         self.line += 1;
-        self.broken = bytes.ends_with(b"\n");
-        if !self.broken && bytes.len() > LONGEST_LINE {
+        if bytes.len() > LONGEST_LINE {
             return Err(LineError::NotText);
         }
         if self.line == 1 && (bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff")) {

@@ -1,9 +1,10 @@
 //! What a line of a file of rules does.
 
-use crate::rules::change::{Change, RuleError};
+use crate::rules::change::{Change, RuleError, check_rates};
 use crate::rules::cidr::{Cidr, CidrError};
 use crate::rules::key::PeerKey;
 use crate::rules::limits::{Caps, Rate};
+use crate::rules::line::LONGEST_LINE;
 use crate::rules::lists::{DETECT, ListFormat, NetworkList, Source, absolute};
 use crate::rules::rule::Rule;
 use crate::rules::sets::{Admission, Member, Standing};
@@ -27,6 +28,7 @@ pub(super) struct Whole {
 }
 
 /// A list that is in a file of its own.
+#[derive(Clone)]
 pub(super) struct Import {
     pub(super) name: String,
     pub(super) standing: Standing,
@@ -53,28 +55,39 @@ impl Whole {
     pub(super) fn read(&mut self, text: &str, line: usize, change: &mut Change) -> Result<Then, LineError> {
         self.statement(text, line, change).map_err(|error| {
             explained(text, error, &|text| {
-                let mut aside = Change::of(Snapshot::default(), 0);
-                let then = self.names().statement(text, line, &mut aside);
-                then.map(drop)
+                if text.len() > LONGEST_LINE {
+                    return Err(LineError::NotText);
+                }
+                let stands_behind = |rules: Snapshot| {
+                    let mut aside = Change::of(rules, 0);
+                    self.names().statement(text, line, &mut aside).map(drop)
+                };
+                // Most fail the first, which costs less.
+                stands_behind(Snapshot::default())?;
+                stands_behind(change.next.clone())
             })
         })
     }
 
-    /// The same sets and lists, with nothing in them.
+    /// The same, with nothing in the sets and the lists.
     fn names(&self) -> Self {
         let empty = |name: &String, standing| (name.clone(), (standing, Vec::new()));
         Self {
             base: self.base.clone(),
+            caps: self.caps.clone(),
+            rates: self.rates.clone(),
+            admission: self.admission,
+            imports: self.imports.clone(),
             sets: self.sets.iter().map(|(name, (of, _))| empty(name, *of)).collect(),
             lists: self
                 .lists
                 .iter()
                 .map(|(name, (of, _))| (name.clone(), (*of, Vec::new())))
                 .collect(),
-            ..Self::default()
         }
     }
 
+    /// A line that cannot be understood changes nothing that [`Self::names`] has.
     fn statement(&mut self, text: &str, line: usize, change: &mut Change) -> Result<Then, LineError> {
         let mut words = Words::of(text);
         let rule = match words.next() {
@@ -83,10 +96,7 @@ impl Whole {
             Some("allow") => words.rule(Rule::allow())?,
             Some("block") => words.rule(Rule::block())?,
             Some("end") => return words.end().map(|()| Then::End),
-            Some(other) => {
-                self.other(other, line, &mut words, change)?;
-                return words.end().map(|()| Then::More);
-            }
+            Some(other) => return self.other(other, line, &mut words, change).map(|()| Then::More),
         };
         change.insert_read(rule)?;
         Ok(Then::More)
@@ -95,26 +105,49 @@ impl Whole {
     fn other(&mut self, word: &str, line: usize, words: &mut Words<'_>, change: &mut Change) -> Result<(), LineError> {
         match word {
             "require-knock" => match words.value("require-knock")? {
-                "everybody" => change.require_knock_of_everybody(true),
-                "peer" => change.require_knock(words.peer()?, true)?,
+                "everybody" => {
+                    words.end()?;
+                    change.require_knock_of_everybody(true);
+                }
+                "peer" => {
+                    let peer = words.peer()?;
+                    words.end()?;
+                    change.require_knock(peer, true)?;
+                }
                 other => return Err(LineError::value(other, "`everybody` or `peer`")),
             },
-            "refuse-names" => change.refuse_names(true),
+            "refuse-names" => {
+                words.end()?;
+                change.refuse_names(true);
+            }
             "admit" => {
                 let value = words.value("admit")?;
                 let all = [Admission::Everyone, Admission::Members, Admission::KnownAddresses];
                 let Some(admission) = all.into_iter().find(|one| one.name() == value) else {
                     return Err(LineError::value(value, "`everyone`, `members` or `known-addresses`"));
                 };
-                if self.admission.replace(admission).is_some() {
+                words.end()?;
+                if self.admission.is_some() {
                     return Err(LineError::Twice("admit"));
                 }
+                self.admission = Some(admission);
             }
-            "cap" => words.cap(&mut self.caps)?,
-            "rate" => self.rates.push(words.rate()?),
+            "cap" => {
+                let mut caps = self.caps.clone();
+                words.cap(&mut caps)?;
+                words.end()?;
+                self.caps = caps;
+            }
+            "rate" => {
+                let rate = words.rate()?;
+                words.end()?;
+                self.rates.push(rate);
+                check_rates(&self.rates)?;
+            }
             "set" => {
                 let name = words.value("set")?;
                 let standing = standing(words.value("set")?)?;
+                words.end()?;
                 if self.sets.contains_key(name) {
                     return Err(LineError::Twice("set"));
                 }
@@ -137,6 +170,7 @@ impl Whole {
             }
             "list" => {
                 let (name, standing) = self.new_list(words)?;
+                words.end()?;
                 change.list(&name, standing, NetworkList::from_iter([]))?;
                 self.lists.insert(name, (standing, Vec::new()));
             }

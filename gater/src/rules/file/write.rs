@@ -12,7 +12,7 @@ use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A member that is known at more has more lines: none may be longer than [`LONGEST_LINE`](super::LONGEST_LINE).
+/// A member that is known at more has more lines: none may be longer than [`LONGEST_LINE`](crate::rules::line::LONGEST_LINE).
 const IPS_IN_A_LINE: usize = 64;
 
 /// The same of a list.

@@ -1,8 +1,9 @@
 //! What can be wrong with a list of networks.
 
 use super::ListFormat;
-use super::read::{LONGEST_DOCUMENT, LONGEST_LINE, MOST_NETWORKS};
-use crate::rules::text::{Found, Meant};
+use super::read::{LONGEST_DOCUMENT, MOST_NETWORKS};
+use crate::rules::line::LONGEST_LINE;
+use crate::shown::{Found, Meant};
 use std::io;
 
 /// Something that is read as a list of networks and is none.
@@ -54,10 +55,10 @@ pub enum ListError {
         /// As what it was read.
         format: ListFormat,
     },
-    /// Its last line gives the number of its entries, and there are more or fewer.
-    #[error("its last line says that it has {said} entries, found {found}: was it cut short?")]
+    /// Its metadata gives the number of its entries, and there are more or fewer.
+    #[error("its metadata says that it has {said} entries, found {found}: was it cut short?")]
     Count {
-        /// What it says.
+        /// What it says; of lists put together, the sum.
         said: u64,
         /// How many there are.
         found: u64,

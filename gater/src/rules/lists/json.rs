@@ -2,9 +2,9 @@
 
 use super::error::ListError;
 use super::line::{self, Entry};
-use super::read::LONGEST_LINE;
 use super::{Cidr, ListFormat};
-use crate::rules::text::Found;
+use crate::rules::line::LONGEST_LINE;
+use crate::shown::Found;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use std::borrow::Cow;
@@ -87,7 +87,8 @@ pub(super) fn filters(document: &[u8]) -> Result<Vec<Cidr>, ListError> {
     Ok(filters.into_iter().map(|Filter(network)| network).collect())
 }
 
-/// What is wrong with JSON that begins in the line `first`.
+/// What is wrong with JSON that begins in the line `first`: its first 256 characters, for a string of
+/// the document may be in it.
 fn problem(error: &serde_json::Error, first: usize) -> ListError {
     let (line, column) = (first + error.line().saturating_sub(1), error.column().max(1));
     let text = error.to_string();
@@ -95,6 +96,6 @@ fn problem(error: &serde_json::Error, first: usize) -> ListError {
     ListError::Json {
         line,
         column,
-        problem: text.strip_suffix(&place).unwrap_or(&text).to_owned(),
+        problem: text.strip_suffix(&place).unwrap_or(&text).chars().take(256).collect(),
     }
 }

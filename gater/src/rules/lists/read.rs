@@ -4,13 +4,13 @@ use super::error::ListError;
 use super::format::ListFormat;
 use super::line::{self, Entry};
 use super::{Cidr, json};
+use crate::rules::line::{LONGEST_LINE, next_line};
+use crate::rules::networks::ByFamily;
 use crate::rules::print::{Hashing, Print};
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::io::{BufRead, BufReader, Cursor, Read};
 
 /// Most networks of a list, after ranges have become networks.
 pub(super) const MOST_NETWORKS: usize = 1 << 22;
-/// The longest line, in bytes.
-pub(super) const LONGEST_LINE: usize = 4096;
 /// The longest document of JSON, in bytes.
 pub(super) const LONGEST_DOCUMENT: usize = 16 << 20;
 /// By how many bytes a format is told.
@@ -21,7 +21,7 @@ pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
 
 pub(super) struct Content {
     /// In the order in which they are listed.
-    pub(super) networks: Vec<Cidr>,
+    pub(super) networks: ByFamily<()>,
     pub(super) passed_over: usize,
     pub(super) format: ListFormat,
     pub(super) print: Print,
@@ -38,10 +38,13 @@ pub(super) fn read(input: impl Read, format: Option<ListFormat>) -> Result<Conte
     let format = format.unwrap_or_else(|| ListFormat::detect(&beginning));
     let mut input = Cursor::new(beginning).chain(hashing.by_ref());
     let (networks, passed_over) = match format {
-        ListFormat::Kubo => (document(&mut input)?, 0),
+        ListFormat::Kubo => (
+            document(&mut input)?.into_iter().map(|network| (network, ())).collect(),
+            0,
+        ),
         _ => lines(&mut BufReader::with_capacity(BEGINNING, &mut input), format)?,
     };
-    if networks.is_empty() {
+    if networks.len() == 0 {
         return Err(ListError::Empty { format });
     }
     Ok(Content {
@@ -50,6 +53,15 @@ pub(super) fn read(input: impl Read, format: Option<ListFormat>) -> Result<Conte
         format,
         print: hashing.print(),
     })
+}
+
+/// One network more, of the line `at`.
+fn put(network: Cidr, networks: &mut ByFamily<()>, at: usize) -> Result<(), ListError> {
+    if networks.len() >= MOST_NETWORKS {
+        return Err(ListError::TooMany { line: at });
+    }
+    networks.push(network, ());
+    Ok(())
 }
 
 /// What it is, and what it should be.
@@ -80,6 +92,7 @@ fn no_list(beginning: &[u8]) -> Option<(&'static str, &'static str)> {
     known.map(|(_, found, expected)| (*found, *expected))
 }
 
+/// Too short for more than [`MOST_NETWORKS`].
 fn document(input: &mut impl Read) -> Result<Vec<Cidr>, ListError> {
     let mut document = Vec::new();
     let read = input.take(LONGEST_DOCUMENT as u64 + 1).read_to_end(&mut document);
@@ -89,13 +102,13 @@ fn document(input: &mut impl Read) -> Result<Vec<Cidr>, ListError> {
     json::filters(document.strip_prefix(BOM).unwrap_or(&document))
 }
 
-fn lines(input: &mut impl BufRead, format: ListFormat) -> Result<(Vec<Cidr>, usize), ListError> {
-    let (mut networks, mut passed_over) = (Vec::new(), 0);
-    let (mut entries, mut said) = (0, None);
+fn lines(input: &mut impl BufRead, format: ListFormat) -> Result<(ByFamily<()>, usize), ListError> {
+    let (mut networks, mut passed_over) = (ByFamily::default(), 0);
+    let (mut entries, mut said) = (0, None::<u64>);
     let mut line = Vec::new();
     for at in 1.. {
         line.clear();
-        if next_line(input, &mut line).map_err(ListError::Io)? == 0 {
+        if next_line(input, &mut line).map_err(ListError::Io)?.is_none() {
             break;
         }
         if line.len() > LONGEST_LINE {
@@ -105,7 +118,10 @@ fn lines(input: &mut impl BufRead, format: ListFormat) -> Result<(Vec<Cidr>, usi
         let entry = match format {
             ListFormat::JsonLines => {
                 let (entry, records) = json::entry(line, at)?;
-                said = records.or(said);
+                if let Some(records) = records {
+                    // Each part of lists that were put together says its own.
+                    said = Some(said.unwrap_or(0).saturating_add(records));
+                }
                 entry
             }
             _ => line::entry(format, line).ok_or_else(|| line::wrong(format, line, at))?,
@@ -113,33 +129,17 @@ fn lines(input: &mut impl BufRead, format: ListFormat) -> Result<(Vec<Cidr>, usi
         match entry {
             Entry::Nothing => continue,
             Entry::PassedOver => passed_over += 1,
-            Entry::Network(network) => networks.push(network),
-            // Those of a single entry are few.
+            Entry::Network(network) => put(network, &mut networks, at)?,
             Entry::Range(first, last) => {
-                let ranges = Cidr::covering(first, last);
-                networks.extend(ranges.map_err(|_| line::wrong(format, line, at))?);
+                for network in Cidr::covering(first, last).map_err(|_| line::wrong(format, line, at))? {
+                    put(network, &mut networks, at)?;
+                }
             }
         }
         entries += u64::from(entry != Entry::PassedOver);
-        if networks.len() > MOST_NETWORKS {
-            return Err(ListError::TooMany { line: at });
-        }
     }
     match said {
         Some(said) if said != entries => Err(ListError::Count { said, found: entries }),
         _ => Ok((networks, passed_over)),
     }
-}
-
-/// One line with its end, and no more of it than a byte beyond the longest with an end of two bytes.
-fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<usize> {
-    input.take(LONGEST_LINE as u64 + 3).read_until(b'\n', line)?;
-    let read = line.len();
-    if line.last() == Some(&b'\n') {
-        line.pop();
-    }
-    if line.last() == Some(&b'\r') {
-        line.pop();
-    }
-    Ok(read)
 }

@@ -2,7 +2,7 @@
 
 use super::super::change::RuleError;
 use super::super::cidr::CidrError;
-use std::fmt;
+use crate::shown::{Found, Meant};
 
 /// What is wrong with a line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -139,38 +139,5 @@ impl LineError {
             *meant = line;
         }
         self
-    }
-}
-
-/// A word of a file, in a message: at most 80 characters, none that a terminal obeys.
-pub(in super::super) struct Found<'f>(pub(in super::super) &'f str);
-
-impl fmt::Display for Found<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MOST: usize = 80;
-        if self.0.is_empty() {
-            return f.write_str("nothing");
-        }
-        f.write_str("`")?;
-        let mut chars = self.0.chars();
-        for c in chars.by_ref().take(MOST) {
-            match c.is_control() {
-                true => write!(f, "{}", c.escape_default())?,
-                false => write!(f, "{c}")?,
-            }
-        }
-        f.write_str(if chars.next().is_some() { "…`" } else { "`" })
-    }
-}
-
-/// `: did you mean …?`
-pub(in super::super) struct Meant<'m>(pub(in super::super) &'m Option<String>);
-
-impl fmt::Display for Meant<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(meant) => write!(f, "; did you mean `{meant}`?"),
-            None => Ok(()),
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! What a line that cannot be understood probably meant.
 //!
 //! The word at fault is replaced by what stands nearest to it, until the line can be understood: what
-//! is suggested is never another error.
+//! is suggested is never another error of that line.
 
 use super::error::LineError;
 use crate::address::{Parts, TransportKind};
