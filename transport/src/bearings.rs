@@ -21,7 +21,7 @@ const ANSWERED: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 /// Addresses of which it is remembered who answered there, at most: some 100 kB.
 const PLACES: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 /// Callers whose clock, or whose way to knock, is remembered, at most, and peers that count as
-/// unanswered in a row.
+/// silent in a row.
 const OTHERS: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
 /// What a caller has shown says something for so long.
 const FRESH: Duration = Duration::from_secs(600);
