@@ -195,9 +195,10 @@ impl<S, K> Migration<S, K> {
     /// A knock needs two round trips. A knock that is dropped on the way costs a dial this time. libp2p ends a dial
     /// after 10 s, so what is left of these is for the stock transport. Zero lets both race.
     ///
-    /// A wrapper around this that holds dials back, as a connection manager's smart dial does by up to 250 ms, needs a
-    /// longer head start than it holds a dial back. With a shorter one, or none, a knock fails with
-    /// [`MigrationError::GaveWay`] while the stock dial is held back, 50 ms after libp2p has polled it at the earliest.
+    /// `libp2p::swarm::Config::with_smart_dial` polls all addresses without a limit, some of them 30 ms to a second or more
+    /// after the first. A head start has to be longer than that. With a shorter one, or none, a knock fails with
+    /// [`MigrationError::GaveWay`] while all stock dials are held back. This holds for a wrapper that holds dials back too.
+    /// No knock fails so within 50 ms after libp2p has polled it.
     pub fn with_head_start(mut self, head_start: Duration) -> Self {
         self.head_start = head_start;
         self
