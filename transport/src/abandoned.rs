@@ -102,6 +102,8 @@ where
     /// None once it has ended, or while it is polled.
     dial: Option<BoxFuture<'static, Secured<S>>>,
     knocked: Arc<AtomicBool>,
+    dropped: Arc<AtomicBool>,
+    handshake_timeout: Duration,
     close_timeout: Duration,
     user_code: UserCode,
     left: Weak<Left>,
@@ -111,10 +113,18 @@ impl<S> Dialling<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    pub(crate) fn new(knocked: Arc<AtomicBool>, config: &Config, transport: &Abandoned) -> Self {
+    /// `knocked` says when the peer may have heard of the dial. `dropped` is set when it is dropped.
+    pub(crate) fn new(
+        knocked: Arc<AtomicBool>,
+        dropped: Arc<AtomicBool>,
+        config: &Config,
+        transport: &Abandoned,
+    ) -> Self {
         Self {
             dial: None,
             knocked,
+            dropped,
+            handshake_timeout: config.handshake_timeout,
             close_timeout: config.close_timeout,
             user_code: config.user_code.clone(),
             left: Arc::downgrade(&transport.left),
@@ -150,6 +160,7 @@ where
 {
     fn drop(&mut self) {
         let Some(dial) = self.dial.take() else { return };
+        self.dropped.store(true, Ordering::Relaxed);
         let knocked = self.knocked.load(Ordering::Relaxed);
         let left = self
             .left
@@ -157,7 +168,7 @@ where
             .filter(|left| knocked && left.polled.load(Ordering::Relaxed));
         if let Some(left) = left {
             let user_code = self.user_code.clone();
-            let finished = AssertUnwindSafe(finish(dial, self.close_timeout)).catch_unwind();
+            let finished = AssertUnwindSafe(finish(dial, self.handshake_timeout, self.close_timeout)).catch_unwind();
             let finished = finished.map(move |done| {
                 if let Err(panic) = done {
                     user_code.caught(Hook::Inner, panic);
@@ -168,26 +179,38 @@ where
     }
 }
 
-/// Goes on with `dial` to its end, and closes what comes of it.
-async fn finish<S>(dial: BoxFuture<'static, Secured<S>>, close_timeout: Duration)
+/// Goes on with `dial` to its end, and closes what comes of it. That takes both time limits together at most.
+async fn finish<S>(dial: BoxFuture<'static, Secured<S>>, handshake_timeout: Duration, close_timeout: Duration)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Ok((peer, mut stream)) = dial.await else { return };
-    tracing::debug!(%peer, "a knock that nobody waits for any more has reached its peer: closing");
-    if stream.close().await.is_ok() {
-        // What is unread when a socket goes makes a reset of its end.
-        let mut sink = [0; 512];
-        let read = async { while let Ok(1..) = stream.read(&mut sink).await {} };
-        select(pin!(read), Deadline::after(close_timeout)).await;
-    }
+    let finishing = async {
+        let Ok((peer, mut stream)) = dial.await else { return };
+        tracing::debug!(%peer, "a knock that was dropped has reached its peer: closing");
+        if stream.close().await.is_ok() {
+            // What is unread when a socket goes makes a reset of its end.
+            let mut sink = [0; 512];
+            while let Ok(1..) = stream.read(&mut sink).await {}
+        }
+    };
+    let limit = handshake_timeout.saturating_add(close_timeout);
+    select(pin!(finishing), Deadline::after(limit)).await;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::future::pending;
+    use futures::future::{Either, pending};
     use futures::task::noop_waker_ref;
+
+    #[test]
+    fn a_dial_that_does_not_end_is_given_up_at_its_limit() {
+        let dial = pending::<Secured<futures::io::Cursor<Vec<u8>>>>().boxed();
+        let limit = Duration::from_millis(20);
+        let finished = pin!(finish(dial, limit, limit));
+        let finished = select(finished, Deadline::after(Duration::from_secs(10)));
+        assert!(matches!(futures::executor::block_on(finished), Either::Left(_)));
+    }
 
     #[test]
     fn no_more_than_the_limit_are_finished_at_once_and_nothing_stays_when_the_transport_goes() {

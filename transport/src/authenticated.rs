@@ -46,10 +46,10 @@ use std::task::{Context, Poll};
 ///
 /// A dial that is to come from a listener's port (`PortUse::Reuse`) and finds that the port cannot
 /// be shared (`AddrInUse`) is made once more from a port of its own. So is one that is answered with
-/// something else than TLS: two ends that dial each other at the same moment, from the ports at which
-/// they listen, share one TCP connection, on which both knock. In the listener's part of a hole
-/// punch it fails instead: the other end expects that port and no other. The dialer's part cannot be
-/// told from any other dial.
+/// something else than TLS, unless it was dropped: two ends that dial each other at the same moment,
+/// from the ports at which they listen, share one TCP connection, on which both knock. In the
+/// listener's part of a hole punch it fails instead: the other end expects that port and no other.
+/// The dialer's part cannot be told from any other dial.
 ///
 /// Errors are [`Failure`]s. `MultiaddrNotSupported` says that an address is not ours or not `T`'s, so that the next
 /// transport may be asked.
@@ -305,7 +305,8 @@ where
         };
         let inner = self.inner.clone();
         let knocked = Arc::new(AtomicBool::new(false));
-        let dialling = Dialling::new(knocked.clone(), &self.shared.config, &self.abandoned);
+        let dropped = Arc::new(AtomicBool::new(false));
+        let dialling = Dialling::new(knocked.clone(), dropped.clone(), &self.shared.config, &self.abandoned);
         let dial = async move {
             let steps = Steps::begin(who, to, opts.role);
             let connected = match connect.await {
@@ -326,7 +327,8 @@ where
                 (Ok(io), Endpoint::Listener) => shared.await_knock_of(io, peer, &point).await,
                 (Err(failure), _) => Err(failure),
             };
-            if matches!(&result, Err(failure) if has_crossed(failure, opts)) {
+            let crossed = matches!(&result, Err(failure) if has_crossed(failure, opts));
+            if crossed && !dropped.load(Ordering::Relaxed) {
                 tracing::debug!(peer = %who, "both ends have dialled at once: dialling from another port");
                 knocked.store(false, Ordering::Relaxed);
                 if let Some(Ok(connect)) = inner.ask(|inner| inner.dial(marked.inner, from_any_port(opts)))

@@ -21,7 +21,7 @@ const ANSWERED: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 /// Addresses of which it is remembered who answered there, at most: some 100 kB.
 const PLACES: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 /// Callers whose clock, or whose way to knock, is remembered, at most, and peers that count as
-/// unanswered in a row.
+/// silent in a row.
 const OTHERS: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
 /// What a caller has shown says something for so long.
 const FRESH: Duration = Duration::from_secs(600);
@@ -96,7 +96,7 @@ pub(crate) struct Known {
     pub(crate) own_clock: OwnClock,
     /// How long ago the peer answered another knock.
     pub(crate) answered: Option<Duration>,
-    /// Peers in a row that did not answer, this one included: up to 32.
+    /// Peers in a row that were silent, this one included if it was: up to 32.
     pub(crate) silent: usize,
     /// How far the peer's own clock was ahead of ours in milliseconds when it knocked here.
     pub(crate) skew_ms: Option<i64>,
@@ -131,9 +131,18 @@ impl Bearings {
         }
     }
 
-    /// `peer` has not answered a knock of ours at `place`. Returns what is known about that.
-    pub(crate) fn on_silence(&mut self, now: Moment, peer: [u8; 32], place: Option<&Multiaddr>) -> Known {
-        self.silent.put(peer, ());
+    /// `peer` has not answered a knock of ours at `place`; it was `silent`, or something else was heard there. Returns
+    /// what is known about that.
+    pub(crate) fn on_unanswered(
+        &mut self,
+        now: Moment,
+        peer: [u8; 32],
+        place: Option<&Multiaddr>,
+        silent: bool,
+    ) -> Known {
+        if silent {
+            self.silent.put(peer, ());
+        }
         let ago = |at: Instant| now.monotonic.saturating_duration_since(at);
         let holder = place.and_then(|place| self.places.peek(place));
         let skew = self.callers.peek(&peer).filter(|(at, _)| ago(*at) < FRESH);
@@ -283,8 +292,8 @@ mod tests {
             let mut peer = [0; 32];
             peer[..4].copy_from_slice(&n.to_le_bytes());
             let now = at(start, 1, 0);
-            bearings.on_silence(now, peer, None);
-            let known = bearings.on_silence(now, peer, None);
+            bearings.on_unanswered(now, peer, None, true);
+            let known = bearings.on_unanswered(now, peer, None, true);
             assert_eq!(known.silent, OTHERS.get().min(n as usize + 1));
             bearings.on_caller(now, peer, i64::MIN);
             bearings.on_otherwise(now.monotonic, peer, V2);
@@ -294,9 +303,12 @@ mod tests {
         assert!(bearings.own_clock(at(start, 1, 0)).is_suspect());
         assert_eq!(bearings.otherwise.len(), OTHERS.get());
         bearings.on_answered(at(start, 1, 0), [9; 32], None, true);
-        let known = bearings.on_silence(at(start, 4, 0), [9; 32], None);
+        let known = bearings.on_unanswered(at(start, 4, 0), [9; 32], None, true);
         assert_eq!((known.silent, known.answered), (1, Some(Duration::from_secs(3))));
-        assert_eq!(bearings.on_silence(at(start, 4, 0), [8; 32], None).answered, None);
+        assert_eq!(
+            bearings.on_unanswered(at(start, 4, 0), [8; 32], None, true).answered,
+            None
+        );
         for n in 0..2000_u32 {
             let mut peer = [0; 32];
             peer[..4].copy_from_slice(&n.to_le_bytes());
@@ -313,9 +325,9 @@ mod tests {
         let mut bearings = Bearings::new();
         bearings.on_caller(at(start, 10, 0), [1; 32], 400_000);
         bearings.on_otherwise(at(start, 10, 0).monotonic, [1; 32], V2);
-        let known = bearings.on_silence(at(start, 609, 0), [1; 32], None);
+        let known = bearings.on_unanswered(at(start, 609, 0), [1; 32], None, true);
         assert_eq!((known.skew_ms, known.theirs), (Some(400_000), Some(V2)));
-        let known = bearings.on_silence(at(start, 610, 0), [1; 32], None);
+        let known = bearings.on_unanswered(at(start, 610, 0), [1; 32], None, true);
         assert_eq!((known.skew_ms, known.theirs), (None, None));
     }
 
@@ -327,9 +339,17 @@ mod tests {
         );
         let mut bearings = Bearings::new();
         bearings.on_answered(at(start, 1, 0), [1; 32], Some(place.clone()), true);
-        let known = bearings.on_silence(at(start, 4, 0), [2; 32], Some(&place));
+        let known = bearings.on_unanswered(at(start, 4, 0), [2; 32], Some(&place), true);
         assert_eq!(known.holder, Some(([1; 32], Duration::from_secs(3))));
-        assert_eq!(bearings.on_silence(at(start, 4, 0), [1; 32], Some(&place)).holder, None);
-        assert_eq!(bearings.on_silence(at(start, 4, 0), [2; 32], None).holder, None);
+        assert_eq!(
+            bearings
+                .on_unanswered(at(start, 4, 0), [1; 32], Some(&place), true)
+                .holder,
+            None
+        );
+        assert_eq!(
+            bearings.on_unanswered(at(start, 4, 0), [2; 32], None, true).holder,
+            None
+        );
     }
 }

@@ -245,9 +245,9 @@ impl Guard {
     }
 
     /// What is known about it now that `peer` has not answered our knock at `place`.
-    pub(crate) fn not_answered_by(&self, peer: &Key, place: Option<&Multiaddr>) -> KnownOfPeer {
+    pub(crate) fn not_answered_by(&self, peer: &Key, place: Option<&Multiaddr>, silent: bool) -> KnownOfPeer {
         let now = self.clock.now();
-        self.state().bearings.on_silence(now, peer.bytes(), place)
+        self.state().bearings.on_unanswered(now, peer.bytes(), place, silent)
     }
 
     /// `peer` has answered our knock at `place`, in which there was a time if it was `timed`.

@@ -94,7 +94,8 @@ pub fn keypair_from_bytes(bytes: &[u8]) -> Result<Keypair, KeyError> {
     if text.is_empty() {
         return Err(KeyError::Empty);
     }
-    if text.starts_with(b"{") && text.ends_with(b"}") {
+    // A key in bytes may begin and end so too.
+    if text.starts_with(b"{") && text.ends_with(b"}") && std::str::from_utf8(text).is_ok() {
         return Err(KeyError::NotAlone("a JSON document, such as Kubo's configuration"));
     }
     if text.starts_with(b"-----BEGIN") {
@@ -193,6 +194,25 @@ mod tests {
                 protobuf
             );
         }
+    }
+
+    #[test]
+    fn a_raw_key_that_begins_and_ends_as_a_document_does_is_a_key() {
+        let mut secret = [0x80; 32];
+        (secret[0], secret[31]) = (b'{', b'}');
+        let key = Keypair::ed25519_from_bytes(secret).expect("32 bytes");
+        assert_eq!(keypair_from_bytes(&secret).expect("a key").public(), key.public());
+        // The last byte of the public key is not ours to choose.
+        let both = (0..=u8::MAX)
+            .flat_map(|n| (0..=u8::MAX).map(move |m| (n, m)))
+            .find_map(|(n, m)| {
+                (secret[1], secret[2]) = (n, m);
+                let key = Keypair::ed25519_from_bytes(secret).ok()?.try_into_ed25519().ok()?;
+                Some(key.to_bytes()).filter(|both| both[63] == b'}')
+            });
+        let both = both.expect("one in 256");
+        let read = keypair_from_bytes(&both).expect("a key");
+        assert_eq!(read.try_into_ed25519().expect("Ed25519").to_bytes(), both);
     }
 
     #[test]

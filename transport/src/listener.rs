@@ -384,6 +384,8 @@ where
         while let Poll::Ready(Some((slot, outcome))) = self.outcomes.poll_next_unpin(cx) {
             self.outstanding -= 1;
             let ended = self.answering.end(slot).is_some();
+            // Displaced in the turn in which its upgrade was dropped: there was no socket to take back.
+            let gone = self.pool.get_mut(slot).is_some_and(|place| place.answering.is_some());
             match outcome {
                 Outcome::In => {
                     if let Some(place) = self.pool.remove(slot) {
@@ -391,7 +393,7 @@ where
                     }
                 }
                 Outcome::Out(io) => self.drain(slot, io),
-                Outcome::Dropped if ended => drop(self.pool.remove(slot)),
+                Outcome::Dropped if ended || gone => drop(self.pool.remove(slot)),
                 // It was taken back before, and has its place still or has not.
                 Outcome::Dropped => {}
             }
@@ -456,3 +458,6 @@ impl Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,12 +135,18 @@ impl<S, K> MigrationError<S, K> {
 /// # Dials
 ///
 /// At [`MigrationStage::Prefer`] a stock dial waits for the knocks at the same peer, at most for the
-/// [head start](Self::with_head_start). It goes when all of them have failed or have had their head start. It ends
-/// with [`MigrationError::Displaced`], or is dropped by libp2p, when one has succeeded.
+/// [head start](Self::with_head_start). It goes when all of them have failed or the head start is over. It ends with
+/// [`MigrationError::Displaced`], or is dropped by libp2p, when one has succeeded. If code around the knock, such as a
+/// gate, goes on with its connection, the stock dial waits one second more.
 ///
 /// This holds for the addresses of one `Swarm::dial` in any order and number, although libp2p polls eight dials at a
-/// time unless told otherwise. An address behind the first eight is driven by the dials before it, and gets the place
-/// of one of them when it has succeeded.
+/// time unless told otherwise. The head start begins when libp2p polls the first of them. A knock behind the first
+/// eight addresses is driven by the stock dials before it, and gets the place of one of them when it has succeeded.
+/// Stock dials drive eight such knocks at once, in order.
+///
+/// A stock dial behind eight knocks or more gets its place from knocks that fail with [`MigrationError::GaveWay`], one
+/// after the other, once the head start is over. That takes up to 0.3 s more behind 12 knocks without an answer, 1 s
+/// behind 25, and 3 s behind 250.
 ///
 /// A transport around this one that dials when it is polled, as libp2p's DNS does, shows only the dials that libp2p
 /// polls. Set `libp2p::swarm::Config::with_dial_concurrency_factor` to as many addresses as a peer may have then. A
@@ -188,6 +194,11 @@ impl<S, K> Migration<S, K> {
     ///
     /// A knock needs two round trips. A knock that is dropped on the way costs a dial this time. libp2p ends a dial
     /// after 10 s, so what is left of these is for the stock transport. Zero lets both race.
+    ///
+    /// `libp2p::swarm::Config::with_smart_dial` polls all addresses without a limit, some of them 30 ms to a second or more
+    /// after the first. A head start has to be longer than that. With a shorter one, or none, a knock fails with
+    /// [`MigrationError::GaveWay`] while all stock dials are held back. This holds for a wrapper that holds dials back too.
+    /// No knock fails so within 50 ms after libp2p has polled it.
     pub fn with_head_start(mut self, head_start: Duration) -> Self {
         self.head_start = head_start;
         self
@@ -216,7 +227,7 @@ impl<S, K> Migration<S, K> {
     fn round(&mut self, peer: PeerId, opts: DialOpts) -> Arc<Round> {
         let open = self.open.take().filter(|open| {
             let same = (open.peer, open.role, open.port_use) == (peer, opts.role, opts.port_use);
-            same && !open.round.is_closed()
+            same && !open.round.has_begun()
         });
         let open = open.unwrap_or_else(|| Open {
             peer,

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 /// Bytes kept of what came back.
 const KEPT: usize = 24;
-/// So many peers in a row that do not answer make our own clock suspect.
+/// So many peers in a row that are silent make our own clock suspect.
 const MANY: usize = 3;
 
 /// What came back in place of an answer.
@@ -51,6 +51,17 @@ pub enum Heard {
     Alert(u8),
     /// Other bytes that are no TLS: the first of them, 24 at most.
     Other(Vec<u8>),
+}
+
+impl Heard {
+    /// Whether a listener of this crate that refuses the knock is heard so, `after` the knock.
+    pub(crate) fn is_silence(&self, after: Duration) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Closed => after >= SHORTEST_CLOSE_TIME,
+            _ => false,
+        }
+    }
 }
 
 /// What the reason may be.
@@ -119,7 +130,8 @@ impl Unanswered {
         self.known.answered
     }
 
-    /// How many peers in a row did not answer, this one included; 32 at most.
+    /// How many peers in a row were silent, this one included if it was; 32 at most. Silent is a
+    /// peer of which nothing came, not even an end of the connection within two minutes.
     pub fn silent_peers(&self) -> usize {
         self.known.silent
     }
@@ -148,8 +160,7 @@ impl Unanswered {
     pub fn causes(&self) -> Vec<Cause> {
         let sealed = self.version == Version::V3;
         match self.heard {
-            // As late as a listener of this crate closes a refused connection.
-            Heard::Closed if self.after >= SHORTEST_CLOSE_TIME => self.of_silence(sealed),
+            Heard::Closed if self.heard.is_silence(self.after) => self.of_silence(sealed),
             Heard::Multistream | Heard::Http | Heard::Alert(_) | Heard::Other(_) => vec![Cause::OtherProtocol],
             // Go's ragep2p closes at once what is not a knock of version 2 that it wants.
             Heard::Closed | Heard::Reset if sealed && self.known.theirs.is_some() => {

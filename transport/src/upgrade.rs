@@ -151,14 +151,15 @@ impl Shared {
             Some(Heard::Alert(_)) if version == Version::V2 => return error,
             Some(heard) => heard,
         };
-        let limit = self.config.handshake_timeout;
+        let after = if ended { after } else { self.config.handshake_timeout };
+        let silent = heard.is_silence(after);
         Error::Unanswered(Box::new(Unanswered {
             peer: peer.peer_id(),
             version,
             network: self.config.network_name(),
             heard,
-            after: if ended { after } else { limit },
-            known: self.config.guard.not_answered_by(&peer, place),
+            after,
+            known: self.config.guard.not_answered_by(&peer, place, silent),
         }))
     }
 

@@ -308,10 +308,12 @@ impl Driver {
 
     /// One after the other, until one answers.
     fn dial_one_of(&mut self, peer: PeerId, found: Vec<Multiaddr>) {
-        // The peer may have been forgotten while the discoverer was asked. Where nothing is known
-        // no address is made up.
-        if !self.plan.is_busy(&peer) || found.is_empty() {
+        // Where nothing is known no address is made up.
+        if found.is_empty() {
             self.unreached.warn(peer, || Some(Reason::new(NO_ADDRESS)));
+        }
+        // The peer may have been forgotten while the discoverer was asked.
+        if !self.plan.is_busy(&peer) || found.is_empty() {
             return self.plan.finished(peer);
         }
         let addresses = self.plan.order(&peer, found);

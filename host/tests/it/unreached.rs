@@ -2,10 +2,14 @@
 
 use crate::common::{address, config, host, keypair, knock, peer, until, wide};
 use futures::StreamExt as _;
-use knock_host::discovery::StaticList;
-use knock_host::{Behaviour, BehaviourConfig, Host};
+use knock_host::discovery::{Discoverer, StaticList};
+use knock_host::{Behaviour, BehaviourConfig, Handle, Host};
+use libp2p_core::Multiaddr;
+use libp2p_identity::PeerId;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tracing::field::{Field, Visit};
@@ -102,6 +106,58 @@ async fn a_host_says_that_no_address_is_known() {
     until("a warning", || !log.warned(2).is_empty()).await;
     assert_eq!(log.warned(2), ["no address of the peer is known"]);
     drop(there);
+}
+
+/// Knows one address, and says so when the sender of the channel has gone.
+#[derive(Clone)]
+struct Slow {
+    asked: Arc<AtomicUsize>,
+    may_answer: Arc<Mutex<Receiver<()>>>,
+}
+
+impl Discoverer for Slow {
+    fn start(&self, _: &Handle) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(())
+    }
+
+    fn close(&self) -> futures::future::BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn find_peer(&self, _: &PeerId) -> Vec<Multiaddr> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let _ = self.may_answer.lock().unwrap().recv();
+        vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()]
+    }
+}
+
+#[tokio::test]
+async fn an_address_found_for_a_stream_that_has_gone_is_no_lack_of_addresses() {
+    let log = Log::default();
+    let _kept = log.keep();
+    let (kept, may_answer) = channel();
+    let slow = Slow {
+        asked: Arc::default(),
+        may_answer: Arc::new(Mutex::new(may_answer)),
+    };
+    let one = Host::start(config(knock(1)), slow.clone()).await.unwrap();
+    let first = one.open_stream(peer(2), "x", wide()).unwrap();
+    until("it was asked", || slow.asked.load(Ordering::Relaxed) == 1).await;
+    let others = || async {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    };
+    drop(first);
+    others().await;
+    let second = one.open_stream(peer(2), "x", wide()).unwrap();
+    others().await;
+    // Its answer is for the first stream.
+    drop(kept);
+    until("a warning", || !log.warned(2).is_empty()).await;
+    let warned = log.warned(2);
+    assert!(warned[0].starts_with("/ip4/127.0.0.1/tcp/1"), "{warned:#?}");
+    drop(second);
 }
 
 #[tokio::test]

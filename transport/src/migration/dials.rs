@@ -5,11 +5,13 @@
 //! `Swarm::dial`, here a *round*, help each other:
 //!
 //! - A stock dial waits until the knocks at its peer have ended, up to the head start.
-//! - While it waits, and while it dials, it drives the knocks of its round that libp2p does not poll.
+//! - While it waits, and while it dials, it drives the first eight knocks of its round that libp2p does not poll.
 //! - When such a knock has succeeded, the stock dials of the round fail, until libp2p polls the knock's own dial. That
 //!   dial alone can report the address under which the peer was reached.
 //! - A stock dial that is done holds its connection back while a knock has its head start.
 //! - A knock that has had its head start fails, if libp2p would not poll any stock dial otherwise.
+//!
+//! The head start is the round's. It begins when one of the round's dials is first polled.
 //!
 //! A DNS transport around all this dials an address when it is first polled, so each of its dials is a round of its own.
 //! There a stock dial waits for the knocks that it has heard of.
@@ -23,16 +25,20 @@ use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 use web_time::Instant;
 
 /// How long stock dials wait to be dropped after a knock has succeeded.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long a knock that gave up its place has to have a stock dial polled before the next knock gives up its own.
+/// How long a knock that gave up its place has to have a stock dial polled before the next knock gives up its own. No
+/// knock gives up its place sooner after it got one.
 const TURN: Duration = Duration::from_millis(50);
+/// Limit on the knocks without a place that the stock dials of a round drive at once. So many dials libp2p polls at once.
+const MOST_DRIVEN: usize = 8;
 
+type Begun = Arc<OnceLock<Instant>>;
 type Drive = Shared<BoxFuture<'static, ()>>;
 /// What a knock came to, or its panic.
 type Ended<O, E> = std::thread::Result<Result<O, E>>;
@@ -52,6 +58,8 @@ pub(crate) enum Lost<E> {
 #[derive(Debug)]
 struct Knocking {
     round: u64,
+    /// When the first dial of its round was polled.
+    begun: Begun,
     state: Mutex<State>,
     /// Resolves when it has ended.
     ended: Shared<oneshot::Receiver<()>>,
@@ -59,7 +67,6 @@ struct Knocking {
 
 #[derive(Debug)]
 struct State {
-    begun: Option<Instant>,
     /// Whether libp2p polls its own dial.
     has_place: bool,
     outcome: Option<Outcome>,
@@ -92,8 +99,8 @@ impl Knocking {
 #[derive(Default)]
 pub(crate) struct Round {
     name: u64,
-    /// Whether one of its dials was polled. It is complete then.
-    closed: AtomicBool,
+    /// When one of its dials was first polled. It is complete then.
+    begun: Begun,
     knocks: Mutex<Vec<(Arc<Knocking>, Drive)>>,
     stocks: AtomicUsize,
     stock_has_place: AtomicBool,
@@ -101,16 +108,32 @@ pub(crate) struct Round {
 }
 
 impl Round {
-    pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.get().is_some()
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
+    /// One of its dials is polled. Returns when the head start is over.
+    fn begin(&self, head_start: Duration) -> Instant {
+        later(*self.begun.get_or_init(Instant::now), head_start)
     }
 
-    fn knocks(&self) -> Vec<(Arc<Knocking>, Drive)> {
-        lock(&self.knocks).clone()
+    /// The ends of knocks that have not ended: of the first that have no place, and `of_placed` ones. Each drives its
+    /// knock. `None` if a knock without a place has succeeded.
+    fn ends(&self, of_placed: bool) -> Option<Vec<BoxFuture<'static, ()>>> {
+        let mut ends = Vec::new();
+        let mut driven = 0;
+        for (knocking, drive) in lock(&self.knocks).iter() {
+            let state = knocking.state();
+            match (state.outcome, state.has_place) {
+                (Some(Outcome::Won(_)), false) => return None,
+                (None, true) if of_placed => {}
+                (None, false) if driven < MOST_DRIVEN => driven += 1,
+                _ => continue,
+            }
+            // One whose own dial is dropped ends, and is not to go on.
+            ends.push(select(drive.clone(), knocking.ended.clone()).map(drop).boxed());
+        }
+        Some(ends)
     }
 
     /// Whether a knock gives up its place now, or when to ask again, or that it keeps it for good.
@@ -118,8 +141,19 @@ impl Round {
         if self.stocks.load(Ordering::Relaxed) == 0 || self.stock_has_place.load(Ordering::Relaxed) {
             return GivesWay::Never;
         }
+        let waits = |knocking: &Knocking| {
+            let state = knocking.state();
+            !state.has_place && state.outcome.is_none()
+        };
+        let waiting = lock(&self.knocks)
+            .iter()
+            .filter(|(knocking, _)| waits(knocking))
+            .count();
+        // All of them may be in front of the stock dials.
+        let pace = 1 + waiting / MOST_DRIVEN;
+        let turn = TURN / u32::try_from(pace).unwrap_or(u32::MAX);
         let mut gave_way = lock(&self.gave_way);
-        match gave_way.map(|gave_way| gave_way + TURN) {
+        match gave_way.map(|gave_way| gave_way + turn) {
             Some(turn) if now < turn => GivesWay::Ask(turn),
             _ => {
                 *gave_way = Some(now);
@@ -194,8 +228,8 @@ impl Peers {
         let (end, ended) = oneshot::channel();
         let knocking = Arc::new(Knocking {
             round: round.name,
+            begun: round.begun.clone(),
             state: Mutex::new(State {
-                begun: None,
                 has_place: false,
                 outcome: None,
                 end: Some(end),
@@ -205,7 +239,6 @@ impl Peers {
         let result = Arc::new(Mutex::new(None));
         let (driven, left) = (knocking.clone(), result.clone());
         let drive = async move {
-            driven.state().begun.get_or_insert_with(Instant::now);
             let done = AssertUnwindSafe(dial).catch_unwind().await;
             let won = matches!(done, Ok(Ok(_)));
             *lock(&left) = Some(done);
@@ -260,17 +293,14 @@ pub(crate) struct Knock<O, E> {
 
 impl<O, E> Knock<O, E> {
     pub(crate) async fn run(self) -> Result<O, Lost<E>> {
-        self.round.close();
-        let begun = {
-            let mut state = self.knocking.state();
-            state.has_place = true;
-            *state.begun.get_or_insert_with(Instant::now)
-        };
+        let over = self.round.begin(self.head_start);
+        self.knocking.state().has_place = true;
         let mut drive = self.drive.clone();
         if self.round.stocks.load(Ordering::Relaxed) == 0 {
             drive.await;
-        } else {
-            let mut ask = later(begun, self.head_start);
+        } else if let Either::Right(_) = select(&mut drive, pin!(once())).await {
+            // libp2p has polled all the dials that have a place.
+            let mut ask = over.max(Instant::now() + TURN);
             loop {
                 let ended = matches!(select(&mut drive, Deadline::at(ask)).await, Either::Left(_));
                 if ended {
@@ -317,7 +347,7 @@ impl<O, E> Drop for Knock<O, E> {
     }
 }
 
-/// A stock dial.
+/// A stock dial. It counts until it is dropped, also if it never was polled.
 pub(crate) struct Stock {
     peer: PeerId,
     round: Arc<Round>,
@@ -327,11 +357,10 @@ pub(crate) struct Stock {
 
 impl Stock {
     pub(crate) async fn run<O, E>(self, dial: impl Future<Output = Result<O, E>>) -> Result<O, Lost<E>> {
-        self.round.close();
+        let latest = self.round.begin(self.head_start);
         self.round.stock_has_place.store(true, Ordering::Relaxed);
         // Around this may be a transport that dials when it is polled. It polls all of them once before one again.
         once().await;
-        let latest = later(Instant::now(), self.head_start);
         self.settled(latest).await?;
         let connected = match select(pin!(dial), pin!(self.displaced())).await {
             Either::Left((connected, _)) => connected.map_err(Lost::Failed)?,
@@ -346,33 +375,16 @@ impl Stock {
         loop {
             let now = Instant::now();
             let (mut head_start, mut grace) = (now, now);
-            let mut ends: Vec<BoxFuture<'static, ()>> = Vec::new();
-            for (knocking, drive) in self.round.knocks() {
-                let state = knocking.state();
-                match state.outcome {
-                    Some(Outcome::Won(_)) if !state.has_place => return Err(Lost::Displaced),
-                    Some(Outcome::Won(at)) => grace = grace.max(at + GRACE),
-                    Some(Outcome::Failed) => {}
-                    None => {
-                        let until = later(state.begun.unwrap_or(now), self.head_start);
-                        if until > now {
-                            head_start = head_start.max(until);
-                            ends.push(drive.boxed());
-                        }
-                    }
-                }
+            let mut ends = self.round.ends(true).ok_or(Lost::Displaced)?;
+            if !ends.is_empty() {
+                head_start = latest;
             }
-            for knocking in self
-                .peers
-                .at(&self.peer)
-                .iter()
-                .filter(|other| other.round != self.round.name)
-            {
-                let state = knocking.state();
-                match (state.outcome, state.begun) {
+            for knocking in self.peers.at(&self.peer) {
+                let own_round = knocking.round == self.round.name;
+                match (knocking.state().outcome, knocking.begun.get()) {
                     (Some(Outcome::Won(at)), _) => grace = grace.max(at + GRACE),
-                    (None, Some(begun)) => {
-                        let until = later(begun, self.head_start);
+                    (None, Some(begun)) if !own_round => {
+                        let until = later(*begun, self.head_start).min(latest);
                         if until > now {
                             head_start = head_start.max(until);
                             ends.push(knocking.ended.clone().map(drop).boxed());
@@ -381,7 +393,7 @@ impl Stock {
                     _ => {}
                 }
             }
-            let until = head_start.min(latest).max(grace);
+            let until = head_start.max(grace);
             if until <= now {
                 return Ok(());
             }
@@ -393,24 +405,21 @@ impl Stock {
         }
     }
 
-    /// Drives the knocks of the round that have no place, and ends when one of them has succeeded.
+    /// Drives knocks of the round that have no place, and ends when one of them has succeeded.
     async fn displaced(&self) {
-        loop {
-            let mut driven = Vec::new();
-            for (knocking, drive) in self.round.knocks() {
-                let state = knocking.state();
-                match state.outcome {
-                    _ if state.has_place => {}
-                    Some(Outcome::Won(_)) => return,
-                    Some(Outcome::Failed) => {}
-                    None => driven.push(drive),
-                }
-            }
+        while let Some(driven) = self.round.ends(false) {
             if driven.is_empty() {
                 return pending().await;
             }
             select_all(driven).await;
         }
+    }
+}
+
+impl Drop for Stock {
+    fn drop(&mut self) {
+        // A knock that would give way for it asks first.
+        self.round.stocks.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -276,6 +276,38 @@ async fn clock_off_from_the_beginning_is_suspected_when_three_peers_do_not_answe
     is_own_text_of(Cause::Clock, &silent);
 }
 
+/// They are there, and answer. Nothing of that says anything about a clock.
+#[tokio::test]
+async fn peers_that_answer_in_another_protocol_or_close_at_once_do_not_make_our_clock_suspect() {
+    let _log = logged::mark().await;
+    let mut dialer = application(4, |config| config);
+    for (seed, answer) in [
+        &b"\x13/multistream/1.0.0\n"[..],
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"220 mail",
+        b"",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = server.local_addr().unwrap().port();
+        let serve = tokio::spawn(async move {
+            let (mut socket, _) = server.accept().await.unwrap();
+            let mut sink = [0; 4096];
+            tokio::io::AsyncReadExt::read(&mut socket, &mut sink).await.unwrap();
+            socket.write_all(answer).await.unwrap();
+        });
+        let (unanswered, _) = fails(&mut dialer, at(port, 40 + seed as u8)).await;
+        assert_eq!(unanswered.silent_peers(), 0, "{unanswered}");
+        soon("the server's end", serve).await.unwrap();
+    }
+    let (_listener, port) = listener(admits_nobody(config(15))).await;
+    let (silent, _) = fails(&mut dialer, at(port, 15)).await;
+    assert_eq!(silent.silent_peers(), 1);
+    assert_ne!(silent.causes()[0], Cause::Clock, "{silent}");
+}
+
 #[tokio::test]
 async fn clock_off_the_peer_that_knocks_here_shows_by_how_much() {
     let _log = logged::mark().await;

@@ -375,6 +375,37 @@ async fn a_dial_that_meets_another_dial_is_made_once_more_from_a_port_of_its_own
     assert!(matches!(failure.error(), Error::Unanswered(_)), "{failure:?}");
 }
 
+/// As when libp2p drops it because another address was faster.
+#[tokio::test]
+async fn a_dial_that_is_dropped_and_then_meets_another_dial_is_not_made_again() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let meeting = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = at_peer_2(meeting.local_addr().unwrap());
+    let mut transport = authenticated(config(1));
+    let mut dial = transport.dial(address, dialer()).unwrap();
+    let mut polled = futures::future::poll_fn(|cx| std::pin::Pin::new(&mut transport).poll(cx));
+    let knocked = async {
+        let (mut crossed, _) = meeting.accept().await.unwrap();
+        crossed.read_u8().await.expect("a knock");
+        crossed
+    };
+    let mut crossed = tokio::select! {
+        crossed = knocked => crossed,
+        _ = &mut dial => panic!("nothing has answered"),
+        _ = &mut polled => panic!("nothing listens"),
+    };
+    drop(dial);
+    let finished = async {
+        crossed.write_all(&knock(2, 1)).await.unwrap();
+        let _ = crossed.read_to_end(&mut Vec::new()).await;
+        tokio::time::timeout(Duration::from_millis(500), meeting.accept()).await
+    };
+    tokio::select! {
+        again = finished => assert!(again.is_err(), "dialled again for nothing"),
+        _ = polled => panic!("nothing listens"),
+    }
+}
+
 #[tokio::test]
 async fn a_listener_that_never_answers_is_given_up_after_the_handshake_timeout() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
