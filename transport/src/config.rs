@@ -366,7 +366,8 @@ impl Config {
     /// # Errors
     ///
     /// [`AlreadyRegistered`](crate::AlreadyRegistered) if the registry has one of the names. To
-    /// find that out it is rendered once, which calls its collectors.
+    /// find that out it is rendered once, which calls its collectors. A collector that describes
+    /// nothing stays in it, also after an error.
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
     pub fn with_metrics(

@@ -201,7 +201,8 @@ impl<S, K> Migration<S, K> {
     ///
     /// [`AlreadyRegistered`](crate::AlreadyRegistered) if the registry has one of the names: another
     /// `Migration` needs another registry, or a sub-registry with a prefix. To find that out the
-    /// registry is rendered once, which calls its collectors.
+    /// registry is rendered once, which calls its collectors. A collector that describes nothing
+    /// stays in it, also after an error.
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
     pub fn with_metrics(

@@ -61,7 +61,8 @@ use std::sync::Arc;
 /// # Errors
 ///
 /// [`AlreadyRegistered`] if the registry has one of the names, of this host or another one. To find
-/// that out it is rendered once, which calls its collectors.
+/// that out it is rendered once, which calls its collectors. A collector that describes nothing
+/// stays in it, also after an error.
 pub fn register(registry: &mut Registry, host: &Host) -> Result<(), AlreadyRegistered> {
     register_handle(registry, host.handle())
 }
