@@ -124,6 +124,8 @@ impl Behaviour {
     /// Counts into `registry`, under `libp2p_gater_goodbye`. Each label that there can be is there
     /// from here on, at zero. What is counted goes on being counted into every registry that it was
     /// in before. A gate's behaviour counts into [`Gate::with_metrics`](crate::Gate::with_metrics).
+    /// When the behaviour is dropped its metrics leave the scrape, and the registry takes the next
+    /// one.
     ///
     /// # Errors
     ///
