@@ -360,6 +360,9 @@ impl Config {
     /// registries show the same numbers each. Two configurations in one process have a registry
     /// each, or a sub-registry with a prefix of its own each.
     ///
+    /// A Swarm that is made anew in the same process takes a clone of this configuration, not
+    /// another registration: what is registered stays, and goes on counting.
+    ///
     /// Every label that there can be is there from here on, at zero. Nothing that a peer sends
     /// makes another.
     ///

@@ -195,7 +195,8 @@ impl<S, K> Migration<S, K> {
 
     /// Counts connections in `registry` by `world` (`stock`, `knock`) and `direction` (`inbound`, `outbound`):
     /// `libp2p_knock_migration_connections` are open, and `libp2p_knock_migration_established_total` were made. Every
-    /// value is there from the start.
+    /// value is there from the start. When the transport is dropped they leave the scrape, and the
+    /// registry takes the next `Migration`.
     ///
     /// # Errors
     ///
@@ -288,7 +289,7 @@ where
             Some(Protocol::P2p(peer)) if self.stage == MigrationStage::Prefer => Some(peer),
             _ => None,
         };
-        let worlds = self.worlds.clone();
+        let worlds = self.worlds.counting();
         let head_start = self.head_start;
         if is_knock_address(&address) {
             let dial = self
@@ -334,7 +335,7 @@ where
         // In turn: a flood in one world keeps nobody from the other.
         this.stock_first = !this.stock_first;
         for stock in [this.stock_first, !this.stock_first] {
-            let worlds = this.worlds.clone();
+            let worlds = this.worlds.counting();
             if stock && let Poll::Ready(event) = Pin::new(&mut this.stock).poll(cx) {
                 let event = event.map_err(MigrationError::Stock);
                 return Poll::Ready(event.map_upgrade(|upgrade| {
