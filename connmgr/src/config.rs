@@ -288,10 +288,16 @@ impl Config {
     /// here on, at zero. A registry takes one configuration: two in one process have a registry
     /// each, or a sub-registry with a prefix of its own each.
     ///
+    /// A Swarm that is made anew in the same process takes a clone of this configuration, not
+    /// another registration: the counters go on, and the gauges are the new manager's as soon as
+    /// the old behaviour is gone. With the last clone and the last behaviour the metrics leave the
+    /// scrape, and the registry takes another configuration.
+    ///
     /// # Errors
     ///
     /// [`AlreadyRegistered`](crate::AlreadyRegistered) if the registry has one of the names. To
-    /// find that out it is rendered once, which calls its collectors.
+    /// find that out it is rendered once, which calls its collectors. A collector that describes
+    /// nothing stays in it, also after an error.
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
     pub fn with_metrics(

@@ -16,6 +16,8 @@ mod conn_manager;
 mod decay;
 mod event;
 mod info;
+#[cfg(feature = "metrics")]
+mod measured;
 mod metrics;
 #[cfg(feature = "metrics")]
 mod registered;

@@ -31,6 +31,7 @@ mod absent {
 mod present {
     use super::*;
     use crate::event::{Reason, Skipped};
+    use crate::measured::Measured;
     use crate::registered::{self, AlreadyRegistered};
     use crate::user_code::Hook;
     use prometheus_client::collector::Collector;
@@ -42,7 +43,7 @@ mod present {
     use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
     use prometheus_client::registry::{Registry, Unit};
     use std::fmt;
-    use std::sync::{OnceLock, Weak};
+    use std::sync::{Mutex, PoisonError, Weak};
 
     #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
     struct TrimLabel {
@@ -87,15 +88,21 @@ mod present {
         stuck: Counter,
         denied: Counter,
         lifetimes: Histogram,
-        scrape: Arc<Scrape>,
+        /// Whose gauges are shown.
+        manager: Mutex<Weak<Shared>>,
     }
 
     /// What is worked out only when somebody scrapes: classes change with time, without any event.
-    #[derive(Debug, Default)]
-    struct Scrape(OnceLock<Weak<Shared>>);
+    struct Scrape(Weak<Registered>);
+
+    impl fmt::Debug for Scrape {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Scrape")
+        }
+    }
 
     impl Registered {
-        fn new() -> Self {
+        fn new() -> Arc<Self> {
             let this = Self {
                 trims: Family::default(),
                 trimmed: Family::default(),
@@ -103,7 +110,7 @@ mod present {
                 denied: Counter::default(),
                 // 1 s to 36 h.
                 lifetimes: Histogram::new(exponential_buckets(1.0, 4.0, 9)),
-                scrape: Arc::default(),
+                manager: Mutex::default(),
             };
             for reason in TRIMS.map(Reason::as_str) {
                 for outcome in [CLOSED, STUCK].into_iter().chain(SKIPPED.map(Skipped::as_str)) {
@@ -113,34 +120,38 @@ mod present {
             for reason in TRIMMED.map(Reason::as_str) {
                 drop(this.trimmed.get_or_create(&ReasonLabel { reason }));
             }
-            this
+            Arc::new(this)
         }
 
-        fn show(&self, registry: &mut Registry) {
+        fn show(self: &Arc<Self>, registry: &mut Registry) {
             let registry = registry.sub_registry_with_prefix("libp2p_connmgr");
             registry.register(
                 "trims",
                 "Trims, by why they ran and what became of them",
-                self.trims.clone(),
+                Measured::new(self, |this| &this.trims),
             );
             registry.register(
                 "trimmed_connections",
                 "Connections that were told to close, by why",
-                self.trimmed.clone(),
+                Measured::new(self, |this| &this.trimmed),
             );
             registry.register(
                 "stuck_connections",
                 "Connections that were not closed at a trim's deadline",
-                self.stuck.clone(),
+                Measured::new(self, |this| &this.stuck),
             );
-            registry.register("denied", "Newcomers denied at the hard limit", self.denied.clone());
+            registry.register(
+                "denied",
+                "Newcomers denied at the hard limit",
+                Measured::new(self, |this| &this.denied),
+            );
             registry.register_with_unit(
                 "connection_lifetime",
                 "From established to closed",
                 Unit::Seconds,
-                self.lifetimes.clone(),
+                Measured::new(self, |this| &this.lifetimes),
             );
-            registry.register_collector(Box::new(self.scrape.clone()));
+            registry.register_collector(Box::new(Scrape(Arc::downgrade(self))));
         }
     }
 
@@ -157,13 +168,19 @@ mod present {
         pub(crate) fn register(registry: &mut Registry) -> Result<Self, AlreadyRegistered> {
             let this = Registered::new();
             registered::register(registry, |registry| this.show(registry))?;
-            Ok(Self(Some(Arc::new(this))))
+            Ok(Self(Some(this)))
         }
 
-        /// A second manager with the same configuration shares the counters, but its gauges are the first one's.
+        /// A second manager with the same configuration shares the counters. The gauges are the
+        /// first one's until that has ended.
         pub(crate) fn attach(&self, shared: &Arc<Shared>) {
-            if let Some(this) = &self.0 {
-                this.scrape.0.get_or_init(|| Arc::downgrade(shared));
+            let Some(this) = &self.0 else { return };
+            // Dropped after the lock: it may be the last one of a manager that goes at this moment.
+            let first;
+            let mut manager = this.manager.lock().unwrap_or_else(PoisonError::into_inner);
+            first = manager.upgrade();
+            if first.as_ref().is_none_or(|first| first.has_ended()) {
+                *manager = Arc::downgrade(shared);
             }
         }
 
@@ -197,14 +214,10 @@ mod present {
 
     impl Collector for Scrape {
         fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-            // Before there is a manager its counters are zero; with the manager they go.
-            let shared = match self.0.get() {
-                None => None,
-                Some(shared) => match shared.upgrade() {
-                    None => return Ok(()),
-                    there => there,
-                },
-            };
+            let Some(this) = self.0.upgrade() else { return Ok(()) };
+            let manager = this.manager.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let shared = manager.upgrade();
+            // Where there is no manager its counters are zero.
             let shared = shared.as_deref();
             let refused = ConstCounter::new(shared.map_or(0, |shared| shared.book.refused_tags()));
             let help = "Tags that were not set, as the peer has as many as it may";

@@ -9,8 +9,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 /// A metric that the registry has already: another configuration was registered there, or the same
 /// one twice.
@@ -30,13 +29,10 @@ impl AlreadyRegistered {
 }
 
 /// Has `fill` put metrics into `registry`, unless one of their names is there already. `fill` is
-/// called twice, the first time with a registry that is thrown away.
+/// called twice, the first time with a registry that is thrown away. `registry` is rendered once,
+/// and a collector that describes nothing stays in it.
 pub(crate) fn register(registry: &mut Registry, fill: impl Fn(&mut Registry)) -> Result<(), AlreadyRegistered> {
-    let there = names(registry);
-    let mut ours = match prefix(registry) {
-        prefix if prefix.is_empty() => Registry::default(),
-        prefix => Registry::with_prefix(prefix),
-    };
+    let (mut ours, there) = alike(registry);
     fill(&mut ours);
     match names(&ours).intersection(&there).next() {
         Some(name) => Err(AlreadyRegistered { name: name.clone() }),
@@ -45,6 +41,34 @@ pub(crate) fn register(registry: &mut Registry, fill: impl Fn(&mut Registry)) ->
             Ok(())
         }
     }
+}
+
+/// An empty registry with the prefix of `registry`, which does not say what its prefix is, and the
+/// names that `registry` has.
+fn alike(registry: &mut Registry) -> (Registry, BTreeSet<String>) {
+    const NAME: &str = "prefix_of_this_registry";
+    /// Describes a metric while it is asked to, and nothing ever after.
+    #[derive(Debug)]
+    struct Probe(Weak<()>);
+
+    impl Collector for Probe {
+        fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+            if self.0.strong_count() > 0 {
+                encoder.encode_descriptor(NAME, "", None, MetricType::Gauge)?;
+            }
+            Ok(())
+        }
+    }
+
+    // Dropped also when a collector panics.
+    let asked = Arc::new(());
+    registry.register_collector(Box::new(Probe(Arc::downgrade(&asked))));
+    let mut there = names(registry);
+    let probe = there.iter().find(|name| name.ends_with(NAME)).cloned();
+    let probe = probe.and_then(|name| there.take(&name)).unwrap_or_default();
+    // A prefix may be empty, or end in an underscore of its own.
+    let prefix = probe.strip_suffix(NAME).and_then(|prefix| prefix.strip_suffix('_'));
+    (prefix.map_or_else(Registry::default, Registry::with_prefix), there)
 }
 
 /// What is described in a scrape.
@@ -57,34 +81,12 @@ fn names(registry: &Registry) -> BTreeSet<String> {
     named.map(str::to_owned).collect()
 }
 
-/// What stands before every name in `registry`, without the underscore. It does not say so itself.
-fn prefix(registry: &mut Registry) -> String {
-    const NAME: &str = "prefix_of_this_registry";
-    /// Describes a metric while it is asked to, and nothing ever after.
-    #[derive(Debug)]
-    struct Probe(Arc<AtomicBool>);
-
-    impl Collector for Probe {
-        fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-            if self.0.load(Ordering::Relaxed) {
-                encoder.encode_descriptor(NAME, "", None, MetricType::Gauge)?;
-            }
-            Ok(())
-        }
-    }
-
-    let asked = Arc::new(AtomicBool::new(true));
-    registry.register_collector(Box::new(Probe(asked.clone())));
-    let names = names(registry);
-    asked.store(false, Ordering::Relaxed);
-    let prefix = names.iter().find_map(|name| name.strip_suffix(NAME));
-    prefix.unwrap_or_default().trim_end_matches('_').to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use prometheus_client::metrics::counter::Counter;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn one(registry: &mut Registry) -> Result<(), AlreadyRegistered> {
         register(registry, |registry| {
@@ -128,5 +130,46 @@ mod tests {
         let mut foreign = Registry::default();
         foreign.register("ours_things", "Theirs", Counter::<u64>::default());
         assert_eq!(one(&mut foreign).expect_err("twice").name(), "ours_things");
+    }
+    #[test]
+    fn a_prefix_that_is_empty_or_ends_in_underscores_hides_no_name() {
+        for (prefix, name) in [
+            ("app_", "app__ours_things"),
+            ("app__", "app___ours_things"),
+            ("_", "__ours_things"),
+            ("", "_ours_things"),
+        ] {
+            let mut registry = Registry::with_prefix(prefix);
+            assert_eq!(one(&mut registry), Ok(()));
+            assert!(rendered(&registry).contains(&format!("# TYPE {name} counter")));
+            assert_eq!(one(&mut registry).expect_err("twice").name(), name);
+        }
+    }
+
+    /// Counts how often it is asked.
+    #[derive(Debug)]
+    struct Asked(Arc<AtomicUsize>);
+
+    impl Collector for Asked {
+        fn encode(&self, _: DescriptorEncoder<'_>) -> fmt::Result {
+            let before = self.0.fetch_add(1, Ordering::Relaxed);
+            assert_ne!(before, 1, "the second time it panics");
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_registration_renders_the_registry_once_and_a_collector_that_panics_leaves_nothing_in_a_scrape() {
+        let mut registry = Registry::with_prefix("app");
+        let asked = Arc::new(AtomicUsize::new(0));
+        registry.register_collector(Box::new(Asked(asked.clone())));
+        assert_eq!(one(&mut registry), Ok(()));
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        let panicked = catch_unwind(AssertUnwindSafe(|| one(&mut registry)));
+        assert!(panicked.is_err());
+        let text = rendered(&registry);
+        assert_eq!(text.matches("# TYPE ").count(), 1, "{text}");
+        assert_eq!(one(&mut registry).expect_err("twice").name(), "app_ours_things");
+        assert_eq!(asked.load(Ordering::Relaxed), 4);
     }
 }

@@ -112,6 +112,12 @@ impl Shared {
         }
     }
 
+    /// Whether the behaviour is gone, or the manager closed.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.requests().ended
+    }
+
     pub(crate) fn panics(&self) -> &Arc<HookPanics> {
         &self.book.panics
     }

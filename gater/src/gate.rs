@@ -165,10 +165,15 @@ impl Gate {
     /// registry that it was in before. A registry takes one gate: two in one process have a
     /// registry each, or a sub-registry with a prefix of its own each.
     ///
+    /// A Swarm that is made anew in the same process takes a clone of this gate, and the counters go
+    /// on. With the last clone, and all that was made of it, the metrics leave the scrape, and the
+    /// registry takes another gate.
+    ///
     /// # Errors
     ///
     /// [`AlreadyRegistered`](crate::AlreadyRegistered) if the registry has one of the names. To
-    /// find that out it is rendered once, which calls its collectors.
+    /// find that out it is rendered once, which calls its collectors. A collector that describes
+    /// nothing stays in it, also after an error.
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
     pub fn with_metrics(

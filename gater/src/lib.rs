@@ -14,6 +14,8 @@ mod upgrade;
 mod admission;
 mod error;
 mod joins;
+#[cfg(feature = "metrics")]
+mod measured;
 mod metrics;
 #[cfg(feature = "metrics")]
 mod registered;

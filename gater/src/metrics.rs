@@ -28,6 +28,7 @@ mod absent {
 #[cfg(feature = "metrics")]
 mod present {
     use crate::goodbye;
+    use crate::measured::Measured;
     use crate::registered::{self, AlreadyRegistered};
     use crate::user_code::Hook;
     use crate::verdict::{Stage, Verdict};
@@ -36,7 +37,7 @@ mod present {
     use prometheus_client::metrics::family::Family;
     use prometheus_client::registry::Registry;
     use std::borrow::Cow;
-    use std::sync::OnceLock;
+    use std::sync::{Arc, OnceLock};
 
     #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
     struct Decision {
@@ -53,7 +54,7 @@ mod present {
     /// Counts nothing until it is registered.
     #[derive(Default)]
     pub(crate) struct Metrics {
-        registered: OnceLock<Registered>,
+        registered: OnceLock<Arc<Registered>>,
         goodbye: goodbye::Metrics,
     }
 
@@ -74,7 +75,7 @@ mod present {
     }
 
     impl Registered {
-        fn new(denials: [Vec<Cow<'static, str>>; Stage::ALL.len()]) -> Self {
+        fn new(denials: [Vec<Cow<'static, str>>; Stage::ALL.len()]) -> Arc<Self> {
             let decisions = Family::<Decision, Counter>::default();
             let counter = |stage: Stage, verdict: &'static str, rule| {
                 decisions.get_or_create_owned(&Decision {
@@ -94,25 +95,25 @@ mod present {
             let hook_panics = Family::<Panic, Counter>::default();
             let counted = Hook::ALL.iter().filter(|hook| **hook != Hook::Listener);
             let panics = counted.map(|hook| hook_panics.get_or_create_owned(&Panic { hook: hook.name() }));
-            Self {
+            Arc::new(Self {
                 quick,
                 panics: panics.collect(),
                 decisions,
                 hook_panics,
-            }
+            })
         }
 
-        fn show(&self, registry: &mut Registry) {
+        fn show(self: &Arc<Self>, registry: &mut Registry) {
             let registry = registry.sub_registry_with_prefix("libp2p_gater");
             registry.register(
                 "decisions",
                 "Answers of the policy, by stage, verdict and the rule that said no",
-                self.decisions.clone(),
+                Measured::new(self, |this| &this.decisions),
             );
             registry.register(
                 "hook_panics",
                 "Panics of user code that were caught, by what was called",
-                self.hook_panics.clone(),
+                Measured::new(self, |this| &this.hook_panics),
             );
         }
     }

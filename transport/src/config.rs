@@ -360,13 +360,17 @@ impl Config {
     /// registries show the same numbers each. Two configurations in one process have a registry
     /// each, or a sub-registry with a prefix of its own each.
     ///
+    /// A Swarm that is made anew in the same process takes a clone of this configuration, not
+    /// another registration: what is registered stays, and goes on counting.
+    ///
     /// Every label that there can be is there from here on, at zero. Nothing that a peer sends
     /// makes another.
     ///
     /// # Errors
     ///
     /// [`AlreadyRegistered`](crate::AlreadyRegistered) if the registry has one of the names. To
-    /// find that out it is rendered once, which calls its collectors.
+    /// find that out it is rendered once, which calls its collectors. A collector that describes
+    /// nothing stays in it, also after an error.
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
     pub fn with_metrics(

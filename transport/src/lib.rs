@@ -45,6 +45,8 @@ mod guard;
 mod identity;
 mod key_file;
 mod known_prefixes;
+#[cfg(feature = "metrics")]
+mod measured;
 mod metrics;
 mod network_file;
 #[cfg_attr(

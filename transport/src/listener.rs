@@ -117,6 +117,14 @@ pub(crate) struct Lobby<S> {
     openings: usize,
     /// Whether the last turn ended with its share used up.
     busy: bool,
+    /// How many sockets the metrics show of this one.
+    shown: usize,
+}
+
+impl<S> Drop for Lobby<S> {
+    fn drop(&mut self) {
+        self.shared.config.metrics.waiting(self.shown, 0);
+    }
 }
 
 /// How many times as many callers as may be answered at once wait for a Swarm, at most: one that is held up takes none, and those
@@ -138,6 +146,7 @@ where
             lots: SystemRandom::new(),
             timer: None,
             outstanding: 0,
+            shown: 0,
             openings: 0,
             busy: false,
             shared,
@@ -438,8 +447,9 @@ where
         }
     }
 
-    fn count(&self) {
-        self.shared.config.metrics.waiting(self.pool.len());
+    fn count(&mut self) {
+        let shown = std::mem::replace(&mut self.shown, self.pool.len());
+        self.shared.config.metrics.waiting(shown, self.shown);
     }
 
     /// Whom an eviction hits. Should there be no randomness, always the same.

@@ -66,7 +66,7 @@ mod absent {
             Self
         }
         pub(crate) fn accepted(&self) {}
-        pub(crate) fn waiting(&self, _: usize) {}
+        pub(crate) fn waiting(&self, _: usize, _: usize) {}
         pub(crate) fn knock(&self, _: KnockOutcome) {}
         pub(crate) fn dial(&self, _: Outcome) {}
         pub(crate) fn handshake(&self, _: Role, _: Outcome, _: &'static str, _: Duration) {}

@@ -206,13 +206,15 @@ impl<S, K> Migration<S, K> {
 
     /// Counts connections in `registry` by `world` (`stock`, `knock`) and `direction` (`inbound`, `outbound`):
     /// `libp2p_knock_migration_connections` are open, and `libp2p_knock_migration_established_total` were made. Every
-    /// value is there from the start.
+    /// value is there from the start. When the transport is dropped they leave the scrape, and the
+    /// registry takes the next `Migration`.
     ///
     /// # Errors
     ///
     /// [`AlreadyRegistered`](crate::AlreadyRegistered) if the registry has one of the names: another
     /// `Migration` needs another registry, or a sub-registry with a prefix. To find that out the
-    /// registry is rendered once, which calls its collectors.
+    /// registry is rendered once, which calls its collectors. A collector that describes nothing
+    /// stays in it, also after an error.
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
     pub fn with_metrics(
@@ -298,7 +300,7 @@ where
             Some(Protocol::P2p(peer)) if self.stage == MigrationStage::Prefer => Some(peer),
             _ => None,
         };
-        let worlds = self.worlds.clone();
+        let worlds = self.worlds.counting();
         let head_start = self.head_start;
         if is_knock_address(&address) {
             let dial = self
@@ -344,7 +346,7 @@ where
         // In turn: a flood in one world keeps nobody from the other.
         this.stock_first = !this.stock_first;
         for stock in [this.stock_first, !this.stock_first] {
-            let worlds = this.worlds.clone();
+            let worlds = this.worlds.counting();
             if stock && let Poll::Ready(event) = Pin::new(&mut this.stock).poll(cx) {
                 let event = event.map_err(MigrationError::Stock);
                 return Poll::Ready(event.map_upgrade(|upgrade| {

@@ -81,13 +81,15 @@ impl Behaviour {
     }
 
     /// Counts into `registry`, under `libp2p_connmgr_persistent`. Each label that there can be is
-    /// there from here on, at zero. A registry takes one behaviour: two in one process have a
-    /// registry each, or a sub-registry with a prefix of its own each.
+    /// there from here on, at zero. A registry takes one behaviour at a time: two in one process
+    /// have a registry each, or a sub-registry with a prefix of its own each. When the behaviour is
+    /// dropped its metrics leave the scrape, and the registry takes the next one.
     ///
     /// # Errors
     ///
     /// [`AlreadyRegistered`](crate::AlreadyRegistered) if the registry has one of the names. To
-    /// find that out it is rendered once, which calls its collectors.
+    /// find that out it is rendered once, which calls its collectors. A collector that describes
+    /// nothing stays in it, also after an error.
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
     pub fn with_metrics(

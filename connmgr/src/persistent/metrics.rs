@@ -45,6 +45,7 @@ mod present {
     use super::super::event::Event;
     use super::super::peers::Peers;
     use super::Dialled;
+    use crate::measured::Measured;
     use crate::registered::{self, AlreadyRegistered};
     use libp2p_identity::PeerId;
     use prometheus_client::encoding::EncodeLabelSet;
@@ -53,6 +54,7 @@ mod present {
     use prometheus_client::metrics::gauge::Gauge;
     use prometheus_client::registry::Registry;
     use std::collections::HashSet;
+    use std::sync::Arc;
 
     #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
     struct OutcomeLabel {
@@ -98,6 +100,12 @@ mod present {
     pub(crate) struct Metrics(Option<Registered>);
 
     struct Registered {
+        counted: Arc<Counted>,
+        /// Wanted peers that were lost and have not come back.
+        missing: HashSet<PeerId>,
+    }
+
+    struct Counted {
         dials: Family<OutcomeLabel, Counter>,
         lost: Counter,
         reconnected: Counter,
@@ -107,12 +115,10 @@ mod present {
         states: Family<StateLabel, Gauge>,
         connected: Gauge,
         target: Gauge,
-        /// Wanted peers that were lost and have not come back.
-        missing: HashSet<PeerId>,
     }
 
-    impl Registered {
-        fn new() -> Self {
+    impl Counted {
+        fn new() -> Arc<Self> {
             let this = Self {
                 dials: Family::default(),
                 lost: Counter::default(),
@@ -123,57 +129,60 @@ mod present {
                 states: Family::default(),
                 connected: Gauge::default(),
                 target: Gauge::default(),
-                missing: HashSet::new(),
             };
             for dialled in Dialled::ALL {
                 drop(this.dials.get_or_create(&dialled.label()));
             }
             drop(this.panics.get_or_create(&DENIED_FOR));
-            this
+            Arc::new(this)
         }
 
-        fn register(&self, registry: &mut Registry) {
+        fn show(self: &Arc<Self>, registry: &mut Registry) {
             let registry = registry.sub_registry_with_prefix("libp2p_connmgr_persistent");
             registry.register(
                 "dials",
                 "Finished dials of wanted peers and for the target, by what became of them",
-                self.dials.clone(),
+                Measured::new(self, |this| &this.dials),
             );
-            registry.register("lost", "Wanted peers whose last connection was lost", self.lost.clone());
+            registry.register(
+                "lost",
+                "Wanted peers whose last connection was lost",
+                Measured::new(self, |this| &this.lost),
+            );
             registry.register(
                 "reconnected",
                 "Wanted peers that were lost and are connected again",
-                self.reconnected.clone(),
+                Measured::new(self, |this| &this.reconnected),
             );
             registry.register(
                 "unresponsive_connections",
                 "Connections that were closed as they did not answer",
-                self.unresponsive.clone(),
+                Measured::new(self, |this| &this.unresponsive),
             );
             registry.register(
                 "duplicate_connections",
                 "Second connections that were closed",
-                self.duplicates.clone(),
+                Measured::new(self, |this| &this.duplicates),
             );
             registry.register(
                 "hook_panics",
                 "Panics in code of the user's, by where it is called",
-                self.panics.clone(),
+                Measured::new(self, |this| &this.panics),
             );
             registry.register(
                 "wanted_peers",
                 "Wanted peers: connected, being dialled, or waiting for the next dial",
-                self.states.clone(),
+                Measured::new(self, |this| &this.states),
             );
             registry.register(
                 "connected_peers",
                 "Connected peers, wanted or not",
-                self.connected.clone(),
+                Measured::new(self, |this| &this.connected),
             );
             registry.register(
                 "target_peers",
                 "How many peers are to be connected; 0 without a target",
-                self.target.clone(),
+                Measured::new(self, |this| &this.target),
             );
         }
     }
@@ -192,16 +201,19 @@ mod present {
         ///
         /// If the registry has one of the names.
         pub(crate) fn register(registry: &mut Registry, peers: &Peers) -> Result<Self, AlreadyRegistered> {
-            let this = Registered::new();
-            registered::register(registry, |registry| this.register(registry))?;
-            let this = Self(Some(this));
+            let counted = Counted::new();
+            registered::register(registry, |registry| counted.show(registry))?;
+            let this = Self(Some(Registered {
+                counted,
+                missing: HashSet::new(),
+            }));
             this.show(peers);
             Ok(this)
         }
 
         pub(crate) fn dialled(&self, dialled: Dialled) {
             if let Some(this) = &self.0 {
-                this.dials.get_or_create(&dialled.label()).inc();
+                this.counted.dials.get_or_create(&dialled.label()).inc();
             }
         }
 
@@ -210,18 +222,18 @@ mod present {
             match event {
                 Event::Connected { peer } => {
                     if this.missing.remove(peer) {
-                        this.reconnected.inc();
+                        this.counted.reconnected.inc();
                     }
                 }
                 Event::Disconnected { peer, .. } => {
-                    this.lost.inc();
+                    this.counted.lost.inc();
                     // Meanwhile it may be wanted no longer.
                     if peers.is_wanted(peer) {
                         this.missing.insert(*peer);
                     }
                 }
-                Event::DuplicateClosed { .. } => drop(this.duplicates.inc()),
-                Event::Unresponsive { .. } => drop(this.unresponsive.inc()),
+                Event::DuplicateClosed { .. } => drop(this.counted.duplicates.inc()),
+                Event::Unresponsive { .. } => drop(this.counted.unresponsive.inc()),
                 Event::DialFailed { .. } | Event::TargetMissed { .. } | Event::TargetReached { .. } => {}
             }
         }
@@ -235,7 +247,7 @@ mod present {
 
         pub(crate) fn panicked(&self) {
             if let Some(this) = &self.0 {
-                this.panics.get_or_create(&DENIED_FOR).inc();
+                this.counted.panics.get_or_create(&DENIED_FOR).inc();
             }
         }
 
@@ -247,10 +259,13 @@ mod present {
                 ("dialling", peers.wanted_dialling()),
                 ("waiting", peers.waiting()),
             ] {
-                this.states.get_or_create(&StateLabel { state }).set(gauge(count));
+                this.counted
+                    .states
+                    .get_or_create(&StateLabel { state })
+                    .set(gauge(count));
             }
-            this.connected.set(gauge(peers.connected()));
-            this.target.set(gauge(peers.config().target));
+            this.counted.connected.set(gauge(peers.connected()));
+            this.counted.target.set(gauge(peers.config().target));
         }
     }
 }

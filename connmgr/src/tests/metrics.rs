@@ -71,6 +71,67 @@ fn panics_of_user_code_are_counted_by_hook_and_every_hook_is_there_from_the_star
     assert_eq!(shown(&registry), expected(2));
 }
 
+fn shown(registry: &Registry, name: &str) -> Option<u64> {
+    let mut text = String::new();
+    encode(&mut text, registry).unwrap();
+    let name = format!("libp2p_connmgr_{name} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&name));
+    line.map(|value| value.parse().unwrap())
+}
+
+#[test]
+fn a_manager_that_is_made_anew_from_a_clone_of_its_configuration_is_measured_again() {
+    let mut registry = Registry::default();
+    let config = quiet(2, 100, SECOND).unwrap().with_max_tags(1);
+    let config = config.with_metrics(&mut registry).unwrap();
+    let young = r#"connections{class="in_grace"}"#;
+    let shown = |name| shown(&registry, name);
+    // With handles of the first manager that are still there, and without any.
+    let mut kept = Vec::new();
+    for (connections, keeps) in [(3, true), (2, false), (1, false)] {
+        let mut node = Node::new(config.clone());
+        let peers = node.connect_many(connections);
+        node.manager.tag_peer(&peers[0], "tag", 1);
+        node.manager.tag_peer(&peers[0], "another", 1);
+        assert_eq!(shown(young), Some(connections as u64));
+        assert_eq!(shown("low_watermark"), Some(2));
+        assert_eq!(shown("refused_tags_total"), Some(1));
+        // One beside it does not take its place.
+        let beside = Node::new(config.clone());
+        assert_eq!(shown(young), Some(connections as u64));
+        drop(beside);
+        kept.extend(keeps.then(|| node.manager.clone()));
+    }
+    // The counters wait for the next one.
+    assert_eq!(shown("low_watermark"), None);
+    assert_eq!(shown("refused_tags_total"), Some(0));
+    assert_eq!(shown("connection_lifetime_seconds_count"), Some(0));
+}
+
+#[test]
+fn what_was_measured_leaves_the_scrape_and_the_registry_takes_the_next_one() {
+    let mut registry = Registry::default();
+    for _ in 0..2 {
+        let config = quiet(2, 100, SECOND).unwrap().with_metrics(&mut registry).unwrap();
+        let mut node = Node::new(config);
+        node.connect_many(3);
+        assert_eq!(shown(&registry, "low_watermark"), Some(2));
+        assert_eq!(shown(&registry, "denied_total"), Some(0));
+
+        let target = persistent::Config::new().with_target_connections(7);
+        let wanted = PersistentPeers::new(PeerId::random(), target);
+        let wanted = wanted.with_metrics(&mut registry).unwrap();
+        assert_eq!(shown(&registry, "persistent_target_peers"), Some(7));
+        let another = PersistentPeers::new(PeerId::random(), persistent::Config::new());
+        assert!(another.with_metrics(&mut registry).is_err(), "while the first is there");
+
+        drop((node, wanted));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        assert_eq!(text, "# EOF\n");
+    }
+}
+
 #[test]
 fn the_dashboard_asks_for_what_there_is() {
     let mut registry = Registry::default();

@@ -124,11 +124,14 @@ impl Behaviour {
     /// Counts into `registry`, under `libp2p_gater_goodbye`. Each label that there can be is there
     /// from here on, at zero. What is counted goes on being counted into every registry that it was
     /// in before. A gate's behaviour counts into [`Gate::with_metrics`](crate::Gate::with_metrics).
+    /// When the behaviour is dropped its metrics leave the scrape, and the registry takes the next
+    /// one.
     ///
     /// # Errors
     ///
     /// [`AlreadyRegistered`](crate::AlreadyRegistered) if the registry has one of the names. To
-    /// find that out it is rendered once, which calls its collectors.
+    /// find that out it is rendered once, which calls its collectors. A collector that describes
+    /// nothing stays in it, also after an error.
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
     pub fn with_metrics(

@@ -34,6 +34,7 @@ mod present {
     use super::super::handler::Said;
     use super::super::message::Code;
     use crate::gate::lock;
+    use crate::measured::Measured;
     use crate::registered::{self, AlreadyRegistered};
     use prometheus_client::collector::Collector;
     use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
@@ -96,13 +97,15 @@ mod present {
         said: Family<SaidLabel, Counter>,
         heard: Family<CodeLabel, Counter>,
         denied: Counter,
-        watched: Arc<Watched>,
+        /// The back-offs of each behaviour, and since when its time counts.
+        watched: Mutex<Vec<Watched>>,
     }
 
-    /// The back-offs of each behaviour, and since when its time counts. How many hold changes with
-    /// time, without any event.
-    #[derive(Debug, Default)]
-    struct Watched(Mutex<Vec<(Weak<Mutex<BackOffs>>, Instant)>>);
+    type Watched = (Weak<Mutex<BackOffs>>, Instant);
+
+    /// How many back-offs hold changes with time, without any event.
+    #[derive(Debug)]
+    struct Scrape(Weak<Counted>);
 
     impl Default for Metrics {
         fn default() -> Self {
@@ -110,7 +113,7 @@ mod present {
                 said: Family::default(),
                 heard: Family::default(),
                 denied: Counter::default(),
-                watched: Arc::default(),
+                watched: Mutex::default(),
             };
             for code in CODES.map(code_name) {
                 drop(counted.heard.get_or_create(&CodeLabel { code }));
@@ -140,19 +143,23 @@ mod present {
             registry.register(
                 "said",
                 "Connections closed with a goodbye, by its code and whether it was heard",
-                self.0.said.clone(),
+                Measured::new(&self.0, |this| &this.said),
             );
-            registry.register("heard", "Goodbyes of peers, by their code", self.0.heard.clone());
+            registry.register(
+                "heard",
+                "Goodbyes of peers, by their code",
+                Measured::new(&self.0, |this| &this.heard),
+            );
             registry.register(
                 "dials_denied",
                 "Dials denied because the peer had asked not to be dialled",
-                self.0.denied.clone(),
+                Measured::new(&self.0, |this| &this.denied),
             );
-            registry.register_collector(Box::new(self.0.watched.clone()));
+            registry.register_collector(Box::new(Scrape(Arc::downgrade(&self.0))));
         }
 
         pub(in super::super) fn watch(&self, back_offs: &Arc<Mutex<BackOffs>>, start: Instant) {
-            let mut watched = lock(&self.0.watched.0);
+            let mut watched = lock(&self.0.watched);
             watched.retain(|(back_offs, _)| back_offs.strong_count() > 0);
             watched.push((Arc::downgrade(back_offs), start));
         }
@@ -172,10 +179,11 @@ mod present {
         }
     }
 
-    impl Collector for Watched {
+    impl Collector for Scrape {
         fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-            let watched = lock(&self.0).clone();
-            let active = |(back_offs, start): (Weak<Mutex<BackOffs>>, Instant)| {
+            let Some(this) = self.0.upgrade() else { return Ok(()) };
+            let watched = lock(&this.watched).clone();
+            let active = |(back_offs, start): Watched| {
                 let back_offs = back_offs.upgrade()?;
                 let active = lock(&back_offs).active(start.elapsed());
                 i64::try_from(active).ok()

@@ -204,3 +204,23 @@ fn a_second_gate_in_one_registry_is_an_error_and_below_a_prefix_it_is_none() {
     let _first = first.with_metrics(&mut beside).unwrap();
     assert_eq!(before.lines().count(), scraped(&beside).lines().count());
 }
+
+#[test]
+fn what_is_gone_leaves_the_scrape_and_the_registry_takes_the_next_one() {
+    let mut registry = Registry::default();
+    for _ in 0..2 {
+        let gate = gate().with_metrics(&mut registry).unwrap();
+        // What was made of a gate counts for it.
+        let behaviour = gate.behaviour();
+        drop(gate);
+        let refused = Gate::new(Rules::new()).with_metrics(&mut registry).unwrap_err();
+        assert!(refused.name().starts_with("libp2p_gater_"), "{refused}");
+        drop(behaviour);
+        assert_eq!(scraped(&registry), "# EOF\n");
+
+        let goodbyes = goodbye::Behaviour::default().with_metrics(&mut registry).unwrap();
+        assert!(scraped(&registry).contains("libp2p_gater_goodbye_back_offs 0"));
+        drop(goodbyes);
+        assert_eq!(scraped(&registry), "# EOF\n");
+    }
+}

@@ -45,23 +45,28 @@ mod registered;
 pub use registered::AlreadyRegistered;
 
 use crate::counters::{Counter, Gauge, HostCounters, PeerCounters, Sizes};
-use crate::discovery::ragedisco::Ragedisco;
+use crate::discovery::ragedisco::{Ragedisco, WeakRagedisco};
 use crate::{Handle, Hook, Host};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Registers what `host` counts. One host for each registry: a second one would have a second
 /// description of every metric, which OpenMetrics does not allow. Two hosts in one process have a
 /// registry each, served at two paths or ports; a sub-registry with a prefix would change the names.
 ///
+/// When the host, its last handle and its last stream are dropped, the metrics leave the scrape, and
+/// the registry takes the next host. The host's own tasks may take a moment more, unless
+/// [`Host::close`] was awaited.
+///
 /// # Errors
 ///
 /// [`AlreadyRegistered`] if the registry has one of the names, of this host or another one. To find
-/// that out it is rendered once, which calls its collectors.
+/// that out it is rendered once, which calls its collectors. A collector that describes nothing
+/// stays in it, also after an error.
 pub fn register(registry: &mut Registry, host: &Host) -> Result<(), AlreadyRegistered> {
     register_handle(registry, host.handle())
 }
@@ -75,12 +80,12 @@ pub fn register_handle(registry: &mut Registry, host: &Handle) -> Result<(), Alr
     registered::register(registry, |registry| {
         registry.register_collector(Box::new(HostCollector {
             host: host.local_peer_id().to_string(),
-            counters: host.counters(),
+            counters: Arc::downgrade(&host.counters()),
         }));
     })
 }
 
-/// Registers how far the discovery of `host` is.
+/// Registers how far the discovery of `host` is, until `ragedisco` and the host are dropped.
 ///
 /// # Errors
 ///
@@ -93,7 +98,7 @@ pub fn register_ragedisco(
     registered::register(registry, |registry| {
         registry.register_collector(Box::new(RagediscoCollector {
             host: host.local_peer_id().to_string(),
-            ragedisco: ragedisco.clone(),
+            ragedisco: ragedisco.downgrade(),
         }));
     })
 }
@@ -101,7 +106,7 @@ pub fn register_ragedisco(
 #[derive(Debug)]
 struct HostCollector {
     host: String,
-    counters: Arc<HostCounters>,
+    counters: Weak<HostCounters>,
 }
 
 /// Labels and what has them.
@@ -109,6 +114,9 @@ type Peers = [([(&'static str, String); 2], Arc<PeerCounters>)];
 
 impl Collector for HostCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(counters) = self.counters.upgrade() else {
+            return Ok(());
+        };
         let host = [("peer_id", self.host.as_str())];
         let mut dials = encoder.encode_descriptor(
             "ragep2p_host_inbound_dials",
@@ -116,7 +124,7 @@ impl Collector for HostCollector {
             None,
             MetricType::Counter,
         )?;
-        encode_counter(&mut dials, &host, self.counters.inbound_dials.get())?;
+        encode_counter(&mut dials, &host, counters.inbound_dials.get())?;
         let mut panics = encoder.encode_descriptor(
             "knock_host_hook_panics",
             "Panics in code of the application's that the host called",
@@ -125,10 +133,10 @@ impl Collector for HostCollector {
         )?;
         for hook in Hook::ALL {
             let labels = [("peer_id", self.host.as_str()), ("hook", hook.name())];
-            encode_counter(&mut panics, &labels, self.counters.hook_panics.get(hook))?;
+            encode_counter(&mut panics, &labels, counters.hook_panics.get(hook))?;
         }
 
-        let peers = self.counters.peers();
+        let peers = counters.peers();
         let peers: Vec<_> = peers
             .into_iter()
             .map(|(peer, counters)| {
@@ -288,12 +296,14 @@ const GAUGES: [(&str, &str, Of<Gauge>); 6] = [
 #[derive(Debug)]
 struct RagediscoCollector {
     host: String,
-    ragedisco: Ragedisco,
+    ragedisco: WeakRagedisco,
 }
 
 impl Collector for RagediscoCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let status = self.ragedisco.status();
+        let Some(status) = self.ragedisco.status() else {
+            return Ok(());
+        };
         for (name, help, value) in [
             (
                 "ragedisco_registered_peers",

@@ -2,13 +2,15 @@ use super::*;
 use libp2p_identity::PeerId;
 use std::collections::BTreeSet;
 
-fn collector() -> (PeerId, PeerId, HostCollector) {
+/// A host, a peer, what is counted, and what shows it.
+fn collector() -> (PeerId, PeerId, Arc<HostCounters>, HostCollector) {
     let (host, peer) = (PeerId::random(), PeerId::random());
+    let all = Arc::<HostCounters>::default();
     let collector = HostCollector {
         host: host.to_string(),
-        counters: Arc::default(),
+        counters: Arc::downgrade(&all),
     };
-    (host, peer, collector)
+    (host, peer, all, collector)
 }
 
 fn render(collector: impl Collector) -> String {
@@ -27,8 +29,8 @@ fn names(text: &str) -> BTreeSet<&str> {
 
 #[test]
 fn the_rendered_names_are_those_of_the_original() {
-    let (_, peer, collector) = collector();
-    collector.counters.join(peer);
+    let (_, peer, all, collector) = collector();
+    all.join(peer);
     let text = render(collector);
     // From libocr's metrics.go of both stacks, and what a histogram becomes.
     let original = BTreeSet::from([
@@ -60,8 +62,8 @@ fn the_rendered_names_are_those_of_the_original() {
 
 #[test]
 fn every_hook_has_its_number_of_panics_from_the_start_on() {
-    let (host, _, collector) = collector();
-    let panics = &collector.counters.hook_panics;
+    let (host, _, all, collector) = collector();
+    let panics = &all.hook_panics;
     assert_eq!(panics.call(Hook::Database, || panic!("a database")), None::<()>);
     let text = render(collector);
     for hook in Hook::ALL {
@@ -73,9 +75,9 @@ fn every_hook_has_its_number_of_panics_from_the_start_on() {
 
 #[test]
 fn every_sample_has_the_labels_of_the_original_and_its_own_number() {
-    let (host, peer, collector) = collector();
-    let counters = collector.counters.join(peer);
-    collector.counters.inbound_dials.add(3);
+    let (host, peer, all, collector) = collector();
+    let counters = all.join(peer);
+    all.inbound_dials.add(3);
     // A different number everywhere, to see none in the place of another.
     for (at, (_, _, of)) in COUNTERS.iter().enumerate() {
         of(&counters).add(100 + at as u64);
@@ -98,8 +100,8 @@ fn every_sample_has_the_labels_of_the_original_and_its_own_number() {
 
 #[test]
 fn the_buckets_are_those_of_the_original_and_cumulative() {
-    let (host, peer, collector) = collector();
-    let counters = collector.counters.join(peer);
+    let (host, peer, all, collector) = collector();
+    let counters = all.join(peer);
     for size in [1, 256, 257, 1 << 28, 1 << 30] {
         counters.message_bytes.observe(size);
     }
@@ -125,10 +127,9 @@ fn the_buckets_are_those_of_the_original_and_cumulative() {
 
 #[test]
 fn a_peer_without_a_stream_has_no_metrics() {
-    let (_, peer, collector) = collector();
-    let counters = collector.counters.clone();
-    counters.join(peer);
-    counters.leave(&peer);
+    let (_, peer, all, collector) = collector();
+    all.join(peer);
+    all.leave(&peer);
     assert_eq!(
         names(&render(collector)),
         BTreeSet::from(["knock_host_hook_panics_total", "ragep2p_host_inbound_dials_total"])
@@ -138,9 +139,10 @@ fn a_peer_without_a_stream_has_no_metrics() {
 #[test]
 fn the_discovery_is_rendered_under_the_names_of_the_original() {
     let host = PeerId::random();
+    let ragedisco = Ragedisco::new(crate::discovery::ragedisco::Config::default());
     let text = render(RagediscoCollector {
         host: host.to_string(),
-        ragedisco: Ragedisco::new(crate::discovery::ragedisco::Config::default()),
+        ragedisco: ragedisco.downgrade(),
     });
     for name in [
         "ragedisco_registered_peers",

@@ -34,7 +34,8 @@ pub(crate) async fn of_everything() -> String {
     let host = start(35).await;
     let mut registry = Registry::default();
     register(&mut registry, &host).unwrap();
-    register_ragedisco(&mut registry, host.handle(), &Ragedisco::new(Default::default())).unwrap();
+    let disco = Ragedisco::new(Default::default());
+    register_ragedisco(&mut registry, host.handle(), &disco).unwrap();
     let pings = Rageping::new(&host, Config::defaults());
     pings.register(&mut registry).unwrap();
     pings.add_peers([peer(32)]);
@@ -137,7 +138,8 @@ async fn the_first_scrape_has_every_counter_with_every_label_at_zero() {
     let host = start(31).await;
     let mut registry = Registry::default();
     register(&mut registry, &host).unwrap();
-    register_ragedisco(&mut registry, host.handle(), &Ragedisco::new(Default::default())).unwrap();
+    let disco = Ragedisco::new(Default::default());
+    register_ragedisco(&mut registry, host.handle(), &disco).unwrap();
     let pings = Rageping::new(&host, Config::defaults());
     pings.register(&mut registry).unwrap();
     assert_first(&registry, &counters(31, None));
@@ -179,4 +181,23 @@ async fn a_second_host_in_one_registry_is_an_error_and_so_is_a_second_of_what_me
     assert_first(&beside, &counters(34, None));
     one.close().await;
     other.close().await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_gone_leaves_the_scrape_and_the_registry_takes_the_next_one() {
+    let mut registry = Registry::default();
+    for _ in 0..2 {
+        let (called, host) = (start(36).await, start(37).await);
+        register(&mut registry, &host).unwrap();
+        let disco = Ragedisco::new(Default::default());
+        register_ragedisco(&mut registry, host.handle(), &disco).unwrap();
+        // With a stream, and a connection that it may have by the time that it is closed.
+        let stream = host.open_stream(peer(36), "x", Limits::default()).unwrap();
+        assert!(scraped(&registry).contains("ragep2p_host_inbound_dials_total"));
+        drop(stream);
+        host.close().await;
+        called.close().await;
+        drop((host, disco));
+        assert_eq!(scraped(&registry), "# EOF\n");
+    }
 }

@@ -41,7 +41,7 @@ pub(crate) async fn first() -> Scrape {
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(&keypair).unwrap())
         .multiplex(yamux::Config::default());
-    // What is registered stays in the registry, whatever becomes of the transport.
+    // Its metrics end with it.
     let _both = Migration::new(
         MigrationStage::Prefer,
         stock,

@@ -144,9 +144,12 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn waiting(&self, sockets: usize) {
+    /// Of one listening side, which showed `before` until now. A clone of the configuration may
+    /// have another one.
+    pub(crate) fn waiting(&self, before: usize, sockets: usize) {
+        let sockets_of = |sockets| i64::try_from(sockets).unwrap_or(i64::MAX);
         if let Some(this) = &self.0 {
-            this.waiting.set(i64::try_from(sockets).unwrap_or(i64::MAX));
+            this.waiting.inc_by(sockets_of(sockets) - sockets_of(before));
         }
     }
 

@@ -23,8 +23,9 @@ pub(crate) use present::{Open, Worlds};
 mod absent {
     use super::{Direction, World};
 
-    #[derive(Clone)]
     pub(crate) struct Worlds;
+
+    pub(crate) struct Counting;
 
     pub(crate) struct Open;
 
@@ -32,6 +33,12 @@ mod absent {
         pub(crate) fn none() -> Self {
             Self
         }
+        pub(crate) fn counting(&self) -> Counting {
+            Counting
+        }
+    }
+
+    impl Counting {
         pub(crate) fn open(&self, _: World, _: Direction) -> Open {
             Open
         }
@@ -41,12 +48,14 @@ mod absent {
 #[cfg(feature = "metrics")]
 mod present {
     use super::{Direction, World};
+    use crate::measured::Measured;
     use crate::registered::{self, AlreadyRegistered};
     use prometheus_client::encoding::EncodeLabelSet;
     use prometheus_client::metrics::counter::Counter;
     use prometheus_client::metrics::family::Family;
     use prometheus_client::metrics::gauge::Gauge;
     use prometheus_client::registry::Registry;
+    use std::sync::{Arc, Weak};
 
     #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
     struct Labels {
@@ -69,10 +78,12 @@ mod present {
         }
     }
 
-    #[derive(Clone)]
-    pub(crate) struct Worlds(Option<Registered>);
+    /// Of one transport, whose metrics end with it.
+    pub(crate) struct Worlds(Option<Arc<Registered>>);
 
-    #[derive(Clone)]
+    /// Counts as long as the transport is there. A dial may outlast it for a moment.
+    pub(crate) struct Counting(Weak<Registered>);
+
     struct Registered {
         established: Family<Labels, Counter>,
         open: Family<Labels, Gauge>,
@@ -89,10 +100,10 @@ mod present {
         ///
         /// If the registry has one of the names.
         pub(crate) fn register(registry: &mut Registry) -> Result<Self, AlreadyRegistered> {
-            let this = Registered {
+            let this = Arc::new(Registered {
                 established: Family::default(),
                 open: Family::default(),
-            };
+            });
             for world in [World::Stock, World::Knock] {
                 for direction in [Direction::Inbound, Direction::Outbound] {
                     let labels = Labels::new(world, direction);
@@ -105,20 +116,26 @@ mod present {
                 registry.register(
                     "established",
                     "Connections made, by world and direction",
-                    this.established.clone(),
+                    Measured::new(&this, |this| &this.established),
                 );
                 registry.register(
                     "connections",
                     "Connections that are open, by world and direction",
-                    this.open.clone(),
+                    Measured::new(&this, |this| &this.open),
                 );
             })?;
             Ok(Self(Some(this)))
         }
 
+        pub(crate) fn counting(&self) -> Counting {
+            Counting(self.0.as_ref().map(Arc::downgrade).unwrap_or_default())
+        }
+    }
+
+    impl Counting {
         /// Counts a connection, as open until what is returned is dropped.
         pub(crate) fn open(&self, world: World, direction: Direction) -> Open {
-            Open(self.0.as_ref().map(|this| {
+            Open(self.0.upgrade().map(|this| {
                 let labels = Labels::new(world, direction);
                 this.established.get_or_create(&labels).inc();
                 let open = this.open.get_or_create_owned(&labels);

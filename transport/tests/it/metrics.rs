@@ -100,3 +100,30 @@ fn two_configurations_in_one_registry_are_an_error_and_below_a_prefix_each_they_
     let distinct: std::collections::BTreeSet<&str> = described.iter().copied().collect();
     assert_eq!((described.len(), distinct.len()), (18, 18), "{described:#?}");
 }
+
+#[tokio::test]
+async fn transports_on_clones_of_one_configuration_add_up_their_sockets_and_take_them_along() {
+    let mut registry = Registry::default();
+    let config = config(2).with_metrics(&mut registry).unwrap();
+    let shows = async |sockets: f64| {
+        let wait = async {
+            while value(&registry, "libp2p_knock_sockets_waiting ") != sockets {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon("the sockets that wait", wait).await;
+    };
+    let one = victim(config.clone()).await;
+    let two = victim(config.clone()).await;
+    let _callers = (one.connect().await, one.connect().await, two.connect().await);
+    shows(3.0).await;
+    drop(one);
+    shows(1.0).await;
+    drop(two);
+    shows(0.0).await;
+    // A transport that is made anew goes on.
+    let next = victim(config).await;
+    let _caller = next.connect().await;
+    shows(1.0).await;
+    assert_eq!(value(&registry, "libp2p_knock_accepts_total "), 4.0);
+}

@@ -308,3 +308,32 @@ async fn the_knocks_error_is_found_behind_both() {
     let found = Failure::find(&addresses[0].1);
     assert!(matches!(found, Some(Error::MissingPeerId { .. })), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_migration_that_is_gone_leaves_the_scrape_and_the_registry_takes_the_next_one() {
+    let mut registry = Registry::default();
+    let key = keypair(1);
+    let made = |registry: &mut Registry| {
+        let stock = tcp::tokio::Transport::new(tcp::Config::default())
+            .upgrade(Version::V1Lazy)
+            .authenticate(noise::Config::new(&key).unwrap())
+            .multiplex(yamux::Config::default());
+        let knock = libp2p_knock::tokio::Transport::new(config(1));
+        Migration::new(MigrationStage::Prefer, stock, knock).with_metrics(registry)
+    };
+    let open = "libp2p_knock_migration_connections{world=\"stock\",direction=\"inbound\"} 0";
+    let mut dials = Vec::new();
+    for _ in 0..2 {
+        let mut migration = made(&mut registry).unwrap();
+        assert!(made(&mut registry).is_err(), "while the first is there");
+        assert!(rendered(&registry).contains(open));
+        // A dial that outlasts its transport, as in a task of a Swarm's, keeps nothing.
+        dials.push(
+            migration
+                .dial("/ip4/127.0.0.1/tcp/1".parse().unwrap(), dialer())
+                .unwrap(),
+        );
+        drop(migration);
+        assert_eq!(rendered(&registry), "# EOF\n");
+    }
+}

@@ -212,6 +212,29 @@ impl Ragedisco {
     pub fn status(&self) -> Status {
         self.0.status()
     }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) fn downgrade(&self) -> WeakRagedisco {
+        WeakRagedisco(Arc::downgrade(&self.0))
+    }
+}
+
+/// A [`Ragedisco`] that others keep, or no longer.
+#[cfg(feature = "metrics")]
+pub(crate) struct WeakRagedisco(std::sync::Weak<driver::Shared>);
+
+#[cfg(feature = "metrics")]
+impl WeakRagedisco {
+    pub(crate) fn status(&self) -> Option<Status> {
+        self.0.upgrade().map(|shared| shared.status())
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl fmt::Debug for WeakRagedisco {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WeakRagedisco").field(&self.status()).finish()
+    }
 }
 
 impl fmt::Debug for Ragedisco {

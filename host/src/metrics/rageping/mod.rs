@@ -243,7 +243,8 @@ impl Rageping {
     /// # Errors
     ///
     /// [`AlreadyRegistered`] if the registry has one of the names. To find that out it is rendered
-    /// once, which calls its collectors.
+    /// once, which calls its collectors. A collector that describes nothing stays in it, also after
+    /// an error.
     pub fn register(&self, registry: &mut Registry) -> Result<(), AlreadyRegistered> {
         registered::register(registry, |registry| {
             registry.register_collector(Box::new(RagepingCollector(Arc::downgrade(&self.0))));

@@ -64,7 +64,7 @@ fn whatever_happens_first_is_counted_from_zero_and_nothing_gets_a_label_later() 
         metrics.handshake(role, outcome, label.group, Duration::from_millis(1));
     }
     metrics.accepted();
-    metrics.waiting(3);
+    metrics.waiting(0, 3);
     metrics.listening_ended();
     metrics.read(1);
     metrics.written(1);
