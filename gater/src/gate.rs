@@ -1,5 +1,7 @@
 //! The shared object, and the parts that it hands out.
 
+mod time;
+
 use crate::TransportKind;
 use crate::admission::Admission;
 use crate::behaviour::Behaviour;
@@ -11,7 +13,7 @@ use crate::joins::Joins;
 use crate::metrics::Metrics;
 use crate::transport::Transport;
 use crate::upgrade::Upgrade;
-use crate::user_code::{self, AFTER_PANIC, Hook, HookPanics};
+use crate::user_code::{self, Hook, HookPanics};
 use crate::verdict::{Denied, Stage, Verdict};
 use crate::wakers::Wakers;
 use futures::FutureExt as _;
@@ -24,7 +26,6 @@ use std::error::Error;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 use web_time::Instant;
 
@@ -386,38 +387,6 @@ impl Shared {
         })?;
         self.note(|joins| joins.proven(version, peer, link));
         Ok(())
-    }
-
-    /// Calls the policy for time's sake; after how long to do so again.
-    pub(crate) fn tick(&self) -> Option<Duration> {
-        let ticked = self.call(Hook::Tick, || self.policy.tick());
-        ticked.unwrap_or(Some(AFTER_PANIC))
-    }
-
-    /// Which of its wishes the policy is called by.
-    pub(crate) fn schedule(&self) -> u64 {
-        self.schedule.load(Ordering::Acquire)
-    }
-
-    fn reschedule(&self) {
-        self.schedule.fetch_add(1, Ordering::AcqRel);
-        self.wake(&self.behaviours_wait);
-    }
-
-    /// The user's timer, if there is one and it does not panic.
-    pub(crate) fn given_timer(&self, time: Duration) -> Option<BoxFuture<'static, ()>> {
-        let timer = self.timer.get()?;
-        self.call(Hook::Timer, || timer(time))
-    }
-
-    /// Polls such a timer; nothing if it panics.
-    pub(crate) fn poll_timer(&self, timer: &mut BoxFuture<'static, ()>, cx: &mut Context<'_>) -> Option<Poll<()>> {
-        self.call(Hook::Timer, || timer.poll_unpin(cx))
-    }
-
-    /// Drops it, whatever that does.
-    pub(crate) fn drop_timer(&self, timer: BoxFuture<'static, ()>) {
-        self.call(Hook::Timer, || drop(timer));
     }
 
     /// A part other than the behaviour asks. If there has never been a behaviour, the log says so
