@@ -8,10 +8,25 @@
 #
 # For users: take one's own `/p2p` off before external addresses are compared, listed or counted (identify tells
 # twenty at most), or run version 2 alone.
-. "$(dirname "$0")/lib.sh"
+set -euo pipefail
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
 
-crate 'libp2p = { version = "=0.57.1", features = ["autonat", "ed25519", "identify", "macros", "noise", "tcp", "tokio", "yamux"] }' \
-    'futures = "0.3"' 'rand = "0.8"' 'tokio = { version = "1", features = ["full"] }' <<'RUST'
+mkdir -p finding/src
+cat > finding/Cargo.toml <<'TOML'
+[package]
+name = "finding"
+version = "0.0.0"
+edition = "2024"
+
+[dependencies]
+libp2p = { version = "=0.57.1", features = ["autonat", "ed25519", "identify", "macros", "noise", "tcp", "tokio", "yamux"] }
+futures = "0.3"
+rand = "0.8"
+tokio = { version = "1", features = ["full"] }
+TOML
+cat > finding/src/main.rs <<'RUST'
 use futures::StreamExt as _;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
@@ -87,5 +102,11 @@ async fn main() {
 }
 RUST
 
-expect 'without /p2p: true, with it: true
-both are external addresses: true' "$(run)"
+expected='without /p2p: true, with it: true
+both are external addresses: true'
+seen=$(cd finding && cargo run --quiet)
+printf '%s\n' "$seen"
+[ "$seen" = "$expected" ] || {
+    printf 'this has changed; expected:\n%s\n' "$expected" >&2
+    exit 1
+}

@@ -9,7 +9,10 @@
 # route and not the IPv4 one. With babeld in the middle it has both.
 #
 # For users: a network of Babel speakers is as capable as the least of them on each path, without an error.
-. "$(dirname "$0")/lib.sh"
+set -euo pipefail
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
 
 apt-get -qq download babeld=1.12.1-1 bird2=2.0.12-7 libb2-1 libssh-gcrypt-4 2> apt.log || { cat apt.log; exit 1; }
 for package in *.deb; do dpkg -x "$package" root; done
@@ -67,5 +70,11 @@ for middle in BIRD babeld; do
     sleep 1
 done
 
-expect 'BIRD between: IPv6 yes, IPv4 no
-babeld between: IPv6 yes, IPv4 yes' "$(cat seen)"
+expected='BIRD between: IPv6 yes, IPv4 no
+babeld between: IPv6 yes, IPv4 yes'
+seen=$(cat seen)
+printf '%s\n' "$seen"
+[ "$seen" = "$expected" ] || {
+    printf 'this has changed; expected:\n%s\n' "$expected" >&2
+    exit 1
+}

@@ -9,10 +9,24 @@
 # gone, ListenerClosed with Ok(()), no ExpiredListenAddr, and no further reservation in 20 s.
 #
 # For users: take NewListenAddr as said again, and ListenerClosed(Ok) of a circuit as a loss: listen anew.
-. "$(dirname "$0")/lib.sh"
+set -euo pipefail
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
 
-crate 'libp2p = { version = "=0.57.1", features = ["ed25519", "macros", "noise", "relay", "tcp", "tokio", "yamux"] }' \
-    'futures = "0.3"' 'tokio = { version = "1", features = ["full"] }' <<'RUST'
+mkdir -p finding/src
+cat > finding/Cargo.toml <<'TOML'
+[package]
+name = "finding"
+version = "0.0.0"
+edition = "2024"
+
+[dependencies]
+libp2p = { version = "=0.57.1", features = ["ed25519", "macros", "noise", "relay", "tcp", "tokio", "yamux"] }
+futures = "0.3"
+tokio = { version = "1", features = ["full"] }
+TOML
+cat > finding/src/main.rs <<'RUST'
 use futures::StreamExt as _;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
@@ -78,5 +92,11 @@ async fn main() {
 }
 RUST
 
-expect 'one address, told as new twice: true
-the relay is gone: ListenerClosed Some("Ok(())"), ExpiredListenAddr false' "$(run)"
+expected='one address, told as new twice: true
+the relay is gone: ListenerClosed Some("Ok(())"), ExpiredListenAddr false'
+seen=$(cd finding && cargo run --quiet)
+printf '%s\n' "$seen"
+[ "$seen" = "$expected" ] || {
+    printf 'this has changed; expected:\n%s\n' "$expected" >&2
+    exit 1
+}

@@ -10,10 +10,25 @@
 #
 # For users: set the same bound at both ends, and take the end of a stream for what it is only after a mark of
 # the protocol's own.
-. "$(dirname "$0")/lib.sh"
+set -euo pipefail
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
 
-crate 'yamux = "=0.13.10"' 'futures = "0.3"' 'tokio = { version = "1", features = ["full"] }' \
-    'tokio-util = { version = "0.7", features = ["compat"] }' <<'RUST'
+mkdir -p finding/src
+cat > finding/Cargo.toml <<'TOML'
+[package]
+name = "finding"
+version = "0.0.0"
+edition = "2024"
+
+[dependencies]
+yamux = "=0.13.10"
+futures = "0.3"
+tokio = { version = "1", features = ["full"] }
+tokio-util = { version = "0.7", features = ["compat"] }
+TOML
+cat > finding/src/main.rs <<'RUST'
 use futures::future::poll_fn;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use std::time::Duration;
@@ -80,7 +95,13 @@ async fn main() {
 }
 RUST
 
-expect 'the ninth stream opens, and its first write says Ok(())
+expected='the ninth stream opens, and its first write says Ok(())
 the acceptor: 8 streams, then the end
 the opener'\''s first stream reads Ok(0)
-the opener'\''s connection ends with no error' "$(run)"
+the opener'\''s connection ends with no error'
+seen=$(cd finding && cargo run --quiet)
+printf '%s\n' "$seen"
+[ "$seen" = "$expected" ] || {
+    printf 'this has changed; expected:\n%s\n' "$expected" >&2
+    exit 1
+}

@@ -343,7 +343,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
         let this = self.get_mut();
         this.open = None;
-        // In turn: a flood in one world keeps nobody from the other.
+        // In turn, so that a flood in one world does not starve the other.
         this.stock_first = !this.stock_first;
         for stock in [this.stock_first, !this.stock_first] {
             let worlds = this.worlds.counting();

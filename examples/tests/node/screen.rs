@@ -1,4 +1,4 @@
-//! What is drawn on a terminal, and what is not where there is none.
+//! What the programs draw on a terminal, and what they print without one.
 
 use crate::commands::ANY_PORT;
 use crate::process::{Dir, command};

@@ -188,7 +188,7 @@ fn next_plan(bench: &mut Bench) -> (ConnectionId, Plan, Duration) {
 fn the_only_address_is_tried_again_though_another_peer_answered_there() {
     let mut bench = Bench::new(Config::new());
     let peer = bench.want();
-    // For two hours somebody else has the address.
+    // For two hours another peer has the address.
     let hours = Duration::from_secs(7_200);
     loop {
         let (dial, plan, at) = next_plan(&mut bench);
